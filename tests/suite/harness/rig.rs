@@ -181,6 +181,15 @@ impl Rig {
         self.edge().signal(Signal::HUP);
     }
 
+    /// The pids of both roles.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        [&self.edge, &self.registry]
+            .into_iter()
+            .flatten()
+            .map(Process::pid)
+            .collect()
+    }
+
     /// Everything the edge has logged.
     pub(crate) fn edge_log(&self) -> String {
         fs::read_to_string(self.path("edge.log")).unwrap_or_default()

@@ -1,0 +1,441 @@
+//! What was acknowledged stays, what was not is never seen: through `kill -9` and full disks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::harness::{
+    Client, INDEX, MANIFEST, Rig, Setup, digest, eventually, image, noise, pause, push_blob,
+    push_image, run, skip, with_query,
+};
+
+/// How often the registry is killed. `TIDEGATE_KILL_ROUNDS` asks for more.
+fn rounds() -> u64 {
+    let asked = std::env::var("TIDEGATE_KILL_ROUNDS").ok();
+    asked.map_or(25, |rounds| rounds.parse().expect("a number of rounds"))
+}
+
+/// What a client was told is stored.
+enum Acknowledged {
+    Blob {
+        repository: String,
+        digest: String,
+    },
+    Tag {
+        repository: String,
+        tag: String,
+        digest: String,
+    },
+}
+
+/// Pushes images, as small and large blobs in whole and in chunks, until told to stop; records
+/// each 201. A push that fails is forgotten: it was promised nothing.
+fn push_until(
+    client: &Client,
+    seed: &AtomicU64,
+    stop: &AtomicBool,
+    log: &Mutex<Vec<Acknowledged>>,
+) {
+    while !stop.load(Ordering::Relaxed) {
+        let number = seed.fetch_add(1, Ordering::Relaxed);
+        drop(push_once(client, number, log));
+    }
+}
+
+fn push_once(client: &Client, number: u64, log: &Mutex<Vec<Acknowledged>>) -> Option<()> {
+    let repository = format!("crash/r{}", number % 4);
+    let sizes = [100, 40_000, 1_500_000];
+    let image = image(
+        10_000 + number,
+        &sizes[..1 + usize::try_from(number % 3).unwrap()],
+    );
+    for blob in image.layers.iter().chain([&image.config]) {
+        let digest = try_push_blob(client, &repository, blob, number % 2 == 0)?;
+        let repository = repository.clone();
+        log.lock()
+            .unwrap()
+            .push(Acknowledged::Blob { repository, digest });
+    }
+    let tag = format!("t{}", number % 16);
+    let reply = client
+        .request("PUT", &format!("/v2/{repository}/manifests/{tag}"))
+        .header("Content-Type", MANIFEST)
+        .body(image.manifest.clone())
+        .try_send()
+        .ok()?;
+    if reply.status == 201 {
+        let digest = image.digest();
+        log.lock().unwrap().push(Acknowledged::Tag {
+            repository,
+            tag,
+            digest,
+        });
+    }
+    Some(())
+}
+
+/// Pushes one blob in a PUT or in two PATCHes; `None` when any step was not acknowledged.
+fn try_push_blob(client: &Client, repository: &str, bytes: &[u8], chunked: bool) -> Option<String> {
+    let digest = digest(bytes);
+    let start = client
+        .request("POST", &format!("/v2/{repository}/blobs/uploads/"))
+        .try_send();
+    let start = start.ok().filter(|reply| reply.status == 202)?;
+    let mut location = start.location();
+    let mut rest = bytes;
+    if chunked {
+        for chunk in bytes.chunks(bytes.len().div_ceil(2)) {
+            let reply = client
+                .request("PATCH", &location)
+                .body(chunk)
+                .try_send()
+                .ok()?;
+            if reply.status != 202 {
+                return None;
+            }
+            location = reply.location();
+        }
+        rest = &[];
+    }
+    let url = with_query(&location, &format!("digest={digest}"));
+    let reply = client.request("PUT", &url).body(rest).try_send().ok()?;
+    (reply.status == 201).then_some(digest)
+}
+
+#[test]
+fn kill_9_at_any_moment_loses_nothing_acknowledged_and_shows_nothing_partial() {
+    let mut rig = Rig::start();
+    let client = rig.client();
+    let seed = AtomicU64::new(0);
+    let mut acknowledged = 0;
+    for round in 0..rounds() {
+        let log = Mutex::new(Vec::new());
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| push_until(&client, &seed, &stop, &log));
+            }
+            // Another moment in each round, from the first request to well into the pushes.
+            pause(Duration::from_millis(5 + (round * 37) % 400));
+            rig.registry().kill();
+            stop.store(true, Ordering::Relaxed);
+        });
+        rig.start_registry();
+        rig.wait_until_ready();
+        let log = log.into_inner().unwrap();
+        acknowledged += log.len();
+        assert_all_there(&client, &log, round);
+        assert_only_whole_blobs(&rig.tree());
+    }
+    assert!(
+        acknowledged > 0,
+        "no push was ever acknowledged: the test proved nothing"
+    );
+    let pushed = seed.load(Ordering::Relaxed);
+    println!(
+        "{} kills, {pushed} pushes begun, {acknowledged} acknowledgements kept",
+        rounds()
+    );
+}
+
+fn assert_all_there(client: &Client, log: &[Acknowledged], round: u64) {
+    // The last acknowledged push of a tag counts, or one that was under way when all ended.
+    let mut tags = std::collections::HashMap::new();
+    for entry in log {
+        match entry {
+            Acknowledged::Blob {
+                repository,
+                digest: wanted,
+            } => {
+                let reply = client.get(&format!("/v2/{repository}/blobs/{wanted}"));
+                assert_eq!(
+                    reply.status, 200,
+                    "round {round}: {repository}@{wanted} is lost"
+                );
+                assert_eq!(&digest(&reply.body), wanted, "round {round}: {repository}");
+            }
+            Acknowledged::Tag {
+                repository,
+                tag,
+                digest: wanted,
+            } => {
+                let reply = client.get(&format!("/v2/{repository}/manifests/{wanted}"));
+                assert_eq!(
+                    reply.status, 200,
+                    "round {round}: {repository}@{wanted} is lost"
+                );
+                assert_eq!(&digest(&reply.body), wanted, "round {round}: {repository}");
+                tags.insert((repository, tag), wanted);
+            }
+        }
+    }
+    for (repository, tag) in tags.keys() {
+        let reply = client.get(&format!("/v2/{repository}/manifests/{tag}"));
+        assert_eq!(
+            reply.status, 200,
+            "round {round}: {repository}:{tag} is lost"
+        );
+        assert_eq!(
+            reply.header("Docker-Content-Digest"),
+            Some(digest(&reply.body).as_str())
+        );
+    }
+}
+
+/// Every file that readers would take for a blob is one.
+fn assert_only_whole_blobs(tree: &Path) {
+    for path in files_below(&tree.join("blobs")) {
+        if path.file_name().is_some_and(|name| name == "data") {
+            let folder = path.parent().unwrap();
+            let hex = folder.file_name().unwrap().to_string_lossy().into_owned();
+            let bytes = fs::read(&path).unwrap();
+            assert_eq!(
+                digest(&bytes),
+                format!("sha256:{hex}"),
+                "{}",
+                path.display()
+            );
+        }
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                files.push(path)
+            }
+        }
+    }
+    files
+}
+
+#[test]
+fn the_same_blob_pushed_by_32_clients_at_once_ends_as_one() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let bytes = noise(80, 3_000_000);
+    let digest = digest(&bytes);
+    let together = Barrier::new(32);
+
+    thread::scope(|scope| {
+        for number in 0..32 {
+            let (client, bytes, digest, together) = (&client, &bytes, &digest, &together);
+            scope.spawn(move || {
+                let repository = format!("crowd/r{}", number % 3);
+                together.wait();
+                let pushed = try_push_blob(client, &repository, bytes, number % 2 == 0);
+                assert_eq!(pushed.as_ref(), Some(digest), "client {number}");
+            });
+        }
+    });
+
+    for number in 0..3 {
+        let path = format!("/v2/crowd/r{number}/blobs/{digest}");
+        assert!(client.get(&path).expect(200).body == bytes);
+    }
+    let blobs = files_below(&rig.tree().join("blobs"));
+    assert_eq!(blobs.len(), 1, "{blobs:?}");
+    let left: Vec<PathBuf> = files_below(&rig.tree().join("repositories"))
+        .into_iter()
+        .filter(|path| path.components().any(|part| part.as_os_str() == "_uploads"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_same_tag_pushed_by_many_at_once_is_one_of_theirs() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let images: Vec<_> = (0..8).map(|number| image(90 + number, &[50])).collect();
+    thread::scope(|scope| {
+        for image in &images {
+            scope.spawn(|| push_image(&client, "crowd/tag", "latest", image));
+        }
+    });
+    let reply = client.get("/v2/crowd/tag/manifests/latest").expect(200);
+    assert!(images.iter().any(|image| image.manifest == reply.body));
+    for image in &images {
+        client
+            .get(&format!("/v2/crowd/tag/manifests/{}", image.digest()))
+            .expect(200);
+    }
+}
+
+/// A file system of its own, of a few megabytes; unmounted when dropped.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mount(megabytes: u32) -> Option<Self> {
+        let folder = TempDir::with_prefix("disk").unwrap();
+        if !rustix::process::getuid().is_root() {
+            return None;
+        }
+        let size = format!("size={megabytes}m,mode=0755");
+        run(Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &size, "tidegate"])
+            .arg(folder.path()));
+        Some(Self(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        drop(crate::harness::try_run(
+            Command::new("umount").arg("--lazy").arg(self.0.path()),
+        ));
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_reads_go_on_and_room_brings_writes_back() {
+    let Some(disk) = SmallDisk::mount(24) else {
+        skip("only root can mount a small disk");
+        return;
+    };
+    let rig = Setup {
+        root: Some(disk.0.path().join("registry")),
+        ..Setup::default()
+    }
+    .start();
+    let client = rig.client();
+    let kept = image(81, &[1_000_000]);
+    push_image(&client, "full", "kept", &kept);
+    let ballast = disk.0.path().join("ballast");
+    run(Command::new("fallocate").args(["-l", "12M"]).arg(&ballast));
+
+    let large = noise(82, 20_000_000);
+    let refused = try_reply(&client, &large);
+    let status = refused.as_ref().map(|reply| reply.status);
+    assert!(matches!(status, Some(500..=599)), "{refused:?}");
+    let refused = refused.unwrap();
+    assert!(
+        refused.text().to_lowercase().contains("space"),
+        "{}",
+        refused.text()
+    );
+    refused.error_code();
+
+    let path = format!("/v2/full/blobs/{}", digest(&large));
+    client.get(&path).expect_error(404, "BLOB_UNKNOWN");
+    assert_eq!(
+        client.get("/v2/full/manifests/kept").expect(200).body,
+        kept.manifest
+    );
+    let layer = format!("/v2/full/blobs/{}", digest(&kept.layers[0]));
+    assert_eq!(client.get(&layer).expect(200).body, kept.layers[0]);
+
+    // Not one byte left: manifests and sessions have nowhere to go either.
+    drop(crate::harness::try_run(
+        Command::new("dd")
+            .arg("if=/dev/zero")
+            .arg(format!("of={}.2", ballast.display())),
+    ));
+    let session = client.post("/v2/full/blobs/uploads/");
+    assert!(matches!(session.status, 202 | 500..=599), "{session:?}");
+    let other = image(83, &[]);
+    let tag = client
+        .request("PUT", "/v2/full/manifests/kept")
+        .header("Content-Type", INDEX)
+        .body(crate::harness::index_of(&[&kept]))
+        .send();
+    assert!(matches!(tag.status, 500..=599), "{tag:?}");
+    assert_eq!(
+        client.get("/v2/full/manifests/kept").expect(200).body,
+        kept.manifest
+    );
+
+    fs::remove_file(&ballast).unwrap();
+    fs::remove_file(format!("{}.2", ballast.display())).unwrap();
+    push_image(&client, "full", "other", &other);
+    eventually("room for a blob", || {
+        let bytes = noise(84, 5_000_000);
+        try_reply(&client, &bytes).filter(|reply| reply.status == 201)
+    });
+}
+
+/// Pushes a blob in one PUT and returns the reply, whatever it is.
+fn try_reply(client: &Client, bytes: &[u8]) -> Option<crate::harness::Response> {
+    let session = client
+        .request("POST", "/v2/full/blobs/uploads/")
+        .try_send()
+        .ok()?;
+    if session.status != 202 {
+        return Some(session);
+    }
+    let url = with_query(&session.location(), &format!("digest={}", digest(bytes)));
+    client.request("PUT", &url).body(bytes).try_send().ok()
+}
+
+#[test]
+fn an_acknowledged_blob_was_synced_with_its_folders() {
+    use crate::harness::{missing, tidegate, try_run};
+    if missing(&["strace"]).is_some() {
+        skip("no strace");
+        return;
+    }
+    let mut rig = Rig::start();
+    rig.registry().terminate();
+    let trace = rig.path("trace");
+    let mut traced = Command::new("strace");
+    traced
+        .args([
+            "-f",
+            "-y",
+            "-qq",
+            "-e",
+            "trace=fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,linkat",
+        ])
+        .arg("-o")
+        .arg(&trace)
+        .arg(tidegate().get_program())
+        .args(["registry", "--config"])
+        .arg(rig.config());
+    let mut process = crate::harness::Process::start(&mut traced, &rig.path("strace.log"));
+    let able = eventually("the traced registry", || {
+        if process.exited().is_some() {
+            return Some(false);
+        }
+        let reply = rig.client().request("GET", "/v2/").try_send().ok()?;
+        (reply.status == 200).then_some(true)
+    });
+    if !able {
+        skip("strace may not trace here");
+        return;
+    }
+    let blob = push_blob(&rig.client(), "synced/app", &noise(85, 100_000));
+    let hex = &blob[7..];
+
+    let text = eventually("the trace", || {
+        let text = fs::read_to_string(&trace).ok()?;
+        text.contains(hex).then_some(text)
+    });
+    drop(try_run(Command::new("true").arg(&trace)));
+    let synced = |what: &str| {
+        text.lines().any(|line| {
+            (line.contains("fsync(") || line.contains("fdatasync(") || line.contains("syncfs("))
+                && line.contains(what)
+        }) || text.contains("syncfs(")
+    };
+    // The bytes, under whatever name they had; the folder that got the name; the link's folder.
+    assert!(
+        synced("_uploads") || synced("/data"),
+        "the data was not synced:\n{text}"
+    );
+    assert!(
+        synced(&format!("/{hex}>")),
+        "the blob's folder was not synced:\n{text}"
+    );
+    assert!(synced("_layers"), "the link was not synced:\n{text}");
+}

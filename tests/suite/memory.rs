@@ -1,0 +1,136 @@
+//! Memory does not grow with the size of blobs, and little with their number.
+
+use std::process::{Child, Command, Stdio};
+
+use crate::harness::{
+    PASSWORD, Rig, USER, digest, heavy, memory_peak_bytes, need, noise, run, tar_of,
+};
+
+const MIB: u64 = 1 << 20;
+
+/// Pushes the same `size` of other bytes by `clients` at once; returns the peaks of edge and
+/// registry.
+fn peaks(clients: u32, size: u64) -> [u64; 2] {
+    let rig = Rig::start();
+    let folder = rig.path("blobs");
+    std::fs::create_dir(&folder).unwrap();
+    // One file for all: what is under test is the server's memory, and the digests must differ
+    // only in that each client has a repository of its own.
+    let blob = folder.join("blob");
+    tar_of(&blob, "noise", 1, size);
+    let digest = run(Command::new("sha256sum").arg(&blob));
+    let digest = format!("sha256:{}", digest.split(' ').next().unwrap());
+    let pushes: Vec<Child> = (0..clients)
+        .map(|number| push(&rig, number, &blob, &digest))
+        .collect();
+    for (number, push) in pushes.into_iter().enumerate() {
+        let output = push.wait_with_output().unwrap();
+        let code = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(
+            code,
+            "201",
+            "client {number}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let pids = rig.pids();
+    [memory_peak_bytes(pids[0]), memory_peak_bytes(pids[1])]
+}
+
+fn push(rig: &Rig, number: u32, blob: &std::path::Path, digest: &str) -> Child {
+    let repository = format!("/v2/many/r{number}/blobs/uploads/");
+    let location = rig.client().post(&repository).expect(202).location();
+    let location = crate::harness::with_query(&location, &format!("digest={digest}"));
+    let version = if number % 2 == 0 {
+        "--http1.1"
+    } else {
+        "--http2"
+    };
+    Command::new("curl")
+        .args(["-sS", version, "--cacert"])
+        .arg(&rig.certificate.cert)
+        .args([
+            "-u",
+            &format!("{USER}:{PASSWORD}"),
+            "-H",
+            "Expect:",
+            "-w",
+            "%{http_code}",
+            "-T",
+        ])
+        .arg(blob)
+        .arg(format!("https://{}{location}", rig.name()))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start curl")
+}
+
+#[test]
+fn memory_is_flat_in_the_size_of_blobs() {
+    need!("curl", "sha256sum");
+    let _one = heavy();
+    let small = peaks(8, 8 * MIB);
+    let large = peaks(8, 128 * MIB);
+    println!("8 pushes at once: of 8 MiB {small:?} bytes at most, of 128 MiB {large:?}");
+    for (role, small, large) in [
+        ("edge", small[0], large[0]),
+        ("registry", small[1], large[1]),
+    ] {
+        // 16 times the bytes; a buffer that held one of them whole would show.
+        assert!(
+            large < small + 32 * MIB,
+            "{role}: {small} bytes, then {large}"
+        );
+    }
+}
+
+#[test]
+fn memory_stays_small_with_32_pushes_at_once() {
+    need!("curl", "sha256sum");
+    let _one = heavy();
+    let gib = std::env::var_os("TIDEGATE_HEAVY").is_some();
+    let size = if gib { 1024 * MIB } else { 64 * MIB };
+    let [edge, registry] = peaks(32, size);
+    println!(
+        "32 pushes of {} MiB at once: edge {} MiB, registry {} MiB at most",
+        size / MIB,
+        edge / MIB,
+        registry / MIB
+    );
+    assert!(edge < 256 * MIB, "edge: {edge} bytes");
+    assert!(registry < 256 * MIB, "registry: {registry} bytes");
+}
+
+#[test]
+fn memory_is_flat_in_the_size_of_downloads() {
+    need!("curl", "sha256sum");
+    let _one = heavy();
+    let rig = Rig::start();
+    let blob = rig.path("blob");
+    tar_of(&blob, "noise", 2, 256 * MIB);
+    let digest_of = run(Command::new("sha256sum").arg(&blob));
+    let name = format!("sha256:{}", digest_of.split(' ').next().unwrap());
+    let output = push(&rig, 0, &blob, &name).wait_with_output().unwrap();
+    assert_eq!(output.stdout, b"201");
+    // A reader that takes the head and then nothing: what it does not read must not pile up.
+    let path = format!("/v2/many/r0/blobs/{name}");
+    let mut readers: Vec<_> = (0..16)
+        .map(|_| {
+            let mut reader = rig.client().request("GET", &path).open().unwrap();
+            reader.reply_head().unwrap().expect(200);
+            reader
+        })
+        .collect();
+    let whole = rig.client().get(&path).expect(200);
+    assert_eq!(digest(&whole.body), name);
+    for (pid, role) in rig.pids().into_iter().zip(["edge", "registry"]) {
+        let peak = memory_peak_bytes(pid);
+        assert!(peak < 256 * MIB, "{role}: {peak} bytes");
+    }
+    let mut piece = noise(1, 10);
+    for reader in &mut readers {
+        assert!(reader.read_some(&mut piece).unwrap() > 0);
+    }
+}

@@ -1,0 +1,207 @@
+//! SIGHUP: read and checked whole, swapped at once; a bad file changes nothing.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::harness::{
+    PASSWORD, Pair, Rig, Setup, USER, digest, eventually, noise, pause, peer_certificate,
+    with_query,
+};
+
+#[test]
+fn a_new_certificate_is_presented_after_a_reload() {
+    let mut rig = Rig::start();
+    let folder = rig.config().parent().unwrap().to_owned();
+    let before = rig.certificate.certificate();
+    let renewed = Pair::create(&folder, "cert", &["localhost", "registry.test"]);
+
+    rig.reload_edge();
+
+    let expected = renewed.certificate().to_der().unwrap();
+    assert!(expected != before.to_der().unwrap());
+    eventually("the new certificate", || {
+        let presented = peer_certificate(rig.https, "localhost")?;
+        (presented.to_der().unwrap() == expected).then_some(())
+    });
+    rig.client().get("/v2/").expect(200);
+}
+
+#[test]
+fn new_users_and_sites_and_limits_come_with_a_reload() {
+    let mut rig = Rig::start();
+    let hashed = bcrypt::hash("other", 4).unwrap();
+    fs::write(rig.path("second-htpasswd"), format!("other:{hashed}\n")).unwrap();
+    let text = fs::read_to_string(rig.config()).unwrap();
+    let text = text.replace(
+        "htpasswd_file = \"htpasswd\"",
+        "htpasswd_file = \"second-htpasswd\"",
+    );
+    fs::write(rig.config(), text).unwrap();
+
+    rig.reload_edge();
+
+    eventually("the new user to be let in", || {
+        let reply = rig.anonymous().as_user("other", "other").get("/v2/");
+        (reply.status == 200).then_some(())
+    });
+    rig.client().get("/v2/").expect(401);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_reported_with_all_its_problems() {
+    let mut rig = Rig::start();
+    let good = fs::read_to_string(rig.config()).unwrap();
+    let bad = good.replace("realm = \"Registry\"", "realm = 7\nno_such_key = true")
+        + "\n[no_such_table]\nx = 1\n";
+    fs::write(rig.config(), bad).unwrap();
+
+    rig.reload_edge();
+
+    let log = eventually("the problems to be reported", || {
+        let log = rig.edge_log();
+        (log.contains("no_such_key") && log.contains("no_such_table")).then_some(log)
+    });
+    assert!(log.contains("realm"), "{log}");
+    let refused = rig.anonymous().get("/v2/").expect(401);
+    assert_eq!(
+        refused.header("WWW-Authenticate"),
+        Some("Basic realm=\"Registry\"")
+    );
+    rig.client().get("/v2/").expect(200);
+
+    // A missing certificate is as bad as a wrong key.
+    fs::write(rig.config(), &good).unwrap();
+    let cert = fs::read(&rig.certificate.cert).unwrap();
+    fs::remove_file(&rig.certificate.cert).unwrap();
+    let before = rig.edge_log().len();
+    rig.reload_edge();
+    eventually("the missing file to be reported", || {
+        rig.edge_log()[before..].contains("cert.pem").then_some(())
+    });
+    fs::write(&rig.certificate.cert, cert).unwrap();
+    rig.client().get("/v2/").expect(200);
+
+    // And a good one works again.
+    fs::write(
+        rig.config(),
+        good.replace("realm = \"Registry\"", "realm = \"Mended\""),
+    )
+    .unwrap();
+    rig.reload_edge();
+    eventually("the mended config", || {
+        let refused = rig.anonymous().get("/v2/");
+        (refused.header("WWW-Authenticate") == Some("Basic realm=\"Mended\"")).then_some(())
+    });
+}
+
+#[test]
+fn a_request_under_way_finishes_with_what_it_began_with() {
+    let mut rig = Rig::start();
+    let client = rig.client();
+    let bytes = noise(95, 2_000_000);
+    let location = client
+        .post("/v2/slow/blobs/uploads/")
+        .expect(202)
+        .location();
+    let location = with_query(&location, &format!("digest={}", digest(&bytes)));
+    let mut push = client
+        .request("PUT", &location)
+        .header("Content-Length", &bytes.len().to_string())
+        .open()
+        .unwrap();
+    push.write(&bytes[..1_000_000]).unwrap();
+    let hashed = bcrypt::hash("other", 4).unwrap();
+    fs::write(rig.path("htpasswd"), format!("other:{hashed}\n")).unwrap();
+    Pair::create(
+        rig.config().parent().unwrap(),
+        "cert",
+        &["localhost", "registry.test"],
+    );
+
+    rig.reload_edge();
+    eventually("the new user to be let in", || {
+        let reply = rig
+            .anonymous()
+            .as_user("other", "other")
+            .request("GET", "/v2/")
+            .try_send();
+        (reply.ok()?.status == 200).then_some(())
+    });
+
+    push.write(&bytes[1_000_000..]).unwrap();
+    push.reply().unwrap().expect(201);
+    client.get("/v2/").expect(401);
+}
+
+#[test]
+fn the_registry_reloads_too() {
+    let mut rig = Rig::start();
+    let client = rig.client();
+    let path = "/v2/r/manifests/none";
+    client.delete(path).expect(404);
+    rig.write_config(&Setup {
+        registry: "delete = false".to_owned(),
+        ..Setup::default()
+    });
+
+    rig.registry().signal(rustix::process::Signal::HUP);
+
+    eventually("deleting to be switched off", || {
+        (client.delete(path).status == 405).then_some(())
+    });
+}
+
+#[test]
+fn logs_are_opened_again_for_logrotate() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let file = folder.path().join("edge.log");
+    let access = folder.path().join("access.log");
+    let tables = format!(
+        "[log]\nfile = \"{}\"\naccess_file = \"{}\"\n",
+        file.display(),
+        access.display()
+    );
+    let mut rig = Setup {
+        tables,
+        ..Setup::default()
+    }
+    .start();
+    rig.client().get("/v2/before/tags/list").expect(404);
+    eventually("a line in the access log", || {
+        fs::read_to_string(&access)
+            .ok()?
+            .contains("/v2/before/")
+            .then_some(())
+    });
+    let moved = folder.path().join("access.log.1");
+    // What logrotate does.
+    std::process::Command::new("mv")
+        .arg(&access)
+        .arg(&moved)
+        .status()
+        .unwrap();
+
+    rig.reload_edge();
+
+    eventually("a new access log", || {
+        rig.client().get("/v2/after/tags/list");
+        fs::read_to_string(&access)
+            .ok()?
+            .contains("/v2/after/")
+            .then_some(())
+    });
+    assert!(fs::read_to_string(&moved).unwrap().contains("/v2/before/"));
+}
+
+#[test]
+fn a_hundred_reloads_in_a_row_drop_no_request() {
+    let mut rig = Rig::start();
+    let client = rig.client();
+    for _ in 0..100 {
+        rig.reload_edge();
+        client.get("/v2/").expect(200);
+    }
+    pause(Duration::from_millis(1));
+    assert!(rig.edge().exited().is_none());
+    client.as_user(USER, PASSWORD).get("/v2/").expect(200);
+}
