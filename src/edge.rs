@@ -1,0 +1,90 @@
+//! `tidegate edge`: the edge alone, in the foreground.
+
+use std::net::SocketAddr;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use proxy::{Edge, Handle};
+
+use crate::config::{self, Role};
+use crate::logging::{Logs, Prepared};
+use crate::role::Args;
+use crate::signals::{Request, Signals};
+use crate::{notify, output, role};
+
+/// Runs the edge until a signal stops it.
+pub(crate) fn run(args: Args) -> Result<()> {
+    args.die_with_supervisor()?;
+    let config = config::read(&args.config, Some(Role::Edge))?;
+    let logs = Logs::start(&config.log)?;
+    let edge = Edge::bind(config.edge)?;
+    obey_signals(Watched {
+        args,
+        logs,
+        handle: edge.handle(),
+    })?;
+    edge.run()?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// What the signals act on.
+struct Watched {
+    args: Args,
+    logs: Logs,
+    handle: Handle,
+}
+
+/// Starts the thread that acts on signals; when this returns, none is missed any more.
+fn obey_signals(watched: Watched) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime of the signals")?;
+    let signals = {
+        let _context = runtime.enter();
+        Signals::listen()?
+    };
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || runtime.block_on(watched.obey(signals)))
+        .context("start the thread of the signals")?;
+    Ok(())
+}
+
+impl Watched {
+    async fn obey(self, mut signals: Signals) {
+        notify::ready("serving", self.https());
+        tracing::info!("ready");
+        while signals.next().await == Request::Reload {
+            role::reload("serving", self.https(), || self.reload());
+        }
+        notify::stopping();
+        self.handle.drain();
+        while signals.next().await == Request::Reload {}
+        stop_at_once();
+    }
+
+    fn reload(&self) -> Result<()> {
+        let config = config::read(&self.args.config, Some(Role::Edge))?;
+        let log = Prepared::open(&config.log)?;
+        self.handle.reload(config.edge)?;
+        self.logs.apply(log);
+        Ok(())
+    }
+
+    /// The address of the first TLS listener.
+    fn https(&self) -> Option<SocketAddr> {
+        self.handle.addresses().last().copied()
+    }
+}
+
+/// Ends the process amid its transfers, as a second request to stop asks for.
+#[expect(
+    clippy::exit,
+    reason = "the edge runs on threads that only the process's end can stop"
+)]
+fn stop_at_once() {
+    output::report(&anyhow!("stopped before all transfers were finished"));
+    std::process::exit(1);
+}

@@ -1,0 +1,100 @@
+//! `tidegate gencert`: a self-signed certificate and its key.
+
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use clap::Args as ClapArgs;
+
+use crate::files::{self, Staged};
+use crate::output::say;
+use crate::setup::host_name;
+
+/// The flags of `tidegate gencert`.
+#[derive(ClapArgs)]
+pub(crate) struct Args {
+    /// A host name the certificate is for; may be repeated.
+    #[arg(long = "name", value_name = "HOST", value_delimiter = ',', value_parser = host_name)]
+    names: Vec<String>,
+    /// An address the certificate is for; may be repeated.
+    #[arg(long = "ip", value_name = "IP", value_delimiter = ',')]
+    #[arg(required_unless_present = "names")]
+    addresses: Vec<IpAddr>,
+    /// The folder for cert.pem and key.pem.
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out_dir: PathBuf,
+    /// The certificate's file, instead of cert.pem in that folder.
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// The key's file, instead of key.pem in that folder.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// Replace files that exist.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs `tidegate gencert`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let certificate = args
+        .cert
+        .clone()
+        .unwrap_or_else(|| args.out_dir.join("cert.pem"));
+    let key = args
+        .key
+        .clone()
+        .unwrap_or_else(|| args.out_dir.join("key.pem"));
+    ensure!(
+        certificate != key,
+        "{}: the certificate and the key need a file each",
+        key.display()
+    );
+    if args.force {
+        let (staged_key, staged_certificate) =
+            stage(&args.names, &args.addresses, &certificate, &key)?;
+        staged_key.replace()?;
+        staged_certificate.replace()?;
+    } else {
+        for path in [&certificate, &key] {
+            ensure!(
+                !files::exists(path)?,
+                "{}: exists; --force replaces it",
+                path.display()
+            );
+        }
+        write_pair(&args.names, &args.addresses, &certificate, &key)?;
+    }
+    say(format_args!(
+        "wrote {}\nwrote {}",
+        certificate.display(),
+        key.display()
+    ))
+}
+
+/// Writes a new pair: both files or none.
+pub(crate) fn write_pair(
+    names: &[String],
+    addresses: &[IpAddr],
+    certificate: &Path,
+    key: &Path,
+) -> Result<()> {
+    let (staged_key, staged_certificate) = stage(names, addresses, certificate, key)?;
+    staged_key.create()?;
+    staged_certificate.create().inspect_err(|_| {
+        fs::remove_file(key).ok();
+    })
+}
+
+/// Makes a pair and brings all of it to the disk, so that only the names are still to come.
+fn stage(
+    names: &[String],
+    addresses: &[IpAddr],
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Staged, Staged)> {
+    let pair = proxy::tls::self_signed::generate(names, addresses)?;
+    let key = Staged::write_secret(key, &pair.key_pem)?;
+    let certificate = Staged::write(certificate, &pair.cert_pem, 0o644)?;
+    Ok((key, certificate))
+}

@@ -1,0 +1,81 @@
+//! Tidegate's command line: each verb is a file, and this one is their list.
+//!
+//! Only this package prints, ends the process, or knows both roles.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod banner;
+mod certs;
+mod check;
+mod config;
+mod edge;
+mod files;
+mod folder;
+mod gencert;
+mod htpasswd;
+mod logging;
+mod notify;
+mod output;
+mod password;
+mod registry;
+mod role;
+mod setup;
+mod signals;
+mod up;
+
+/// A private container registry behind its own TLS edge.
+///
+/// `tidegate up` sets one up in a folder and runs it. For a server, see the systemd units: they run
+/// `tidegate edge` and `tidegate registry`, each as a user of its own.
+#[derive(Parser)]
+#[command(
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage."
+)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Set up a folder where it is new, and run the edge and the registry from it.
+    Up(setup::Args),
+    /// Write what `up` needs into a folder: config, certificate, user; never overwrite a file.
+    Setup(setup::Args),
+    /// Check a config and all that it names; print every problem.
+    Check(check::Args),
+    /// List the certificates of a config: their names, expiry and source.
+    Certs(certs::Args),
+    /// Make a self-signed certificate and its key.
+    Gencert(gencert::Args),
+    /// Manage who may log in.
+    #[command(subcommand)]
+    Htpasswd(htpasswd::Command),
+    /// Run the edge in the foreground; SIGTERM drains it, SIGHUP reloads the config.
+    Edge(role::Args),
+    /// Run the registry in the foreground; SIGTERM drains it, SIGHUP reloads the config.
+    Registry(role::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match CommandLine::parse().verb {
+        Verb::Up(args) => return up::run(&args).unwrap_or_else(|error| failed(&error)),
+        Verb::Setup(args) => setup::run(&args),
+        Verb::Check(args) => check::run(&args),
+        Verb::Certs(args) => certs::run(&args),
+        Verb::Gencert(args) => gencert::run(&args),
+        Verb::Htpasswd(command) => htpasswd::run(&command),
+        Verb::Edge(args) => edge::run(args),
+        Verb::Registry(args) => registry::run(&args),
+    };
+    done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    output::report(error);
+    ExitCode::FAILURE
+}

@@ -1,0 +1,51 @@
+//! What a person or a script reads: answers on stdout, one line for an error on stderr.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use settings::Problems;
+
+/// Prints a line of the answer; a closed pipe is an error and no panic.
+pub(crate) fn say(line: impl Display) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}")
+        .and_then(|()| stdout.flush())
+        .context("write to stdout")
+}
+
+/// Tells a person what is going on, beside the answer; nobody may be listening.
+pub(crate) fn note(line: impl Display) {
+    writeln!(io::stderr(), "tidegate: {line}").ok();
+}
+
+/// Prints why the program gives up: each problem of a config in a line of its own.
+pub(crate) fn report(error: &anyhow::Error) {
+    match error.downcast_ref::<Problems>() {
+        Some(problems) => writeln!(io::stderr(), "{problems}").ok(),
+        None => writeln!(io::stderr(), "tidegate: {error:#}").ok(),
+    };
+}
+
+/// Writes a path as one word of a shell command.
+pub(crate) fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+,:@%".contains(&byte);
+    if !text.is_empty() && text.bytes().all(plain) {
+        return text;
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_a_shell() {
+        assert_eq!(shell_word(Path::new("/srv/a-b_c.d")), "/srv/a-b_c.d");
+        assert_eq!(shell_word(Path::new("/srv/my data")), "'/srv/my data'");
+        assert_eq!(shell_word(Path::new("it's")), r"'it'\''s'");
+    }
+}

@@ -1,0 +1,59 @@
+//! What both roles have in common: their flags, and how they reload.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use settings::Problems;
+
+use crate::notify;
+
+/// The flags of a role.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The config file.
+    #[arg(
+        long,
+        env = "TIDEGATE_CONFIG",
+        default_value = "/etc/tidegate/edge.toml"
+    )]
+    pub(crate) config: PathBuf,
+    /// The process that started this one and without which it is to end.
+    #[arg(long, hide = true, value_name = "PID")]
+    supervisor: Option<i32>,
+}
+
+impl Args {
+    /// Makes the kernel stop this process when the one that started it dies.
+    pub(crate) fn die_with_supervisor(&self) -> Result<()> {
+        let Some(supervisor) = self.supervisor else {
+            return Ok(());
+        };
+        set_parent_process_death_signal(Some(Signal::TERM)).context("watch the supervisor")?;
+        // It may have died before the line above; then another process is the parent by now.
+        let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
+        ensure!(parent == Some(supervisor), "the supervisor is gone");
+        Ok(())
+    }
+}
+
+/// Reloads, tells the service manager so, and logs each problem if the config is bad.
+pub(crate) fn reload(status: &str, https: Option<SocketAddr>, change: impl FnOnce() -> Result<()>) {
+    notify::reloading();
+    match change() {
+        Ok(()) => tracing::info!("config reloaded"),
+        Err(error) => {
+            match error.downcast_ref::<Problems>() {
+                Some(problems) => {
+                    problems
+                        .iter()
+                        .for_each(|problem| tracing::error!("{problem}"));
+                }
+                None => tracing::error!("{error:#}"),
+            }
+            tracing::error!("nothing was changed: the config in force stays");
+        }
+    }
+    notify::ready(status, https);
+}

@@ -1,0 +1,347 @@
+//! `tidegate setup`: the folder that `tidegate up` runs from.
+//!
+//! A file that exists is never touched. Each new one appears whole or not at all, so a set-up that
+//! was interrupted goes on where it stopped.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::files::{self, Staged};
+use crate::folder::Folder;
+use crate::output::{note, say, shell_word};
+use crate::password::Password;
+use crate::{gencert, htpasswd};
+
+/// The variable that may give the password; no flag does, for other users see those.
+pub(crate) const PASSWORD_VARIABLE: &str = "TIDEGATE_PASSWORD";
+
+const USER: &str = "docker";
+const HTTPS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
+/// The flags of `tidegate setup` and `tidegate up`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The folder that holds everything: config, certificate, users and images.
+    #[arg(long, env = "TIDEGATE_DIR", default_value = "tidegate-data")]
+    dir: PathBuf,
+    /// Where to listen for TLS [default: 127.0.0.1:8443].
+    #[arg(long, env = "TIDEGATE_HTTPS", value_name = "ADDRESS")]
+    https: Option<SocketAddr>,
+    /// Where to listen for plain HTTP, which is redirected to TLS [default: 127.0.0.1:8080].
+    #[arg(long, env = "TIDEGATE_HTTP", value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
+    /// A host name clients will use; may be repeated [default: localhost].
+    #[arg(long = "name", env = "TIDEGATE_NAME", value_name = "HOST", value_delimiter = ',',
+          value_parser = host_name)]
+    names: Vec<String>,
+    /// An address clients will use; may be repeated [default: `127.0.0.1` and `::1`].
+    #[arg(
+        long = "ip",
+        env = "TIDEGATE_IP",
+        value_name = "IP",
+        value_delimiter = ','
+    )]
+    addresses: Vec<IpAddr>,
+    /// The user who may log in [default: docker].
+    #[arg(long, env = "TIDEGATE_USERNAME", value_name = "USER")]
+    username: Option<String>,
+    /// A file whose first line is that user's password; `TIDEGATE_PASSWORD` may hold it instead.
+    ///
+    /// Without either, a random passphrase is made.
+    #[arg(long, env = "TIDEGATE_PASSWORD_FILE", value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+impl Args {
+    fn https(&self) -> SocketAddr {
+        self.https.unwrap_or(HTTPS)
+    }
+
+    fn username(&self) -> &str {
+        self.username.as_deref().unwrap_or(USER)
+    }
+
+    /// The names and addresses of the site; those of this machine where none was given.
+    fn hosts(&self) -> (Vec<String>, Vec<IpAddr>) {
+        if !self.names.is_empty() || !self.addresses.is_empty() {
+            return (self.names.clone(), self.addresses.clone());
+        }
+        let mut addresses = vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let listens = self.https().ip();
+        if !listens.is_unspecified() && !addresses.contains(&listens) {
+            addresses.push(listens);
+        }
+        (vec!["localhost".to_owned()], addresses)
+    }
+
+    /// The password that was given, from the file or else the environment.
+    fn password(&self) -> Result<Option<Password>> {
+        if let Some(path) = &self.password_file {
+            return Password::read_file(path).map(Some);
+        }
+        match std::env::var(PASSWORD_VARIABLE) {
+            Ok(text) => Password::new(text).map(Some).context(PASSWORD_VARIABLE),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(error) => Err(error).context(PASSWORD_VARIABLE),
+        }
+    }
+}
+
+/// Takes a DNS name, or says why it is none.
+pub(crate) fn host_name(text: &str) -> Result<String, String> {
+    if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        return Err("is an address: give it with --ip".to_owned());
+    }
+    let bare = text.strip_prefix("*.").unwrap_or(text);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if bare.len() > 253 || !bare.split('.').all(label) {
+        return Err("is no host name (letters, digits, \"-\" and \".\"; no port)".to_owned());
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+/// Runs `tidegate setup`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let report = write(args)?;
+    for (path, outcome) in &report.files {
+        let verb = if *outcome == Outcome::Wrote {
+            "wrote"
+        } else {
+            "kept"
+        };
+        say(format_args!("{verb} {}", path.display()))?;
+    }
+    say(format_args!(
+        "start it with: tidegate up --dir {}",
+        args.dir.display()
+    ))
+}
+
+/// Sets up what is missing, for `tidegate up`, and says so only if something was.
+pub(crate) fn prepare(args: &Args) -> Result<Folder> {
+    let report = write(args)?;
+    if report
+        .files
+        .iter()
+        .any(|(_, outcome)| *outcome == Outcome::Wrote)
+    {
+        note(format_args!("set up {}", report.folder.path().display()));
+    }
+    Ok(report.folder)
+}
+
+struct Report {
+    folder: Folder,
+    files: Vec<(PathBuf, Outcome)>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Outcome {
+    Kept,
+    Wrote,
+}
+
+/// Writes what is missing; everything given is judged before the first file.
+fn write(args: &Args) -> Result<Report> {
+    htpasswd::check_user(args.username())?;
+    let given = args.password()?;
+    let (http, https) = (args.http.unwrap_or(HTTP), args.https());
+    ensure!(
+        http != https || http.port() == 0,
+        "--http and --https are both {http}"
+    );
+
+    let folder = Folder::new(&args.dir)?;
+    folder.create()?;
+    let _lock = files::lock(folder.path())?;
+    let run = folder.run_directory()?;
+
+    let (names, addresses) = args.hosts();
+    let mut files = Vec::new();
+    let pair = write_pair(&folder, &names, &addresses)?;
+    files.extend([(folder.certificate(), pair), (folder.key(), pair)]);
+    files.extend(write_users(&folder, args, given)?);
+    let socket = run.join("registry.sock");
+    let text = config_text(http, https, &hosts(&names, &addresses), &socket);
+    files.push((folder.config(), write_config(&folder, args, &text)?));
+    Ok(Report { folder, files })
+}
+
+fn write_pair(folder: &Folder, names: &[String], addresses: &[IpAddr]) -> Result<Outcome> {
+    let (certificate, key) = (folder.certificate(), folder.key());
+    match (files::exists(&certificate)?, files::exists(&key)?) {
+        (true, true) => return Ok(Outcome::Kept),
+        (false, false) => {}
+        (there, _) => {
+            let (there, gone) = if there {
+                (certificate, key)
+            } else {
+                (key, certificate)
+            };
+            bail!(
+                "{} is there but {} is not: bring it back, or remove the first for a new pair",
+                there.display(),
+                gone.display()
+            );
+        }
+    }
+    gencert::write_pair(names, addresses, &certificate, &key)?;
+    Ok(Outcome::Wrote)
+}
+
+/// Writes the password and the htpasswd file that goes with it.
+fn write_users(
+    folder: &Folder,
+    args: &Args,
+    given: Option<Password>,
+) -> Result<[(PathBuf, Outcome); 2]> {
+    let (htpasswd, file, user) = (folder.htpasswd(), folder.password(), args.username());
+    if files::exists(&htpasswd)? {
+        let lets_in = given.is_none_or(|password| {
+            htpasswd::lets_in(&htpasswd, user, &password).is_ok_and(|lets_in| lets_in)
+        });
+        if !lets_in {
+            note(format_args!(
+                "{} is kept: {user} cannot log in with the password given; to change that: \
+                 tidegate htpasswd add {} {user}",
+                htpasswd.display(),
+                shell_word(&htpasswd)
+            ));
+        }
+        return Ok([(file, Outcome::Kept), (htpasswd, Outcome::Kept)]);
+    }
+    // The password first: the htpasswd file can be made from it, but not the other way round.
+    let kept = if files::exists(&file)? {
+        Some(Password::read_file(&file)?)
+    } else {
+        None
+    };
+    let outcome = if kept.is_some() {
+        Outcome::Kept
+    } else {
+        Outcome::Wrote
+    };
+    let password = match kept.or(given) {
+        Some(password) => password,
+        None => Password::random()?,
+    };
+    if outcome == Outcome::Wrote {
+        Staged::write(&file, format!("{}\n", password.reveal()).as_bytes(), 0o600)?.create()?;
+    }
+    Staged::write(
+        &htpasswd,
+        htpasswd::entry(user, &password)?.as_bytes(),
+        0o600,
+    )?
+    .create()?;
+    Ok([(file, outcome), (htpasswd, Outcome::Wrote)])
+}
+
+fn write_config(folder: &Folder, args: &Args, text: &str) -> Result<Outcome> {
+    let path = folder.config();
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Staged::write(&path, text.as_bytes(), 0o644)?.create()?;
+            Ok(Outcome::Wrote)
+        }
+        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        Ok(kept) => {
+            let given = args.https.is_some()
+                || args.http.is_some()
+                || !args.names.is_empty()
+                || !args.addresses.is_empty();
+            if given && kept != text {
+                note(format_args!(
+                    "{} is kept: what --https, --http, --name and --ip say must be edited there",
+                    path.display()
+                ));
+            }
+            Ok(Outcome::Kept)
+        }
+    }
+}
+
+/// The hosts of the site, as a client writes them.
+fn hosts(names: &[String], addresses: &[IpAddr]) -> Vec<String> {
+    let addresses = addresses.iter().map(|address| match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
+    });
+    names.iter().cloned().chain(addresses).collect()
+}
+
+fn config_text(http: SocketAddr, https: SocketAddr, hosts: &[String], socket: &Path) -> String {
+    let hosts: Vec<String> = hosts.iter().map(|host| format!("{host:?}")).collect();
+    let hosts = hosts.join(", ");
+    format!(
+        r#"# Written once by `tidegate setup`; it is yours to edit. conf/edge.toml in the sources (after
+# `make install`: /usr/share/doc/tidegate/edge.toml) explains every key there is.
+# Paths are relative to the folder of this file. `tidegate check --config FILE` says whether all is
+# well; a running role takes a change on SIGHUP.
+
+[[listener]]
+address = "{http}"                 # plain HTTP: redirects to TLS, nothing else
+
+[[listener]]
+address = "{https}"
+tls = true
+
+[[site]]
+hosts = [{hosts}]
+certificate = {{ cert_file = "tls/cert.pem", key_file = "tls/key.pem" }}
+upstream = "registry"
+
+[site.auth]
+realm = "Tidegate"
+htpasswd_file = "auth/htpasswd"           # users: tidegate htpasswd add FILE USER
+
+[registry]
+listen = "unix:{}"
+
+[registry.storage]
+filesystem = {{ root = "registry" }}        # holds docker/registry/v2/…
+"#,
+        socket.display()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_names_are_names_and_no_addresses() {
+        assert_eq!(
+            host_name("Registry.Example.COM"),
+            Ok("registry.example.com".to_owned())
+        );
+        assert_eq!(host_name("*.example.com"), Ok("*.example.com".to_owned()));
+        for bad in [
+            "", "10.0.0.1", "[::1]", "::1", "a b", "a..b", "-a", "host:443", "a/b", "*",
+        ] {
+            assert!(host_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_written_as_clients_write_them() {
+        let addresses = ["10.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        assert_eq!(
+            hosts(&["a.b".to_owned()], &addresses),
+            ["a.b", "10.0.0.1", "[::1]"]
+        );
+    }
+}
