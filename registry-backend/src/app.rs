@@ -1,0 +1,161 @@
+//! What every request shares; built once.
+
+use std::error::Error as StdError;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::config::Config;
+use crate::registry::Registry;
+use crate::storage::Filesystem;
+
+/// The registry, ready to serve.
+#[derive(Debug)]
+pub struct App {
+    pub(crate) registry: Arc<Registry>,
+    settings: RwLock<Arc<Settings>>,
+}
+
+/// What a reload can change.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The config as read.
+    pub(crate) config: Config,
+    /// Who may connect: root, this process's own user, and those of the config.
+    pub(crate) allowed_uids: Vec<u32>,
+}
+
+/// Why the registry cannot start, go on or change.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket cannot be made.
+    #[error("listen on {}", path.display())]
+    Listen {
+        /// The socket's path.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A change of this key takes effect only at a start.
+    #[error("registry.{key} cannot change while the registry runs: restart it")]
+    NeedsRestart {
+        /// The key in question.
+        key: &'static str,
+    },
+    /// Someone answers on the socket already.
+    #[error("listen on {}: another process is answering there", path.display())]
+    SocketInUse {
+        /// The socket's path.
+        path: PathBuf,
+    },
+    /// The storage cannot be used.
+    #[error("registry storage in {}", root.display())]
+    Storage {
+        /// The storage's root.
+        root: PathBuf,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+}
+
+impl App {
+    /// Opens the storage, which is made where it does not exist.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] when it can be neither read nor written.
+    pub fn open(config: Config) -> Result<Arc<Self>, Error> {
+        let driver = Filesystem::open(&config.root).map_err(|source| Error::Storage {
+            root: config.root.clone(),
+            source: source.into(),
+        })?;
+        Ok(Self::new(config, Registry::new(Box::new(driver))))
+    }
+
+    pub(crate) fn new(config: Config, registry: Registry) -> Arc<Self> {
+        Arc::new(Self {
+            registry: Arc::new(registry),
+            settings: RwLock::new(Arc::new(Settings::new(config))),
+        })
+    }
+
+    /// Goes on with another config. Requests under way finish with what they began with.
+    ///
+    /// # Errors
+    /// [`Error::NeedsRestart`]; nothing has changed then.
+    pub fn reload(&self, config: Config) -> Result<(), Error> {
+        let old = self.settings();
+        if config.listen != old.config.listen || config.socket_mode != old.config.socket_mode {
+            return Err(Error::NeedsRestart { key: "listen" });
+        }
+        if config.root != old.config.root {
+            return Err(Error::NeedsRestart { key: "storage" });
+        }
+        *self
+            .settings
+            .write()
+            .unwrap_or_else(PoisonError::into_inner) = Arc::new(Settings::new(config));
+        Ok(())
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Settings {
+    fn new(config: Config) -> Self {
+        let mut allowed_uids = vec![0, rustix::process::geteuid().as_raw()];
+        for user in &config.allow_users {
+            match user_id(user) {
+                Some(uid) => allowed_uids.push(uid),
+                None => tracing::warn!(user, "no such user here: registry.allow_users skips it"),
+            }
+        }
+        Self {
+            config,
+            allowed_uids,
+        }
+    }
+}
+
+/// Returns the number of a local user, who is given by name or number.
+fn user_id(user: &str) -> Option<u32> {
+    if let Ok(uid) = user.parse() {
+        return Some(uid);
+    }
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == user).then(|| fields.nth(1)?.parse().ok())?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_name_and_number() {
+        assert_eq!(user_id("root"), Some(0));
+        assert_eq!(user_id("4711"), Some(4711));
+        assert_eq!(user_id("no-such-user"), None);
+    }
+
+    #[test]
+    fn a_reload_changes_limits_but_not_the_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::new(folder.path().join("sock"), folder.path().join("root"));
+        let app = App::open(config.clone()).unwrap();
+        let mut changed = config.clone();
+        changed.delete = false;
+        app.reload(changed).unwrap();
+        assert!(!app.settings().config.delete);
+        let mut moved = config;
+        moved.root = folder.path().join("other");
+        let error = app.reload(moved).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "registry.storage cannot change while the registry runs: restart it"
+        );
+    }
+}

@@ -1,0 +1,177 @@
+//! The `[registry]` table of the config.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use settings::Section;
+
+/// The path of a Unix socket must fit into `sockaddr_un`.
+const SOCKET_PATH_LEN_MAX: usize = 107;
+
+/// The spec asks for manifests of 4 MiB at least.
+const MANIFEST_SIZE_MIN: u64 = 4 << 20;
+
+/// What the registry needs to know, proven to be usable.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Config {
+    /// `listen`: the socket to answer on.
+    pub listen: PathBuf,
+    /// `socket_mode`: the permissions of the socket's file.
+    pub socket_mode: u32,
+    /// `allow_users`: names or numbers of the users who may connect, besides root and the
+    /// registry's own.
+    pub allow_users: Vec<String>,
+    /// `drain_timeout`: how long requests under way may take at the end.
+    pub drain_timeout: Duration,
+    /// `upload_expiry`: how long an upload may rest before it is removed.
+    pub upload_expiry: Duration,
+    /// `delete`: whether blobs, manifests and tags can be deleted.
+    pub delete: bool,
+    /// `max_manifest_size`: the largest manifest that can be pushed.
+    pub max_manifest_size: u64,
+    /// `storage.filesystem.root`: the folder that holds `docker/registry/v2`.
+    pub root: PathBuf,
+}
+
+impl Config {
+    /// Returns a config with every default.
+    pub fn new(listen: PathBuf, root: PathBuf) -> Self {
+        Self {
+            listen,
+            socket_mode: 0o660,
+            allow_users: Vec::new(),
+            drain_timeout: Duration::from_secs(5 * 60),
+            upload_expiry: Duration::from_secs(7 * 24 * 60 * 60),
+            delete: true,
+            max_manifest_size: MANIFEST_SIZE_MIN,
+            root,
+        }
+    }
+
+    /// Reads the table; `None` when a problem was noted that leaves no config to run with.
+    ///
+    /// The table `log` in it is for whoever sets up logging to read.
+    pub fn read(section: &mut Section) -> Option<Self> {
+        let listen = read_listen(section);
+        let root = read_root(section);
+        let mut config = Self::new(
+            listen.clone().unwrap_or_default(),
+            root.clone().unwrap_or_default(),
+        );
+        if let Some(mode) = section.optional::<String>("socket_mode") {
+            match u32::from_str_radix(&mode, 8) {
+                Ok(mode) if mode <= 0o777 => config.socket_mode = mode,
+                _ => section.problem("socket_mode", "must be octal permissions such as \"0660\""),
+            }
+        }
+        if let Some(users) = section.optional("allow_users") {
+            config.allow_users = users;
+        }
+        if let Some(timeout) = section.duration("drain_timeout") {
+            config.drain_timeout = timeout;
+        }
+        if let Some(expiry) = section.duration("upload_expiry") {
+            if expiry < Duration::from_secs(60 * 60) {
+                section.problem(
+                    "upload_expiry",
+                    "must be an hour at least: uploads under way rest too",
+                );
+            }
+            config.upload_expiry = expiry;
+        }
+        if let Some(delete) = section.optional("delete") {
+            config.delete = delete;
+        }
+        if let Some(size) = section.size("max_manifest_size") {
+            if size < MANIFEST_SIZE_MIN {
+                section.problem(
+                    "max_manifest_size",
+                    "must be 4MiB at least, as the spec asks",
+                );
+            }
+            config.max_manifest_size = size;
+        }
+        (listen.is_some() && root.is_some() && !section.failed()).then_some(config)
+    }
+}
+
+fn read_listen(section: &mut Section) -> Option<PathBuf> {
+    let listen: String = section.required("listen")?;
+    let Some(path) = listen.strip_prefix("unix:") else {
+        section.problem("listen", "must be a Unix socket, written as \"unix:/path\"");
+        return None;
+    };
+    if !Path::new(path).is_absolute() {
+        section.problem("listen", "the path after \"unix:\" must be absolute");
+        return None;
+    }
+    if path.len() > SOCKET_PATH_LEN_MAX {
+        let problem =
+            format!("the path of a Unix socket can have {SOCKET_PATH_LEN_MAX} bytes at most");
+        section.problem("listen", problem);
+        return None;
+    }
+    Some(path.into())
+}
+
+fn read_root(section: &mut Section) -> Option<PathBuf> {
+    let Some(mut storage) = section.table("storage") else {
+        if !section.has("storage") {
+            section.problem("storage", "is missing");
+        }
+        return None;
+    };
+    let Some(mut filesystem) = storage.table("filesystem") else {
+        if !storage.failed() {
+            storage.problem(
+                "filesystem",
+                "is missing: write it as { root = \"/var/lib/registry\" }",
+            );
+        }
+        return None;
+    };
+    if !filesystem.has("root") {
+        filesystem.problem("root", "is missing");
+    }
+    filesystem.path("root")
+}
+
+#[cfg(test)]
+mod tests {
+    use settings::Document;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let mut document = Document::parse(Path::new("/etc/t/edge.toml"), text).unwrap();
+        let mut root = document.root();
+        let mut section = root.table("registry").unwrap();
+        let config = Config::read(&mut section);
+        drop((section, root));
+        match document.finish() {
+            Ok(()) => Ok(config.unwrap()),
+            Err(problems) => {
+                assert_eq!(config, None);
+                Err(problems.to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_written_has_a_default() {
+        let config = read(
+            "[registry]\nlisten = 'unix:/run/r.sock'\nstorage.filesystem = { root = 'data' }\n",
+        );
+        let expected = Config::new("/run/r.sock".into(), "/etc/t/data".into());
+        assert_eq!(config, Ok(expected));
+    }
+
+    #[test]
+    fn every_problem_is_told() {
+        let problems = read(
+            "[registry]\nlisten = '127.0.0.1:5000'\nsocket_mode = '999'\nmax_manifest_size = '1MiB'\n\
+             upload_expiry = '5s'\n[registry.storage]\n",
+        );
+        insta::assert_snapshot!(problems.unwrap_err(), @"");
+    }
+}

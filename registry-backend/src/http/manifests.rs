@@ -1,0 +1,144 @@
+//! `/v2/<name>/manifests/<reference>`
+
+use std::sync::Arc;
+
+use http::{HeaderName, Method, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use oci::{Reference, RepositoryName, Tag};
+
+use super::blocking;
+use super::body::Body;
+use super::conditions::{entity_tag, none_match_fails};
+use super::error::Error;
+use super::reply::{CONTENT_DIGEST, reply};
+use super::router::Call;
+
+/// The spec asks for ten tags at once; each costs some writes to the disk.
+const TAGS_MAX: usize = 100;
+
+const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+
+/// Sends a manifest. What the client accepts is not asked: a manifest is what it is, and converting
+/// it would change its digest.
+pub(super) async fn get(
+    call: &Call<'_>,
+    repository: &RepositoryName,
+    reference: &Reference,
+) -> Result<Response<Body>, Error> {
+    let registry = Arc::clone(call.registry);
+    let (repository, reference) = (repository.clone(), reference.clone());
+    let manifest = blocking(move || registry.manifest(&repository, &reference)).await?;
+    let entity_tag = entity_tag(&manifest.digest);
+    let unchanged = none_match_fails(&call.parts.headers, &entity_tag);
+    let headers = [
+        (CONTENT_DIGEST, manifest.digest.to_string()),
+        (header::ETAG, entity_tag),
+    ];
+    if unchanged {
+        return Ok(reply(StatusCode::NOT_MODIFIED, headers, ""));
+    }
+    let headers = headers.into_iter().chain([
+        (header::CONTENT_TYPE, manifest.media_type),
+        (header::CONTENT_LENGTH, manifest.content.len().to_string()),
+    ]);
+    let body = if call.parts.method == Method::HEAD {
+        Body::from("")
+    } else {
+        Body::from(manifest.content)
+    };
+    Ok(reply(StatusCode::OK, headers, body))
+}
+
+/// Stores a manifest.
+pub(super) async fn put(
+    call: &Call<'_>,
+    repository: &RepositoryName,
+    reference: &Reference,
+    body: &mut Incoming,
+) -> Result<Response<Body>, Error> {
+    let tags = tags(call, reference)?;
+    let content = read(call, body).await?;
+    let content_type = call
+        .parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|content_type| Some(content_type.to_str().ok()?.to_owned()));
+    let registry = Arc::clone(call.registry);
+    let pushed = {
+        let (repository, reference, tags) = (repository.clone(), reference.clone(), tags.clone());
+        blocking(move || {
+            let content_type = content_type.as_deref();
+            registry.push_manifest(&repository, &reference, &tags, content_type, &content)
+        })
+        .await?
+    };
+    let mut headers = vec![
+        (
+            header::LOCATION,
+            format!("/v2/{repository}/manifests/{}", pushed.digest),
+        ),
+        (CONTENT_DIGEST, pushed.digest.to_string()),
+    ];
+    headers.extend(
+        pushed
+            .subject
+            .map(|subject| (OCI_SUBJECT, subject.to_string())),
+    );
+    headers.extend(tags.iter().map(|tag| (OCI_TAG, tag.to_string())));
+    Ok(reply(StatusCode::CREATED, headers, ""))
+}
+
+/// Removes a manifest and its tags, or a tag alone.
+pub(super) async fn delete(
+    call: &Call<'_>,
+    repository: &RepositoryName,
+    reference: &Reference,
+) -> Result<Response<Body>, Error> {
+    if !call.settings.config.delete {
+        return Err(Error::DeleteDisabled);
+    }
+    let registry = Arc::clone(call.registry);
+    let (repository, reference) = (repository.clone(), reference.clone());
+    blocking(move || match &reference {
+        Reference::Digest(digest) => registry.delete_manifest(&repository, digest),
+        Reference::Tag(tag) => registry.delete_tag(&repository, tag),
+    })
+    .await?;
+    Ok(reply(StatusCode::ACCEPTED, [], ""))
+}
+
+/// Returns the further tags that the request names, which only one by digest can.
+fn tags(call: &Call<'_>, reference: &Reference) -> Result<Vec<Tag>, Error> {
+    if matches!(reference, Reference::Tag(_)) {
+        return Ok(Vec::new());
+    }
+    let tags = call
+        .query
+        .all("tag")
+        .map(str::parse)
+        .collect::<Result<Vec<Tag>, _>>()?;
+    if tags.len() > TAGS_MAX {
+        return Err(Error::TooManyTags {
+            count_max: TAGS_MAX,
+        });
+    }
+    Ok(tags)
+}
+
+async fn read(call: &Call<'_>, body: &mut Incoming) -> Result<Vec<u8>, Error> {
+    let size_max = call.settings.config.max_manifest_size;
+    let mut content = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|source| Error::BodyCut { source })?;
+        let Ok(data) = frame.into_data() else {
+            continue; // trailers
+        };
+        if (content.len() + data.len()) as u64 > size_max {
+            return Err(Error::ManifestTooLarge { size_max });
+        }
+        content.extend_from_slice(&data);
+    }
+    Ok(content)
+}

@@ -1,0 +1,242 @@
+//! HTTP over a Unix socket: connections in, requests to the [`router`], failures to the log.
+//!
+//! Nothing is decided here about blobs or tags. What the room does see to:
+//! - a request, once read, is worked off to its end even when the client is gone;
+//! - a body that nobody wants is read and dropped for a while, so that the client gets to the reply;
+//! - each reply carries the version header, each failure is logged once;
+//! - at the end, requests under way are finished.
+
+mod blobs;
+mod body;
+mod catalog;
+mod conditions;
+mod error;
+mod health;
+mod manifests;
+mod pages;
+mod principal;
+mod receive;
+mod referrers;
+mod reply;
+mod router;
+mod socket;
+mod tags;
+mod uploads;
+
+use std::convert::Infallible;
+use std::io;
+use std::os::unix::net::UnixListener as StdUnixListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use ::http::{HeaderValue, Request, Response, header};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, watch};
+
+use crate::app::{App, Error as AppError};
+use crate::jobs::expire_uploads;
+use body::Body;
+use error::Error;
+
+pub use socket::bind;
+
+/// How long a body that nobody wants is read after the reply.
+const DISCARD_TIME: Duration = Duration::from_secs(30);
+
+/// How long accepting rests when the system cannot give another connection.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Serves requests until `shutdown`; then finishes those under way, for as long as configured.
+///
+/// # Errors
+/// [`AppError::Listen`] when the listener cannot be used.
+pub async fn serve(
+    listener: StdUnixListener,
+    app: Arc<App>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), AppError> {
+    let listener = into_tokio(listener).map_err(|source| AppError::Listen {
+        path: app.settings().config.listen.clone(),
+        source,
+    })?;
+    let expiry = tokio::spawn(expire_uploads::run(Arc::clone(&app)));
+    let (serving, mut ended) = Serving::new(Arc::clone(&app));
+    let (stop, stopped) = watch::channel(false);
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => accept(&serving, stream, stopped.clone()),
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "accept failed");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+            () = &mut shutdown => break,
+        }
+    }
+    drop(listener);
+    expiry.abort();
+    let requests = serving.requests.load(Ordering::Relaxed);
+    tracing::info!(requests, "stopping: waiting for requests under way");
+    stop.send_replace(true);
+    drop(serving);
+    let limit = app.settings().config.drain_timeout;
+    if tokio::time::timeout(limit, ended.recv()).await.is_err() {
+        tracing::warn!(
+            limit_secs = limit.as_secs(),
+            "stopped with requests still under way"
+        );
+    }
+    Ok(())
+}
+
+fn into_tokio(listener: StdUnixListener) -> io::Result<UnixListener> {
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+fn accept(serving: &Serving, stream: UnixStream, stopped: watch::Receiver<bool>) {
+    match stream.peer_cred().map(|peer| peer.uid()) {
+        Ok(uid) if serving.app.settings().allowed_uids.contains(&uid) => {
+            tokio::spawn(connection(serving.clone(), stream, stopped));
+        }
+        Ok(uid) => tracing::warn!(
+            uid,
+            "refused a connection: user not in registry.allow_users"
+        ),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "refused a connection: its user is not known"
+        ),
+    }
+}
+
+/// What connections and requests hold while they are under way.
+#[derive(Clone, Debug)]
+struct Serving {
+    app: Arc<App>,
+    /// How many requests are under way.
+    requests: Arc<AtomicUsize>,
+    /// Dropped with the last connection and request; nothing is ever sent.
+    _alive: mpsc::Sender<Infallible>,
+}
+
+impl Serving {
+    fn new(app: Arc<App>) -> (Self, mpsc::Receiver<Infallible>) {
+        let (alive, ended) = mpsc::channel(1);
+        let serving = Self {
+            app,
+            requests: Arc::default(),
+            _alive: alive,
+        };
+        (serving, ended)
+    }
+}
+
+/// Counts a request from its head to the last byte of the reply.
+#[derive(Debug)]
+struct UnderWay(Serving);
+
+impl UnderWay {
+    fn new(serving: Serving) -> Self {
+        serving.requests.fetch_add(1, Ordering::Relaxed);
+        Self(serving)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Serves one connection until the client closes it or, between two requests, `stopped` says so.
+async fn connection<S>(serving: Serving, stream: S, mut stopped: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(|request| {
+        let under_way = UnderWay::new(serving.clone());
+        // A task of its own: hyper drops what a client does not wait for, and half a push is worse
+        // than a whole one that nobody awaits.
+        let answer = tokio::spawn(answer(under_way, request));
+        async {
+            let response = answer.await;
+            Ok::<_, Infallible>(
+                response.unwrap_or_else(|_panic| versioned(Error::Panicked.reply())),
+            )
+        }
+    });
+    let connection = http1::Builder::new()
+        // The edge is the only client, and closing its idle connections would race with its next
+        // request on them; so there is no timeout between requests.
+        .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = is_true(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.as_mut().await
+        }
+    };
+    if let Err(error) = result {
+        // The client's doing, or a blob that cannot be read to its end, which was logged there.
+        tracing::debug!(
+            error = &error as &dyn std::error::Error,
+            "connection ended early"
+        );
+    }
+}
+
+async fn is_true(value: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, and then there is nothing left to wait for.
+    drop(value.wait_for(|value| *value).await);
+}
+
+async fn answer(under_way: UnderWay, request: Request<Incoming>) -> Response<Body> {
+    let (parts, mut body) = request.into_parts();
+    let response = match router::route(&under_way.0.app, &parts, &mut body).await {
+        Ok(response) => response,
+        Err(error) => {
+            error.log(&parts);
+            error.reply()
+        }
+    };
+    let waits_for_leave = parts.headers.contains_key(header::EXPECT);
+    if !body.is_end_stream() && !waits_for_leave {
+        tokio::spawn(tokio::time::timeout(DISCARD_TIME, discard(body)));
+    }
+    versioned(response).map(|body| body.keeping(under_way))
+}
+
+fn versioned(mut response: Response<Body>) -> Response<Body> {
+    let version = HeaderValue::from_static("registry/2.0");
+    response
+        .headers_mut()
+        .insert("docker-distribution-api-version", version);
+    response
+}
+
+async fn discard(mut body: Incoming) {
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+/// Runs work on storage on a thread that may block.
+async fn blocking<T, F>(work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, crate::registry::Error> + Send + 'static,
+{
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => Ok(result?),
+        Err(_panic) => Err(Error::Panicked),
+    }
+}

@@ -1,0 +1,29 @@
+//! The parameters and the `Link` of lists in pages (spec, "Listing Tags").
+
+use http::{HeaderName, header};
+use oci::Query;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::error::Error;
+use crate::registry::{Listing, Page};
+
+/// Reads which page is asked for; `size_default` is its size where the client does not say.
+pub(super) fn page(query: &Query<'_>, size_default: Option<usize>) -> Result<Page, Error> {
+    let size_max = match query.first("n") {
+        Some(n) => Some(n.parse().map_err(|_no_number| Error::PageSize)?),
+        None => size_default,
+    };
+    Ok(Page {
+        size_max,
+        last: query.first("last").map(str::to_owned),
+    })
+}
+
+/// Returns the header that leads to the next page, if there is one.
+pub(super) fn link(path: &str, page: &Page, listing: &Listing) -> Option<(HeaderName, String)> {
+    let last = listing.names.last().filter(|_| listing.more)?;
+    let last = utf8_percent_encode(last, NON_ALPHANUMERIC);
+    let size_max = page.size_max?;
+    let link = format!("<{path}?n={size_max}&last={last}>; rel=\"next\"");
+    Some((header::LINK, link))
+}

@@ -1,0 +1,126 @@
+//! The table of contents: every endpoint of the registry.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use hyper::body::Incoming;
+use oci::{Query, Route};
+
+use super::body::Body;
+use super::error::Error;
+use super::{blobs, catalog, health, manifests, referrers, reply, tags, uploads};
+use crate::app::{App, Settings};
+use crate::registry::Registry;
+
+/// What an endpoint gets of a request, besides its body.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    /// Who does the work.
+    pub(super) registry: &'a Arc<Registry>,
+    /// The settings as they were when the request came.
+    pub(super) settings: Arc<Settings>,
+    /// The head of the request.
+    pub(super) parts: &'a Parts,
+    /// Its query string.
+    pub(super) query: Query<'a>,
+}
+
+/// Leads a request to its endpoint.
+pub(super) async fn route(
+    app: &App,
+    parts: &Parts,
+    body: &mut Incoming,
+) -> Result<Response<Body>, Error> {
+    let call = Call {
+        registry: &app.registry,
+        settings: app.settings(),
+        parts,
+        query: Query::parse(parts.uri.query()),
+    };
+    if parts.uri.path() == health::PATH {
+        return Ok(health::get());
+    }
+    let route = Route::parse(parts.uri.path())?;
+    match (&route, &parts.method) {
+        (Route::Base, &Method::GET | &Method::HEAD) => Ok(base()),
+
+        (Route::Catalog, &Method::GET | &Method::HEAD) => catalog::list(&call).await,
+
+        (Route::Blob { repository, digest }, &Method::GET) => {
+            blobs::get(&call, repository, digest).await
+        }
+        (Route::Blob { repository, digest }, &Method::HEAD) => {
+            blobs::head(&call, repository, digest).await
+        }
+        (Route::Blob { repository, digest }, &Method::DELETE) => {
+            blobs::delete(&call, repository, digest).await
+        }
+
+        (Route::Uploads { repository }, &Method::POST) => {
+            uploads::begin(&call, repository, body).await
+        }
+        (Route::Upload { repository, id }, &Method::GET | &Method::HEAD) => {
+            uploads::status(&call, repository, id).await
+        }
+        (Route::Upload { repository, id }, &Method::PATCH) => {
+            uploads::append(&call, repository, id, body).await
+        }
+        (Route::Upload { repository, id }, &Method::PUT) => {
+            uploads::finish(&call, repository, id, body).await
+        }
+        (Route::Upload { repository, id }, &Method::DELETE) => {
+            uploads::cancel(&call, repository, id).await
+        }
+
+        (
+            Route::Manifest {
+                repository,
+                reference,
+            },
+            &Method::GET | &Method::HEAD,
+        ) => manifests::get(&call, repository, reference).await,
+        (
+            Route::Manifest {
+                repository,
+                reference,
+            },
+            &Method::PUT,
+        ) => manifests::put(&call, repository, reference, body).await,
+        (
+            Route::Manifest {
+                repository,
+                reference,
+            },
+            &Method::DELETE,
+        ) => manifests::delete(&call, repository, reference).await,
+
+        (Route::Tags { repository }, &Method::GET | &Method::HEAD) => {
+            tags::list(&call, repository).await
+        }
+
+        (Route::Referrers { repository, digest }, &Method::GET | &Method::HEAD) => {
+            referrers::list(&call, repository, digest).await
+        }
+
+        _ => Err(Error::MethodNotAllowed {
+            allow: allow(&route),
+        }),
+    }
+}
+
+/// Returns the methods that an endpoint knows.
+fn allow(route: &Route) -> &'static str {
+    match route {
+        Route::Base | Route::Catalog | Route::Referrers { .. } | Route::Tags { .. } => "GET, HEAD",
+        Route::Blob { .. } => "GET, HEAD, DELETE",
+        Route::Manifest { .. } => "GET, HEAD, PUT, DELETE",
+        Route::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
+        Route::Uploads { .. } => "POST",
+    }
+}
+
+/// Says that the API is spoken here.
+fn base() -> Response<Body> {
+    reply::json(StatusCode::OK, [], "{}")
+}

@@ -1,0 +1,28 @@
+//! `/v2/<name>/tags/list`
+
+use std::sync::Arc;
+
+use http::{Response, StatusCode};
+use oci::RepositoryName;
+use serde_json::json;
+
+use super::blocking;
+use super::body::Body;
+use super::error::Error;
+use super::pages::{link, page};
+use super::reply;
+use super::router::Call;
+
+/// Lists the tags of a repository.
+pub(super) async fn list(
+    call: &Call<'_>,
+    repository: &RepositoryName,
+) -> Result<Response<Body>, Error> {
+    let page = page(&call.query, None)?;
+    let registry = Arc::clone(call.registry);
+    let (name, wanted) = (repository.clone(), page.clone());
+    let listing = blocking(move || registry.tags(&name, &wanted)).await?;
+    let link = link(&format!("/v2/{repository}/tags/list"), &page, &listing);
+    let content = json!({ "name": repository, "tags": listing.names });
+    Ok(reply::json(StatusCode::OK, link, content.to_string()))
+}

@@ -1,0 +1,141 @@
+//! Blobs: bytes by digest, readable through the repositories that have them.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use oci::{Digest, RepositoryName};
+
+use super::{Error, Registry};
+use crate::storage::error::if_found;
+use crate::storage::{self, Durability, layout};
+
+/// A blob that is open for reading; it stays readable when it is deleted.
+#[derive(Clone, Debug)]
+pub(crate) struct Blob(Arc<dyn storage::Read>);
+
+impl Blob {
+    /// Returns the size.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.0.size_bytes()
+    }
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Storage`], also when the blob is shorter than its size was.
+    pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        Ok(self.0.read_at(offset, buffer)?)
+    }
+}
+
+impl Registry {
+    /// Opens a blob of a repository.
+    ///
+    /// # Errors
+    /// [`Error::BlobUnknown`].
+    pub(crate) fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
+        let opened = match self.blob_target(repository, digest)? {
+            Some(target) => if_found(self.driver.open(&layout::blob(&target)))?,
+            None => None,
+        };
+        opened
+            .map(|content| Blob(content.into()))
+            .ok_or_else(|| Error::BlobUnknown {
+                digest: digest.clone(),
+            })
+    }
+
+    /// Returns the size of a blob of a repository.
+    ///
+    /// # Errors
+    /// [`Error::BlobUnknown`].
+    pub(crate) fn blob_size(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<u64, Error> {
+        let stat = match self.blob_target(repository, digest)? {
+            Some(target) => if_found(self.driver.stat(&layout::blob(&target)))?,
+            None => None,
+        };
+        stat.map(|stat| stat.size_bytes)
+            .ok_or_else(|| Error::BlobUnknown {
+                digest: digest.clone(),
+            })
+    }
+
+    /// Takes a blob from a repository. Its bytes stay for the other repositories that have it.
+    ///
+    /// # Errors
+    /// [`Error::BlobUnknown`].
+    pub(crate) fn delete_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let key = layout::layer(repository, digest);
+        let _lock = self.locks.hold(repository);
+        if self.link(&key)?.is_none() {
+            return Err(Error::BlobUnknown {
+                digest: digest.clone(),
+            });
+        }
+        Ok(self.driver.delete(&key, Durability::Power)?)
+    }
+
+    /// Gives a repository a blob that another one has, `from` or any; returns whether it did.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`] and [`Error::Storage`].
+    pub(crate) fn mount_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        from: Option<&RepositoryName>,
+    ) -> Result<bool, Error> {
+        let target = match from {
+            Some(from) => self.blob_target(from, digest)?,
+            None => self.blob_target_anywhere(digest)?,
+        };
+        let Some(target) = target else {
+            return Ok(false);
+        };
+        if if_found(self.driver.stat(&layout::blob(&target)))?.is_none() {
+            return Ok(false);
+        }
+        self.write_link(&layout::layer(repository, digest), &target)?;
+        Ok(true)
+    }
+
+    /// Returns under which digest the bytes are kept that a repository has as `digest`: the same, or
+    /// another where distribution stored the blob under the digest of its own choice.
+    fn blob_target(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<Digest>, Error> {
+        match self.link(&layout::layer(repository, digest))? {
+            Some(target) => Ok(Some(target)),
+            None => self.link(&layout::revision(repository, digest)),
+        }
+    }
+
+    fn blob_target_anywhere(&self, digest: &Digest) -> Result<Option<Digest>, Error> {
+        // Most such blobs are nowhere; then there is no need to ask each repository.
+        if if_found(self.driver.stat(&layout::blob(digest)))?.is_none() {
+            return Ok(None);
+        }
+        let mut found = Ok(None);
+        self.visit_repositories(None, &mut |repository, children| {
+            if !children.iter().any(|child| child.name == layout::LAYERS) {
+                return ControlFlow::Continue(());
+            }
+            found = self.blob_target(repository, digest);
+            match found {
+                Ok(None) => ControlFlow::Continue(()),
+                Ok(Some(_)) | Err(_) => ControlFlow::Break(()),
+            }
+        })?;
+        found
+    }
+}

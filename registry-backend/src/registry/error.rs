@@ -1,0 +1,81 @@
+//! What can go wrong in a registry, by what a client can do about it.
+
+use oci::manifest::ManifestError;
+use oci::{Digest, Reference, RepositoryName, UploadId};
+
+use crate::storage;
+
+/// Why the registry did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The repository has no such blob.
+    #[error("blob unknown to the repository")]
+    BlobUnknown {
+        /// The blob asked for.
+        digest: Digest,
+    },
+    /// The content is not what its digest says.
+    #[error("content has the digest {actual}, not {expected}")]
+    DigestMismatch {
+        /// What the client said.
+        expected: Digest,
+        /// What the bytes say.
+        actual: Digest,
+    },
+    /// A manifest points at a blob that its repository does not have.
+    #[error("manifest points at a blob that the repository does not have")]
+    ManifestBlobUnknown {
+        /// The missing blob.
+        digest: Digest,
+    },
+    /// The bytes are no manifest.
+    #[error(transparent)]
+    ManifestInvalid(#[from] ManifestError),
+    /// The repository has no such manifest.
+    #[error("manifest unknown to the repository")]
+    ManifestUnknown {
+        /// The manifest asked for.
+        reference: Reference,
+    },
+    /// The disk is full: the same may succeed later.
+    #[error("no space left on device")]
+    NoSpace {
+        /// Where.
+        source: storage::Error,
+    },
+    /// There is no such repository.
+    #[error("repository name not known to the registry")]
+    RepositoryUnknown {
+        /// The repository asked for.
+        repository: RepositoryName,
+    },
+    /// Storage failed; its operator must look.
+    #[error("storage failed")]
+    Storage {
+        /// How.
+        source: storage::Error,
+    },
+    /// Another request is writing to the upload.
+    #[error("another request is writing to this upload")]
+    UploadBusy {
+        /// The upload.
+        id: UploadId,
+    },
+    /// There is no such upload, or no longer.
+    #[error("blob upload unknown to the registry")]
+    UploadUnknown {
+        /// The upload asked for.
+        id: UploadId,
+    },
+}
+
+impl From<storage::Error> for Error {
+    fn from(source: storage::Error) -> Self {
+        match source {
+            storage::Error::NoSpace { .. } => Self::NoSpace { source },
+            storage::Error::Io { .. }
+            | storage::Error::NotFound { .. }
+            | storage::Error::TooLarge { .. } => Self::Storage { source },
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Manifests: stored byte for byte, linked to their repository, named by tags.
+
+use oci::manifest::{Content, Manifest};
+use oci::{Algorithm, Descriptor, Digest, Reference, RepositoryName, Tag, media_type};
+
+use super::{Error, Registry};
+use crate::storage::error::if_found;
+use crate::storage::{self, Durability, Hasher, layout};
+
+/// A manifest stored by anyone may be this large; what clients read stops at 4 MiB and a little.
+const STORED_SIZE_MAX: u64 = 16 << 20;
+
+/// A manifest as it was pushed.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredManifest {
+    /// What it is called.
+    pub(crate) digest: Digest,
+    /// What it is.
+    pub(crate) media_type: String,
+    /// Its bytes.
+    pub(crate) content: Vec<u8>,
+}
+
+/// What became of a manifest that was pushed.
+#[derive(Clone, Debug)]
+pub(crate) struct PushedManifest {
+    /// What it is called.
+    pub(crate) digest: Digest,
+    /// The manifest that it is about.
+    pub(crate) subject: Option<Digest>,
+}
+
+impl Registry {
+    /// Returns a manifest of a repository.
+    ///
+    /// # Errors
+    /// [`Error::ManifestUnknown`].
+    pub(crate) fn manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<StoredManifest, Error> {
+        let digest = match reference {
+            Reference::Digest(digest) => Some(digest.clone()),
+            Reference::Tag(tag) => self.tag_target(repository, tag)?,
+        };
+        let stored = match digest {
+            Some(digest) => self.revision(repository, &digest)?,
+            None => None,
+        };
+        stored
+            .map(|(stored, _)| stored)
+            .ok_or_else(|| Error::ManifestUnknown {
+                reference: reference.clone(),
+            })
+    }
+
+    /// Returns a manifest that a repository has, and what it says.
+    ///
+    /// One that cannot be read as a manifest is absent: distribution does not store media types, so
+    /// what the bytes do not say nobody knows.
+    pub(super) fn revision(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<(StoredManifest, Manifest)>, Error> {
+        let Some(target) = self.link(&layout::revision(repository, digest))? else {
+            return Ok(None);
+        };
+        let key = layout::blob(&target);
+        let content = match self.driver.read(&key, STORED_SIZE_MAX) {
+            Ok(content) => content,
+            Err(storage::Error::NotFound { .. } | storage::Error::TooLarge { .. }) => {
+                self.report(&key, "manifest is missing or too large: taken as absent");
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        // `registry:2` before version 3 writes in place: after a crash the bytes may be torn.
+        if Hasher::digest(target.algorithm(), &content) != target {
+            self.report(&key, "manifest does not match its digest: taken as absent");
+            return Ok(None);
+        }
+        let manifest = match Manifest::parse(&content, None) {
+            Ok(manifest) => manifest,
+            Err(error) => {
+                self.report(&key, &format!("taken as absent: {error}"));
+                return Ok(None);
+            }
+        };
+        let stored = StoredManifest {
+            digest: digest.clone(),
+            media_type: manifest.media_type.clone(),
+            content,
+        };
+        Ok(Some((stored, manifest)))
+    }
+
+    /// Stores a manifest that was sent as `content_type`, under the reference and the further
+    /// `tags`. All is checked before anything is written.
+    ///
+    /// # Errors
+    /// [`Error::ManifestInvalid`], [`Error::ManifestBlobUnknown`] and [`Error::DigestMismatch`].
+    pub(crate) fn push_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        tags: &[Tag],
+        content_type: Option<&str>,
+        content: &[u8],
+    ) -> Result<PushedManifest, Error> {
+        let (algorithm, tag) = match reference {
+            Reference::Digest(digest) => (digest.algorithm(), None),
+            Reference::Tag(tag) => (Algorithm::default(), Some(tag)),
+        };
+        let digest = Hasher::digest(algorithm, content);
+        if let Reference::Digest(expected) = reference
+            && *expected != digest
+        {
+            return Err(Error::DigestMismatch {
+                expected: expected.clone(),
+                actual: digest,
+            });
+        }
+        let manifest = Manifest::parse(content, content_type)?;
+        self.driver
+            .write(&layout::blob(&digest), content, Durability::Power)?;
+
+        let _lock = self.locks.hold(repository);
+        self.check_blobs(repository, &manifest)?;
+        // Distribution before version 3 knows a repository by this folder.
+        self.driver.make_folder(&layout::layers(repository))?;
+        let size_bytes = content.len() as u64;
+        self.indexing_referrer(repository, &manifest, &digest, size_bytes, || {
+            self.write_link(&layout::revision(repository, &digest), &digest)
+        })?;
+        for tag in tag.into_iter().chain(tags) {
+            self.write_tag(repository, tag, &digest)?;
+        }
+        Ok(PushedManifest {
+            digest,
+            subject: manifest.subject.map(|subject| subject.digest),
+        })
+    }
+
+    /// Removes a manifest from a repository, with each tag that names it.
+    ///
+    /// # Errors
+    /// [`Error::ManifestUnknown`].
+    pub(crate) fn delete_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        let key = layout::revision(repository, digest);
+        let _lock = self.locks.hold(repository);
+        if self.link(&key)?.is_none() {
+            return Err(Error::ManifestUnknown {
+                reference: Reference::Digest(digest.clone()),
+            });
+        }
+        // Tags first: a crash in between must leave no tag that names nothing.
+        self.untag(repository, digest)?;
+        Ok(self.driver.delete(&key, Durability::Power)?)
+    }
+
+    /// Checks that a repository has the blobs that an image points at.
+    ///
+    /// The manifests that an index lists may be absent: clients push indexes of which they hold only
+    /// some platforms. So may a subject (spec, "Pushing Manifests with Subject").
+    fn check_blobs(&self, repository: &RepositoryName, manifest: &Manifest) -> Result<(), Error> {
+        let Content::Image { config, layers } = &manifest.content else {
+            return Ok(());
+        };
+        for Descriptor { digest, .. } in std::iter::once(config)
+            .chain(layers)
+            .filter(|blob| !media_type::is_nondistributable(&blob.media_type))
+        {
+            match self.blob_size(repository, digest) {
+                Ok(_) => {}
+                Err(Error::BlobUnknown { digest }) => {
+                    return Err(Error::ManifestBlobUnknown { digest });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the digests of a repository's manifests.
+    pub(super) fn revisions(&self, repository: &RepositoryName) -> Result<Vec<Digest>, Error> {
+        let mut digests = Vec::new();
+        for algorithm in Algorithm::ALL {
+            let children = if_found(self.driver.list(&layout::revisions(repository, algorithm)))?;
+            digests.extend(
+                children
+                    .unwrap_or_default()
+                    .iter()
+                    .filter_map(|child| Digest::from_parts(algorithm.as_str(), &child.name).ok()),
+            );
+        }
+        Ok(digests)
+    }
+}

@@ -1,0 +1,184 @@
+//! Referrers: the manifests whose subject is another one (spec, "Listing Referrers").
+//!
+//! Distribution's tree has no place for them, so they are kept in an index beside it, which is
+//! nothing but a memory of what a look through all manifests would find:
+//!
+//! - an entry says what its manifest says, so it is true for as long as it exists. It is written
+//!   before the manifest's link and heeded only while that link is there;
+//! - a stamp says up to which state of the repository the index is complete: the times at which the
+//!   folders of manifests last changed. Whoever else adds a manifest changes them, and a stamp of
+//!   another epoch of the storage counts for nothing.
+//!
+//! Where the stamp is not that of the repository as it stands, the index is made anew.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use oci::{Algorithm, Descriptor, Digest, Manifest, RepositoryName};
+
+use super::{Error, Registry};
+use crate::storage::error::if_found;
+use crate::storage::{Durability, layout};
+
+/// A descriptor takes up its manifest's annotations, so it is no larger than a manifest.
+const ENTRY_SIZE_MAX: u64 = 16 << 20;
+
+const STAMP_SIZE_MAX: u64 = 1024;
+
+impl Registry {
+    /// Returns the manifests of a repository that have `subject` as theirs.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub(crate) fn referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+    ) -> Result<Vec<Descriptor>, Error> {
+        if self.index_is_complete(repository)?
+            && let Some(referrers) = self.indexed_referrers(repository, subject)?
+        {
+            return Ok(referrers);
+        }
+        let _lock = self.locks.hold(repository);
+        self.rebuild_index(repository, subject)
+    }
+
+    /// Runs `link`, which links a manifest to its repository, and keeps the index complete if it was.
+    /// The caller holds the repository's lock.
+    pub(super) fn indexing_referrer(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+        digest: &Digest,
+        size_bytes: u64,
+        link: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut complete = self.index_is_complete(repository)?;
+        if complete && let Some(subject) = &manifest.subject {
+            let entry = manifest.as_referrer(digest.clone(), size_bytes);
+            complete = self
+                .write_entry(repository, &subject.digest, &entry)
+                .is_ok();
+        }
+        link()?;
+        if complete {
+            let stamp = self.stamp(repository)?;
+            // Without it the next query makes the index anew.
+            drop(self.write_stamp(repository, &stamp));
+        }
+        Ok(())
+    }
+
+    fn index_is_complete(&self, repository: &RepositoryName) -> Result<bool, Error> {
+        let key = layout::referrers_stamp(repository);
+        match if_found(self.driver.read(&key, STAMP_SIZE_MAX))? {
+            Some(written) => Ok(written == self.stamp(repository)?.as_bytes()),
+            None => Ok(false),
+        }
+    }
+
+    /// Returns the stamp of a repository as it stands.
+    fn stamp(&self, repository: &RepositoryName) -> Result<String, Error> {
+        let mut stamp = self.driver.epoch().to_owned();
+        for algorithm in Algorithm::ALL {
+            let folder = layout::revisions(repository, algorithm);
+            let modified = match if_found(self.driver.stat(&folder))? {
+                Some(stat) => stat.modified.duration_since(UNIX_EPOCH).unwrap_or_default(),
+                None => Duration::ZERO,
+            };
+            stamp.push_str(&format!(" {algorithm}@{}", modified.as_nanos()));
+        }
+        Ok(stamp)
+    }
+
+    fn write_stamp(&self, repository: &RepositoryName, stamp: &str) -> Result<(), Error> {
+        let key = layout::referrers_stamp(repository);
+        Ok(self
+            .driver
+            .write(&key, stamp.as_bytes(), Durability::Process)?)
+    }
+
+    fn write_entry(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        entry: &Descriptor,
+    ) -> Result<(), Error> {
+        let key = layout::referrer(repository, subject, &entry.digest);
+        let content = serde_json::to_vec(entry)
+            .expect("invariant: a descriptor holds nothing that JSON cannot");
+        Ok(self.driver.write(&key, &content, Durability::Process)?)
+    }
+
+    /// Returns what the index holds of a subject; nothing where an entry cannot be read.
+    fn indexed_referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+    ) -> Result<Option<Vec<Descriptor>>, Error> {
+        let folder = layout::referrers_of(repository, subject);
+        let mut referrers = Vec::new();
+        for algorithm in Algorithm::ALL {
+            let children = if_found(self.driver.list(&folder.child(algorithm.as_str())))?;
+            for child in children.unwrap_or_default() {
+                let Ok(digest) = Digest::from_parts(algorithm.as_str(), &child.name) else {
+                    continue;
+                };
+                if self.link(&layout::revision(repository, &digest))?.is_none() {
+                    continue; // deleted
+                }
+                let key = layout::referrer(repository, subject, &digest);
+                let entry = if_found(self.driver.read(&key, ENTRY_SIZE_MAX))?;
+                match entry.and_then(|entry| serde_json::from_slice(&entry).ok()) {
+                    Some(descriptor) => referrers.push(descriptor),
+                    None => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(referrers))
+    }
+
+    /// Makes the index anew from the manifests themselves; returns what refers to `subject`, also
+    /// where there is no room for an index. The caller holds the repository's lock.
+    fn rebuild_index(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+    ) -> Result<Vec<Descriptor>, Error> {
+        // Taken first: what others add from here on makes it outdated.
+        let stamp = self.stamp(repository)?;
+        let index = layout::referrers(repository);
+        let mut writing = match if_found(self.driver.delete(&index, Durability::Process)) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+        let mut referrers = Vec::new();
+        for digest in self.revisions(repository)? {
+            let Some((stored, manifest)) = self.revision(repository, &digest)? else {
+                continue;
+            };
+            let Some(its_subject) = &manifest.subject else {
+                continue;
+            };
+            let entry = manifest.as_referrer(digest, stored.content.len() as u64);
+            if writing.is_ok() {
+                writing = self.write_entry(repository, &its_subject.digest, &entry);
+            }
+            if its_subject.digest == *subject {
+                referrers.push(entry);
+            }
+        }
+        let has_manifests = if_found(self.driver.stat(&layout::manifests(repository)))?.is_some();
+        if has_manifests && writing.is_ok() {
+            writing = self.write_stamp(repository, &stamp);
+        }
+        if let Err(error) = writing {
+            tracing::warn!(
+                %repository,
+                error = &error as &dyn std::error::Error,
+                "index of referrers not written: each query looks through all manifests"
+            );
+        }
+        Ok(referrers)
+    }
+}

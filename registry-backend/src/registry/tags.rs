@@ -1,0 +1,99 @@
+//! Tags: names for manifests, each with a history.
+
+use oci::{Digest, Reference, RepositoryName, Tag};
+
+use super::{Error, Listing, Page, Registry};
+use crate::storage::error::if_found;
+use crate::storage::{Durability, layout};
+
+impl Registry {
+    /// Returns a page of a repository's tags, in the order of their bytes.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryUnknown`].
+    pub(crate) fn tags(&self, repository: &RepositoryName, page: &Page) -> Result<Listing, Error> {
+        let tags = self.tag_names(repository)?;
+        if tags.is_empty() && !self.has_repository(repository)? {
+            return Err(Error::RepositoryUnknown {
+                repository: repository.clone(),
+            });
+        }
+        let start = page
+            .last
+            .as_deref()
+            .map_or(0, |last| tags.partition_point(|tag| tag.as_str() <= last));
+        let mut listing = Listing::default();
+        for tag in tags.get(start..).unwrap_or_default() {
+            // A folder alone is no tag: a crash, or `registry:2` in the middle of its work, can
+            // leave one.
+            if self.tag_target(repository, tag)?.is_some() && !listing.offer(page, tag.as_str()) {
+                break;
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Returns what a tag names.
+    pub(super) fn tag_target(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Option<Digest>, Error> {
+        self.link(&layout::tag_current(repository, tag))
+    }
+
+    /// Makes a tag name a manifest; the caller holds the repository's lock.
+    pub(super) fn write_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), Error> {
+        self.write_link(&layout::tag_index(repository, tag, digest), digest)?;
+        self.write_link(&layout::tag_current(repository, tag), digest)
+    }
+
+    /// Removes a tag and its history. The manifest stays.
+    ///
+    /// # Errors
+    /// [`Error::ManifestUnknown`].
+    pub(crate) fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
+        let _lock = self.locks.hold(repository);
+        if self.tag_target(repository, tag)?.is_none() {
+            return Err(Error::ManifestUnknown {
+                reference: Reference::Tag(tag.clone()),
+            });
+        }
+        Ok(self
+            .driver
+            .delete(&layout::tag(repository, tag), Durability::Power)?)
+    }
+
+    /// Removes each tag that names a manifest; the caller holds the repository's lock.
+    pub(super) fn untag(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
+        for tag in self.tag_names(repository)? {
+            if self.tag_target(repository, &tag)?.as_ref() == Some(digest) {
+                self.driver
+                    .delete(&layout::tag(repository, &tag), Durability::Power)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn tag_names(&self, repository: &RepositoryName) -> Result<Vec<Tag>, Error> {
+        let children = if_found(self.driver.list(&layout::tags(repository)))?.unwrap_or_default();
+        Ok(children
+            .iter()
+            .filter_map(|child| child.name.parse().ok())
+            .collect())
+    }
+
+    fn has_repository(&self, repository: &RepositoryName) -> Result<bool, Error> {
+        for folder in [layout::manifests(repository), layout::layers(repository)] {
+            if if_found(self.driver.stat(&folder))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

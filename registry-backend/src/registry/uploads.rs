@@ -1,0 +1,378 @@
+//! Uploads: blobs on their way in.
+//!
+//! A session is a folder with the bytes so far, and nothing else on disk: the state of the hash is
+//! kept in memory and computed again from the bytes where it is missing, after a restart for
+//! example. So a session survives everything, and nothing that is read from disk is trusted.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use oci::{Algorithm, Digest, RepositoryName, UploadId};
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use uuid::Uuid;
+
+use super::{Error, Registry};
+use crate::storage::error::if_found;
+use crate::storage::{self, Durability, Hasher, layout};
+
+/// How long a request waits for another one to let go of the upload: a client whose connection was
+/// cut may be back before its last request has noticed.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// Of how many idle uploads the hash is remembered; at some 500 bytes each. For the others it is
+/// computed again when they go on.
+const SESSIONS_MAX: usize = 4096;
+
+/// How much is read at once to compute a hash again.
+const REHASH_BYTES: usize = 1 << 20;
+
+/// Uploads that this process has written to.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Mutex<HashMap<(RepositoryName, UploadId), Session>>);
+
+#[derive(Debug)]
+struct Session {
+    /// Held by the one request that writes.
+    hashed: Arc<AsyncMutex<Hashed>>,
+    /// When it was last asked for.
+    used: Instant,
+}
+
+/// The hash of the first bytes of an upload.
+#[derive(Clone, Debug)]
+struct Hashed {
+    hasher: Hasher,
+    /// How many bytes `hasher` has seen.
+    size_bytes: u64,
+}
+
+impl Hashed {
+    fn nothing(algorithm: Algorithm) -> Self {
+        Self {
+            hasher: Hasher::new(algorithm),
+            size_bytes: 0,
+        }
+    }
+}
+
+impl Sessions {
+    /// Returns the hash of an upload; where it is not remembered, that of no bytes.
+    fn hashed(
+        &self,
+        repository: &RepositoryName,
+        id: &UploadId,
+        algorithm: Algorithm,
+    ) -> Arc<AsyncMutex<Hashed>> {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.len() >= SESSIONS_MAX {
+            forget_idle(&mut sessions);
+        }
+        let now = Instant::now();
+        let session = sessions
+            .entry((repository.clone(), id.clone()))
+            .or_insert_with(|| Session {
+                hashed: Arc::new(AsyncMutex::new(Hashed::nothing(algorithm))),
+                used: now,
+            });
+        session.used = now;
+        Arc::clone(&session.hashed)
+    }
+
+    fn forget(&self, repository: &RepositoryName, id: &UploadId) {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.remove(&(repository.clone(), id.clone()));
+    }
+
+    /// Returns whether a request is writing to an upload.
+    fn is_busy(&self, repository: &RepositoryName, id: &UploadId) -> bool {
+        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions
+            .get(&(repository.clone(), id.clone()))
+            .is_some_and(|session| session.hashed.try_lock().is_err())
+    }
+}
+
+/// Forgets the older half of the sessions that no request holds.
+fn forget_idle(sessions: &mut HashMap<(RepositoryName, UploadId), Session>) {
+    let idle = |session: &Session| Arc::strong_count(&session.hashed) == 1;
+    let mut used: Vec<Instant> = sessions
+        .values()
+        .filter(|session| idle(session))
+        .map(|session| session.used)
+        .collect();
+    let middle = used.len() / 2;
+    if let Some((_, median, _)) = (!used.is_empty()).then(|| used.select_nth_unstable(middle)) {
+        let median = *median;
+        sessions.retain(|_, session| !idle(session) || session.used > median);
+    }
+}
+
+impl Registry {
+    /// Begins an upload whose digest is expected to be of `algorithm`.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub(crate) fn begin_upload(
+        &self,
+        repository: &RepositoryName,
+        algorithm: Algorithm,
+    ) -> Result<UploadId, Error> {
+        let id: UploadId = Uuid::new_v4()
+            .to_string()
+            .parse()
+            .expect("invariant: an upload id is a UUID");
+        let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let key = layout::upload_started_at(repository, &id);
+        self.driver
+            .write(&key, now.as_bytes(), Durability::Process)?;
+        drop(self.sessions.hashed(repository, &id, algorithm));
+        Ok(id)
+    }
+
+    /// Returns how many bytes an upload has received.
+    ///
+    /// # Errors
+    /// [`Error::UploadUnknown`].
+    pub(crate) fn upload_size(
+        &self,
+        repository: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<u64, Error> {
+        self.check_upload(repository, id)?;
+        let stat = if_found(self.driver.stat(&layout::upload_data(repository, id)))?;
+        Ok(stat.map_or(0, |stat| stat.size_bytes))
+    }
+
+    /// Waits until no other request writes to an upload, and keeps others out from then on.
+    ///
+    /// # Errors
+    /// [`Error::UploadBusy`] when the other one does not let go.
+    pub(crate) async fn claim_upload(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        id: &UploadId,
+    ) -> Result<UploadClaim, Error> {
+        let hashed = self.sessions.hashed(repository, id, Algorithm::default());
+        match tokio::time::timeout(BUSY_WAIT, hashed.lock_owned()).await {
+            Ok(hashed) => Ok(UploadClaim {
+                registry: Arc::clone(self),
+                repository: repository.clone(),
+                id: id.clone(),
+                hashed,
+            }),
+            Err(_elapsed) => Err(Error::UploadBusy { id: id.clone() }),
+        }
+    }
+
+    /// Removes the uploads that nobody has written to since `before`; returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub(crate) fn expire_uploads(&self, before: SystemTime) -> Result<usize, Error> {
+        let mut uploads = Vec::new();
+        self.visit_repositories(None, &mut |repository, children| {
+            if children.iter().any(|child| child.name == layout::UPLOADS) {
+                uploads.push(repository.clone());
+            }
+            ControlFlow::Continue(())
+        })?;
+        let mut expired = 0;
+        for repository in uploads {
+            let children = if_found(self.driver.list(&layout::uploads(&repository)))?;
+            for child in children.unwrap_or_default() {
+                if let Ok(id) = child.name.parse()
+                    && self.is_abandoned(&repository, &id, before)?
+                {
+                    self.discard_upload(&repository, &id)?;
+                    expired += 1;
+                }
+            }
+        }
+        Ok(expired)
+    }
+
+    /// Removes what interrupted writes left in storage before `before`; returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub(crate) fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
+        Ok(self.driver.sweep(before)?)
+    }
+
+    fn is_abandoned(
+        &self,
+        repository: &RepositoryName,
+        id: &UploadId,
+        before: SystemTime,
+    ) -> Result<bool, Error> {
+        // The folder's time is that of the beginning; that of the data moves on with each write.
+        for key in [
+            layout::upload(repository, id),
+            layout::upload_data(repository, id),
+        ] {
+            if let Some(stat) = if_found(self.driver.stat(&key))?
+                && stat.modified >= before
+            {
+                return Ok(false);
+            }
+        }
+        Ok(!self.sessions.is_busy(repository, id))
+    }
+
+    fn check_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<(), Error> {
+        match if_found(self.driver.stat(&layout::upload_started_at(repository, id)))? {
+            Some(_) => Ok(()),
+            None => Err(Error::UploadUnknown { id: id.clone() }),
+        }
+    }
+
+    fn discard_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<(), Error> {
+        self.sessions.forget(repository, id);
+        if_found(
+            self.driver
+                .delete(&layout::upload(repository, id), Durability::Process),
+        )?;
+        Ok(())
+    }
+}
+
+/// The right of one request to write to an upload.
+#[derive(Debug)]
+pub(crate) struct UploadClaim {
+    registry: Arc<Registry>,
+    repository: RepositoryName,
+    id: UploadId,
+    hashed: OwnedMutexGuard<Hashed>,
+}
+
+impl UploadClaim {
+    /// Opens the upload at its end.
+    ///
+    /// # Errors
+    /// [`Error::UploadUnknown`].
+    pub(crate) fn open(self) -> Result<Append, Error> {
+        self.registry.check_upload(&self.repository, &self.id)?;
+        let data = layout::upload_data(&self.repository, &self.id);
+        let file = self.registry.driver.append(&data)?;
+        let mut append = Append { claim: self, file };
+        let algorithm = append.claim.hashed.hasher.algorithm();
+        append.hash_up_to_date(algorithm)?;
+        Ok(append)
+    }
+
+    /// Removes the upload and all it has received.
+    ///
+    /// # Errors
+    /// [`Error::UploadUnknown`].
+    pub(crate) fn cancel(self) -> Result<(), Error> {
+        self.registry.check_upload(&self.repository, &self.id)?;
+        self.registry.discard_upload(&self.repository, &self.id)
+    }
+
+    fn discard(&self) {
+        // What stays behind is harmless, and expires.
+        drop(self.registry.discard_upload(&self.repository, &self.id));
+    }
+}
+
+/// An upload that one request writes to.
+///
+/// **Invariant:** the hash is that of the bytes in the file.
+#[derive(Debug)]
+pub(crate) struct Append {
+    claim: UploadClaim,
+    file: Box<dyn storage::Append>,
+}
+
+/// Where an upload stood, to go back to.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark(Hashed);
+
+impl Append {
+    /// Returns how many bytes the upload has received.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.file.size_bytes()
+    }
+
+    /// Notes where the upload stands.
+    pub(crate) fn mark(&self) -> Mark {
+        Mark(self.claim.hashed.clone())
+    }
+
+    /// Takes back all that was written since `mark`.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub(crate) fn go_back(&mut self, mark: Mark) -> Result<(), Error> {
+        self.file.truncate(mark.0.size_bytes)?;
+        *self.claim.hashed = mark.0;
+        Ok(())
+    }
+
+    /// Adds `parts` at the end. On a full disk the upload is removed: no client could go on with it,
+    /// and its bytes may be the very ones that are needed.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub(crate) fn write(&mut self, parts: &[Bytes]) -> Result<(), Error> {
+        if let Err(error) = self.file.write(parts) {
+            self.claim.discard();
+            return Err(error.into());
+        }
+        for part in parts {
+            self.claim.hashed.hasher.update(part);
+            self.claim.hashed.size_bytes += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes the upload a blob of its repository. Whatever the outcome, it then is no longer there.
+    ///
+    /// # Errors
+    /// [`Error::DigestMismatch`].
+    pub(crate) fn finish(mut self, digest: &Digest) -> Result<(), Error> {
+        let result = self.hash_up_to_date(digest.algorithm());
+        let Self { claim, file } = self;
+        let actual = claim.hashed.hasher.clone().finish();
+        let result = result.and_then(|()| {
+            if actual != *digest {
+                return Err(Error::DigestMismatch {
+                    expected: digest.clone(),
+                    actual,
+                });
+            }
+            file.publish(&layout::blob(digest))?;
+            let link = layout::layer(&claim.repository, digest);
+            claim.registry.write_link(&link, digest)
+        });
+        claim.discard();
+        result
+    }
+
+    /// Computes the hash of the bytes in the file, as far as it is not known.
+    fn hash_up_to_date(&mut self, algorithm: Algorithm) -> Result<(), Error> {
+        let hashed = &mut *self.claim.hashed;
+        let size_bytes = self.file.size_bytes();
+        if hashed.hasher.algorithm() != algorithm || hashed.size_bytes > size_bytes {
+            *hashed = Hashed::nothing(algorithm);
+        }
+        if hashed.size_bytes == size_bytes {
+            return Ok(());
+        }
+        let data = layout::upload_data(&self.claim.repository, &self.claim.id);
+        let written = self.claim.registry.driver.open(&data)?;
+        let mut buffer = vec![0; REHASH_BYTES];
+        while hashed.size_bytes < size_bytes {
+            let rest = usize::try_from(size_bytes - hashed.size_bytes).unwrap_or(usize::MAX);
+            let len = rest.min(buffer.len());
+            let part = buffer.split_at_mut(len).0;
+            written.read_at(hashed.size_bytes, part)?;
+            hashed.hasher.update(part);
+            hashed.size_bytes += len as u64;
+        }
+        Ok(())
+    }
+}

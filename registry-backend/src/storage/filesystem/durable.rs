@@ -1,0 +1,217 @@
+//! The only code that changes the tree's folders.
+//!
+//! A rename or unlink is durable only when the folder it happened in has been synced, and a new
+//! folder only when its parent has. Each operation here does its syncing itself, so that no caller
+//! can forget it.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use uuid::Uuid;
+
+use crate::storage::{Durability, Error};
+
+/// How many folders are remembered as durable, at some 200 bytes each; forgetting one costs a sync.
+const DURABLE_FOLDERS_MAX: usize = 8192;
+
+/// A tree of folders and the staging folder through which everything enters it.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: PathBuf,
+    staging: PathBuf,
+    /// Folders whose own entry this process has synced. One that merely exists may have been made
+    /// by someone who was killed before syncing it.
+    durable: Mutex<HashSet<PathBuf>>,
+}
+
+impl Tree {
+    pub(super) fn new(root: PathBuf, staging: PathBuf) -> Self {
+        Self {
+            root,
+            staging,
+            durable: Mutex::default(),
+        }
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes an empty file outside of everyone's sight, to be filled and published.
+    pub(super) fn stage(&self) -> Result<Staged, Error> {
+        let path = self.staging.join(Uuid::new_v4().to_string());
+        with_parent(&path, || File::create_new(&path).map(drop))?;
+        Ok(Staged(path))
+    }
+
+    /// Moves the file `from`, whose content the caller has synced, to `to`.
+    pub(super) fn publish(
+        &self,
+        from: &Path,
+        to: &Path,
+        durability: Durability,
+    ) -> Result<(), Error> {
+        if durability == Durability::Process {
+            return with_parent(to, || fs::rename(from, to));
+        }
+        let folder = parent(to);
+        let mut fresh = self.make_folders(folder)?;
+        match fs::rename(from, to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Someone removed a folder that this process had made durable.
+                self.forget(None);
+                fresh = self.make_folders(folder)?;
+                fs::rename(from, to).map_err(|error| Error::io(to, error))?;
+            }
+            Err(error) => return Err(Error::io(to, error)),
+        }
+        sync_folder(folder)?;
+        self.sync_entries(fresh)
+    }
+
+    /// Makes `folder`, and those above it, durable.
+    pub(super) fn make_folder(&self, folder: &Path) -> Result<(), Error> {
+        if !folder.is_dir() {
+            self.forget(Some(folder));
+        }
+        let fresh = self.make_folders(folder)?;
+        self.sync_entries(fresh)
+    }
+
+    /// Takes a file, or a folder with all that is in it, out of sight in one step.
+    pub(super) fn remove(&self, path: &Path, durability: Durability) -> Result<(), Error> {
+        let metadata = fs::symlink_metadata(path).map_err(|error| Error::io(path, error))?;
+        let trash = if metadata.is_dir() {
+            let trash = self.staging.join(Uuid::new_v4().to_string());
+            with_parent(&trash, || fs::rename(path, &trash))?;
+            self.forget(Some(path));
+            Some(trash)
+        } else {
+            fs::remove_file(path).map_err(|error| Error::io(path, error))?;
+            None
+        };
+        if durability == Durability::Power {
+            sync_folder(parent(path))?;
+        }
+        match trash {
+            Some(trash) => fs::remove_dir_all(&trash).map_err(|error| Error::io(&trash, error)),
+            None => Ok(()),
+        }
+    }
+
+    /// Removes what was staged before `before` and never published.
+    pub(super) fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
+        let staging = &self.staging;
+        let mut removed = 0;
+        for child in fs::read_dir(staging).map_err(|error| Error::io(staging, error))? {
+            let child = child.map_err(|error| Error::io(staging, error))?;
+            let Ok(metadata) = child.metadata() else {
+                continue; // published or removed meanwhile
+            };
+            if metadata.modified().is_ok_and(|modified| modified < before) {
+                let path = child.path();
+                let removal = if metadata.is_dir() {
+                    fs::remove_dir_all(&path)
+                } else {
+                    fs::remove_file(&path)
+                };
+                removal.map_err(|error| Error::io(&path, error))?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Makes the folders on the way to `folder`; returns those whose entries are yet to be synced,
+    /// deepest first: syncing the deepest usually takes the others along in one journal commit.
+    fn make_folders<'a>(&self, folder: &'a Path) -> Result<Vec<&'a Path>, Error> {
+        let fresh: Vec<&Path> = {
+            let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+            folder
+                .ancestors()
+                .take_while(|ancestor| *ancestor != self.root && !durable.contains(*ancestor))
+                .collect()
+        };
+        for folder in fresh.iter().rev() {
+            match fs::create_dir(folder) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(Error::io(folder, error));
+                }
+                _made_or_there => {}
+            }
+        }
+        Ok(fresh)
+    }
+
+    fn sync_entries(&self, folders: Vec<&Path>) -> Result<(), Error> {
+        if folders.is_empty() {
+            return Ok(());
+        }
+        for folder in &folders {
+            sync_folder(parent(folder))?;
+        }
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        if durable.len() + folders.len() > DURABLE_FOLDERS_MAX {
+            durable.clear();
+        }
+        durable.extend(folders.into_iter().map(Path::to_owned));
+        Ok(())
+    }
+
+    /// Forgets that `folder`, or every folder, was made durable.
+    fn forget(&self, folder: Option<&Path>) {
+        let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        match folder {
+            Some(folder) => durable.retain(|known| !known.starts_with(folder)),
+            None => durable.clear(),
+        }
+    }
+}
+
+/// A staged file, removed again unless it is published.
+#[derive(Debug)]
+pub(super) struct Staged(PathBuf);
+
+impl Staged {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Says that the file is now someplace else.
+    pub(super) fn published(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // What cannot be removed now, the next sweep removes.
+        drop(fs::remove_file(&self.0));
+    }
+}
+
+/// Does `action`, and if the folder for `path` is not there, makes it and tries once more.
+pub(super) fn with_parent<T>(path: &Path, action: impl Fn() -> io::Result<T>) -> Result<T, Error> {
+    let result = match action() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(parent(path)).and_then(|()| action())
+        }
+        result => result,
+    };
+    result.map_err(|error| Error::io(path, error))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+fn sync_folder(folder: &Path) -> Result<(), Error> {
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|error| Error::io(folder, error))
+}

@@ -1,0 +1,221 @@
+//! Objects as files of a local file system.
+//!
+//! Every change of the tree goes through [`durable::Tree`], which bundles it with the syncing that
+//! makes it durable; nothing here renames or unlinks on its own.
+
+mod append;
+mod durable;
+mod write_back;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::layout::{self, Key};
+use super::{Append, Driver, Durability, Entry, Error, Read, Stat};
+use append::AppendFile;
+use durable::Tree;
+
+/// The driver for a folder of a local file system.
+#[derive(Debug)]
+pub(crate) struct Filesystem {
+    tree: Arc<Tree>,
+    epoch: String,
+}
+
+impl Filesystem {
+    /// Opens the tree below `root`, which is made where it does not exist.
+    ///
+    /// # Errors
+    /// [`Error`] naming the path when the folder cannot be made or written to.
+    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(root).map_err(|error| Error::Io {
+            path: root.to_owned(),
+            source: error,
+        })?;
+        let tree = Tree::new(root.to_owned(), layout::staging().below(root));
+        // The first write of a client is the wrong moment to learn that the disk is read-only.
+        drop(tree.stage()?);
+        // Relaxed writes live in the page cache, so they are lost with the boot that made them.
+        let epoch = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
+            |_no_proc| uuid::Uuid::new_v4().to_string(),
+            |id| id.trim().to_owned(),
+        );
+        Ok(Self {
+            tree: Arc::new(tree),
+            epoch,
+        })
+    }
+
+    fn path(&self, key: &Key) -> PathBuf {
+        key.below(self.tree.root())
+    }
+}
+
+impl Driver for Filesystem {
+    fn read(&self, key: &Key, size_max: u64) -> Result<Vec<u8>, Error> {
+        let path = self.path(key);
+        let read = || {
+            let file = File::open(&path)?;
+            let size = file.metadata()?.len();
+            if size > size_max {
+                return Ok(None);
+            }
+            let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
+            file.take(size_max).read_to_end(&mut content)?;
+            Ok(Some(content))
+        };
+        read()
+            .map_err(|error: io::Error| Error::io(&path, error))?
+            .ok_or(Error::TooLarge { path, size_max })
+    }
+
+    fn open(&self, key: &Key) -> Result<Box<dyn Read>, Error> {
+        let path = self.path(key);
+        let open = || {
+            let file = File::open(&path)?;
+            let size_bytes = file.metadata()?.len();
+            Ok((file, size_bytes))
+        };
+        let (file, size_bytes) = open().map_err(|error: io::Error| Error::io(&path, error))?;
+        Ok(Box::new(OpenFile {
+            path,
+            file,
+            size_bytes,
+        }))
+    }
+
+    fn stat(&self, key: &Key) -> Result<Stat, Error> {
+        let path = self.path(key);
+        let stat = || {
+            let metadata = fs::metadata(&path)?;
+            Ok(Stat {
+                size_bytes: metadata.len(),
+                modified: metadata.modified()?,
+            })
+        };
+        stat().map_err(|error: io::Error| Error::io(&path, error))
+    }
+
+    fn list(&self, key: &Key) -> Result<Vec<Entry>, Error> {
+        let path = self.path(key);
+        let list = || {
+            let mut entries = Vec::new();
+            for child in fs::read_dir(&path)? {
+                let child = child?;
+                // No key has a name that is not UTF-8, so such a file is not ours.
+                if let Ok(name) = child.file_name().into_string() {
+                    let is_folder = match child.file_type() {
+                        Ok(kind) if kind.is_symlink() => child.path().is_dir(),
+                        Ok(kind) => kind.is_dir(),
+                        Err(_gone_meanwhile) => continue,
+                    };
+                    entries.push(Entry { name, is_folder });
+                }
+            }
+            entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+            Ok(entries)
+        };
+        list().map_err(|error: io::Error| Error::io(&path, error))
+    }
+
+    fn write(&self, key: &Key, content: &[u8], durability: Durability) -> Result<(), Error> {
+        let staged = self.tree.stage()?;
+        let write = || {
+            let mut file = OpenOptions::new().write(true).open(staged.path())?;
+            file.write_all(content)?;
+            if durability == Durability::Power {
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        write().map_err(|error: io::Error| Error::io(staged.path(), error))?;
+        self.tree
+            .publish(staged.path(), &self.path(key), durability)?;
+        staged.published();
+        Ok(())
+    }
+
+    fn make_folder(&self, key: &Key) -> Result<(), Error> {
+        self.tree.make_folder(&self.path(key))
+    }
+
+    fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
+        self.tree.remove(&self.path(key), durability)
+    }
+
+    fn append(&self, key: &Key) -> Result<Box<dyn Append>, Error> {
+        let file = AppendFile::open(Arc::clone(&self.tree), self.path(key))?;
+        Ok(Box::new(file))
+    }
+
+    fn epoch(&self) -> &str {
+        &self.epoch
+    }
+
+    fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
+        self.tree.sweep(before)
+    }
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    file: File,
+    size_bytes: u64,
+}
+
+impl Read for OpenFile {
+    fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|error| Error::io(&self.path, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::conformance;
+
+    #[test]
+    fn the_file_system_keeps_every_promise_of_a_driver() {
+        let root = tempfile::tempdir().unwrap();
+        conformance::check(&Filesystem::open(root.path()).unwrap());
+    }
+
+    #[test]
+    fn a_root_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = Filesystem::open(&file.join("root")).unwrap_err();
+        assert_eq!(error.to_string(), file.join("root").display().to_string());
+    }
+
+    #[test]
+    fn nothing_temporary_is_made_outside_the_staging_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let driver = Filesystem::open(root.path()).unwrap();
+        let repository = "a".parse().unwrap();
+        let tags = layout::tags(&repository);
+        driver
+            .write(&tags.child("v1"), b"x", Durability::Power)
+            .unwrap();
+        let names: Vec<String> = driver
+            .list(&tags)
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        assert_eq!(names, ["v1"]);
+        assert!(driver.list(&layout::staging()).unwrap().is_empty());
+    }
+}

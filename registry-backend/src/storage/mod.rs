@@ -1,0 +1,159 @@
+//! Where bytes live: objects under keys, with promises about when they are visible and durable.
+//!
+//! A [`Driver`] knows nothing of repositories or manifests; every key is made in [`layout`], which
+//! is distribution's tree. What the rooms above rely on is written at the trait's methods, and each
+//! promise is a check in [`conformance`], run against each driver.
+//!
+//! All calls block: a request does its storage work in one go on a blocking thread, so no client
+//! that goes away can stop it halfway.
+
+pub(crate) mod error;
+pub(crate) mod filesystem;
+pub(crate) mod hash;
+pub(crate) mod layout;
+
+#[cfg(test)]
+pub(crate) mod conformance;
+
+use std::fmt::Debug;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+pub(crate) use error::Error;
+pub(crate) use filesystem::Filesystem;
+pub(crate) use hash::Hasher;
+pub(crate) use layout::Key;
+
+/// What a write or a deletion survives once it has returned.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Durability {
+    /// The end of this process, but not a loss of power: for what can be made again.
+    Process,
+    /// A loss of power, too: content and directory entries are on the disk.
+    Power,
+}
+
+/// Size and age of an object or folder.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Stat {
+    /// The size of the content; without meaning for a folder.
+    pub(crate) size_bytes: u64,
+    /// When the content, or the list of a folder's children, last changed.
+    pub(crate) modified: SystemTime,
+}
+
+/// One child of a folder.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Entry {
+    /// Its name, without the path.
+    pub(crate) name: String,
+    /// Whether it is a folder.
+    pub(crate) is_folder: bool,
+}
+
+/// Keeps objects under keys.
+///
+/// Every method can be called from any thread at any time. No reader ever sees an object that is
+/// partly written: it is absent, or the old one, or the new one.
+pub(crate) trait Driver: Debug + Send + Sync {
+    /// Returns the whole of a small object.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where nothing is; [`Error::TooLarge`] above `size_max` bytes.
+    fn read(&self, key: &Key, size_max: u64) -> Result<Vec<u8>, Error>;
+
+    /// Opens an object to read parts of it. What is open stays readable when the key is deleted or
+    /// replaced.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where nothing is.
+    fn open(&self, key: &Key) -> Result<Box<dyn Read>, Error>;
+
+    /// Returns the size and age of an object or folder.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where nothing is.
+    fn stat(&self, key: &Key) -> Result<Stat, Error>;
+
+    /// Returns the children of a folder, sorted by the bytes of their names.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where no folder is.
+    fn list(&self, key: &Key) -> Result<Vec<Entry>, Error>;
+
+    /// Puts an object, replacing what was there in one step. Folders are made as needed.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]; what was there before is then unchanged.
+    fn write(&self, key: &Key, content: &[u8], durability: Durability) -> Result<(), Error>;
+
+    /// Makes a folder and those above it, durably; one that exists is fine.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    fn make_folder(&self, key: &Key) -> Result<(), Error>;
+
+    /// Removes an object, or a folder with all that is in it, from sight in one step.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where nothing is.
+    fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error>;
+
+    /// Opens an object to write at its end, making it if needed. That only one is open for a key at
+    /// a time is for the caller to see to.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    fn append(&self, key: &Key) -> Result<Box<dyn Append>, Error>;
+
+    /// Names the span in which no write of [`Durability::Process`] has been lost: another name means
+    /// that some may be gone.
+    fn epoch(&self) -> &str;
+
+    /// Removes what interrupted writes left behind and is older than `before`; returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn sweep(&self, before: SystemTime) -> Result<usize, Error>;
+}
+
+/// An object open for reading.
+pub(crate) trait Read: Debug + Send + Sync {
+    /// Returns the size of the content.
+    fn size_bytes(&self) -> u64;
+
+    /// Fills `buffer` from `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Io`], also when the content ends early.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
+}
+
+/// An object open for writing at its end.
+///
+/// What is written survives the end of the process, and the disk is set to work on it early: a
+/// disk that cannot follow slows the writer down instead of leaving all the work to the end.
+pub(crate) trait Append: Debug + Send {
+    /// Returns the size of the content so far.
+    fn size_bytes(&self) -> u64;
+
+    /// Adds `parts` at the end, or nothing at all.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    fn write(&mut self, parts: &[Bytes]) -> Result<(), Error>;
+
+    /// Cuts the content back to `size_bytes`.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn truncate(&mut self, size_bytes: u64) -> Result<(), Error>;
+
+    /// Moves the content to `to` in one step, replacing what was there, with
+    /// [`Durability::Power`]: first the content is made durable, then the move.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]; nothing is then visible at `to` that was not before.
+    fn publish(self: Box<Self>, to: &Key) -> Result<(), Error>;
+}
