@@ -11,8 +11,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Client, INDEX, MANIFEST, Rig, Setup, digest, eventually, image, noise, pause, push_blob,
-    push_image, run, skip, with_query,
+    Client, INDEX, MANIFEST, Rig, Setup, digest, eventually, files_below, image, noise, pause,
+    push_blob, push_image, run, skip, with_query,
 };
 
 /// How often the registry is killed. `TIDEGATE_KILL_ROUNDS` asks for more.
@@ -44,7 +44,7 @@ fn push_until(
 ) {
     while !stop.load(Ordering::Relaxed) {
         let number = seed.fetch_add(1, Ordering::Relaxed);
-        drop(push_once(client, number, log));
+        push_once(client, number, log);
     }
 }
 
@@ -56,7 +56,7 @@ fn push_once(client: &Client, number: u64, log: &Mutex<Vec<Acknowledged>>) -> Op
         &sizes[..1 + usize::try_from(number % 3).unwrap()],
     );
     for blob in image.layers.iter().chain([&image.config]) {
-        let digest = try_push_blob(client, &repository, blob, number % 2 == 0)?;
+        let digest = try_push_blob(client, &repository, blob, number.is_multiple_of(2))?;
         let repository = repository.clone();
         log.lock()
             .unwrap()
@@ -80,7 +80,7 @@ fn push_once(client: &Client, number: u64, log: &Mutex<Vec<Acknowledged>>) -> Op
     Some(())
 }
 
-/// Pushes one blob in a PUT or in two PATCHes; `None` when any step was not acknowledged.
+/// Pushes one blob in a PUT or in two requests of `PATCH`; `None` when any step was not acknowledged.
 fn try_push_blob(client: &Client, repository: &str, bytes: &[u8], chunked: bool) -> Option<String> {
     let digest = digest(bytes);
     let start = client
@@ -205,22 +205,6 @@ fn assert_only_whole_blobs(tree: &Path) {
     }
 }
 
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path)
-            } else {
-                files.push(path)
-            }
-        }
-    }
-    files
-}
-
 #[test]
 fn the_same_blob_pushed_by_32_clients_at_once_ends_as_one() {
     let rig = Rig::start();
@@ -230,12 +214,12 @@ fn the_same_blob_pushed_by_32_clients_at_once_ends_as_one() {
     let together = Barrier::new(32);
 
     thread::scope(|scope| {
-        for number in 0..32 {
+        for number in 0_u32..32 {
             let (client, bytes, digest, together) = (&client, &bytes, &digest, &together);
             scope.spawn(move || {
                 let repository = format!("crowd/r{}", number % 3);
                 together.wait();
-                let pushed = try_push_blob(client, &repository, bytes, number % 2 == 0);
+                let pushed = try_push_blob(client, &repository, bytes, number.is_multiple_of(2));
                 assert_eq!(pushed.as_ref(), Some(digest), "client {number}");
             });
         }

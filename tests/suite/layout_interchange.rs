@@ -1,14 +1,13 @@
 //! One tree, two programs: what Debian's `docker-registry` wrote is served, and the other way.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::harness::{
-    Client, DockerRegistry, INDEX, Image, MANIFEST, Rig, Setup, digest, image, index_of, need,
-    push_image, push_manifest,
+    Client, DockerRegistry, INDEX, Image, MANIFEST, Rig, Setup, digest, files_below, image,
+    index_of, need, push_image, push_manifest,
 };
 
 /// What both sides must agree on.
@@ -237,11 +236,11 @@ fn links_are_exactly_a_digest_and_nothing_foreign_lies_where_distribution_looks(
     let rig = Rig::start();
     Stock::new().push(&rig.client());
     let mut links = 0;
-    walk(&rig.tree(), &mut |path| {
+    for path in files_below(&rig.tree()) {
         let name = path.file_name().unwrap().to_string_lossy();
         let inside = path.strip_prefix(rig.tree()).unwrap();
         if name == "link" {
-            let text = fs::read_to_string(path).unwrap();
+            let text = fs::read_to_string(&path).unwrap();
             let (algorithm, hex) = text.split_once(':').unwrap();
             assert_eq!(algorithm, "sha256", "{path:?}");
             assert!(
@@ -251,7 +250,7 @@ fn links_are_exactly_a_digest_and_nothing_foreign_lies_where_distribution_looks(
             links += 1;
         } else if inside.starts_with("blobs") {
             assert_eq!(name, "data", "{path:?}");
-            let bytes = fs::read(path).unwrap();
+            let bytes = fs::read(&path).unwrap();
             let hex = path
                 .parent()
                 .unwrap()
@@ -262,18 +261,7 @@ fn links_are_exactly_a_digest_and_nothing_foreign_lies_where_distribution_looks(
         } else if inside.starts_with("repositories") {
             panic!("a foreign file: {path:?}");
         }
-    });
+    }
     // Each repository: layers and configs, revisions, current and index of each tag.
     assert!(links > 15, "only {links} links");
-}
-
-fn walk(folder: &Path, visit: &mut impl FnMut(&Path)) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            walk(&path, visit);
-        } else {
-            visit(&path);
-        }
-    }
 }

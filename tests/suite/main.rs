@@ -11,15 +11,28 @@
 
 mod harness;
 
+mod authentication;
 mod blobs;
+mod check_config;
+mod cli;
+mod clients_containers;
+mod clients_docker;
+mod clients_go;
 mod conformance;
 mod discovery;
 mod drain;
 mod durability;
 mod edge_http;
+mod edge_tls;
 mod layering;
 mod layout_interchange;
+mod logs;
 mod manifests;
 mod memory;
 mod reload;
+mod second_site;
+mod systemd;
+mod up;
 mod uploads;
+mod uploads_refused;
+mod uploads_resumed;

@@ -41,7 +41,7 @@ fn push(rig: &Rig, number: u32, blob: &std::path::Path, digest: &str) -> Child {
     let repository = format!("/v2/many/r{number}/blobs/uploads/");
     let location = rig.client().post(&repository).expect(202).location();
     let location = crate::harness::with_query(&location, &format!("digest={digest}"));
-    let version = if number % 2 == 0 {
+    let version = if number.is_multiple_of(2) {
         "--http1.1"
     } else {
         "--http2"

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use openssl::sha::Sha256;
 use serde_json::{Value, json};
@@ -104,18 +104,13 @@ fn adopt(blobs: &Path, file: &Path) -> Value {
     })
 }
 
-/// Every blob of a layout, by its digest.
-pub(crate) fn archive_of(folder: &Path) -> Vec<(String, PathBuf)> {
-    let mut blobs: Vec<_> = fs::read_dir(folder.join("blobs/sha256"))
+/// The digests of all blobs of a layout, in order.
+pub(crate) fn blobs_of(folder: &Path) -> Vec<String> {
+    let mut digests: Vec<String> = fs::read_dir(folder.join("blobs/sha256"))
         .expect("read a layout")
         .flatten()
-        .map(|entry| {
-            (
-                format!("sha256:{}", entry.file_name().to_string_lossy()),
-                entry.path(),
-            )
-        })
+        .map(|entry| format!("sha256:{}", entry.file_name().to_string_lossy()))
         .collect();
-    blobs.sort();
-    blobs
+    digests.sort();
+    digests
 }

@@ -14,11 +14,13 @@ mod rig;
 mod tls;
 mod tools;
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use dockerd::Dockerd;
 pub(crate) use http::{Client, Exchange, Response};
-pub(crate) use images::{archive_of, layout_with_layers, tar_of};
+pub(crate) use images::{blobs_of, layout_with_layers, tar_of};
 pub(crate) use oci::{
     INDEX, Image, MANIFEST, digest, digest512, image, image_with, index_of, noise, push_blob,
     push_image, push_manifest, with_query,
@@ -72,4 +74,20 @@ pub(crate) fn eventually_within<T>(
 )]
 pub(crate) fn pause(time: Duration) {
     std::thread::sleep(time);
+}
+
+/// Every file below a folder, in order; none when there is no folder.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(entry.path()),
+                _ => files.push(entry.path()),
+            }
+        }
+    }
+    files.sort();
+    files
 }

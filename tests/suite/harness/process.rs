@@ -23,7 +23,7 @@ impl Process {
     pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
         let name = Path::new(command.get_program())
             .file_name()
-            .unwrap_or(OsStr::new("?"))
+            .unwrap_or_else(|| OsStr::new("?"))
             .to_string_lossy()
             .into_owned();
         let output = File::options()
@@ -87,11 +87,6 @@ impl Process {
     pub(crate) fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
-
-    /// The most memory it has held so far.
-    pub(crate) fn memory_peak_bytes(&self) -> u64 {
-        memory_peak_bytes(self.pid())
-    }
 }
 
 impl Drop for Process {
@@ -113,16 +108,25 @@ impl Drop for Process {
         if std::thread::panicking() {
             let log = self.log();
             let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            eprintln!(
+            show(&format!(
                 "--- the last lines of {} ({})",
                 self.name,
                 self.log.display()
-            );
+            ));
             for line in tail.iter().rev() {
-                eprintln!("    {line}");
+                show(&format!("    {line}"));
             }
         }
     }
+}
+
+/// Adds a line to what the test runner shows of a test that failed.
+#[expect(
+    clippy::print_stderr,
+    reason = "captured by the test runner, and shown in its place"
+)]
+fn show(line: &str) {
+    eprintln!("{line}");
 }
 
 fn signal_pid(pid: i32, signal: Signal) {

@@ -34,7 +34,12 @@ pub(crate) fn run(command: &mut Command) -> String {
 /// Runs `command` to its end, whatever that is.
 pub(crate) fn try_run(command: &mut Command) -> Output {
     if let Some(program) = locate(&command.get_program().to_string_lossy()) {
-        let mut search = vec![program.parent().unwrap_or(Path::new("/")).to_owned()];
+        let mut search = vec![
+            program
+                .parent()
+                .unwrap_or_else(|| Path::new("/"))
+                .to_owned(),
+        ];
         search.extend(env::split_paths(&env::var_os("PATH").unwrap_or_default()));
         if command.get_envs().all(|(name, _)| name != "PATH") {
             command.env("PATH", env::join_paths(search).expect("a path of folders"));

@@ -1,0 +1,90 @@
+//! TLS as the edge offers it: versions, ciphers, protocols, certificates.
+
+use std::process::Command;
+
+use crate::harness::{Pair, Rig, Setup, peer_certificate, try_run};
+
+/// Runs `openssl s_client` with these flags and returns what it says of the session.
+fn s_client(rig: &Rig, flags: &[&str]) -> String {
+    let mut command = Command::new("openssl");
+    command.args([
+        "s_client",
+        "-connect",
+        &rig.https.to_string(),
+        "-servername",
+        "localhost",
+    ]);
+    let output = try_run(
+        command
+            .args(["-CAfile"])
+            .arg(&rig.certificate.cert)
+            .args(flags),
+    );
+    output.stdout + &output.stderr
+}
+
+#[test]
+fn tls_is_1_2_or_1_3_with_modern_ciphers_alone() {
+    let rig = Rig::start();
+    for (flag, version) in [("-tls1_2", "TLSv1.2"), ("-tls1_3", "TLSv1.3")] {
+        let session = s_client(&rig, &[flag]);
+        assert!(session.contains(version), "{session}");
+        assert!(session.contains("Verify return code: 0 (ok)"), "{session}");
+    }
+    for flags in [
+        ["-tls1", "-cipher", "ALL:@SECLEVEL=0"],
+        ["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
+        [
+            "-tls1_2",
+            "-cipher",
+            "AES128-SHA:AES256-SHA:AES128-GCM-SHA256",
+        ],
+        [
+            "-tls1_2",
+            "-cipher",
+            "ECDHE-ECDSA-AES128-SHA:ECDHE-ECDSA-AES256-SHA384",
+        ],
+    ] {
+        let session = s_client(&rig, &flags);
+        assert!(session.contains("Cipher is (NONE)"), "{flags:?}: {session}");
+    }
+}
+
+#[test]
+fn http_2_and_http_1_1_are_offered_and_the_client_chooses() {
+    let rig = Rig::start();
+    let offered = |protocols: &str| s_client(&rig, &["-alpn", protocols]);
+    assert!(offered("h2,http/1.1").contains("ALPN protocol: h2"));
+    assert!(offered("http/1.1").contains("ALPN protocol: http/1.1"));
+}
+
+#[test]
+fn the_certificate_is_chosen_by_name() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let other = Pair::create(folder.path(), "other", &["other.test", "*.wild.test"]);
+    let tables = format!(
+        "[[site]]\nhosts = [\"other.test\", \"*.wild.test\"]\ncertificate = {{ cert_file = \"{}\", \
+         key_file = \"{}\" }}\nupstream = \"none\"\n[[upstream]]\nname = \"none\"\npeers = [\"127.0.0.1:1\"]\n",
+        other.cert.display(),
+        other.key.display(),
+    );
+    let rig = Setup {
+        tables,
+        ..Setup::default()
+    }
+    .start();
+
+    for (name, expected) in [
+        ("localhost", &rig.certificate),
+        ("registry.test", &rig.certificate),
+        ("other.test", &other),
+        ("x.wild.test", &other),
+        ("OTHER.test", &other),
+    ] {
+        let presented = peer_certificate(rig.https, name).unwrap().to_der().unwrap();
+        assert!(
+            presented == expected.certificate().to_der().unwrap(),
+            "{name}"
+        );
+    }
+}
