@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::config::{self, Role};
-use crate::output::say;
+use crate::output::{note, say};
 
 /// The flags of `tidegate check`.
 #[derive(clap::Args)]
@@ -17,13 +17,16 @@ pub(crate) struct Args {
         default_value = "/etc/tidegate/edge.toml"
     )]
     config: PathBuf,
-    /// Check what this role alone needs, as its own user; the other's files may be unreadable.
+    /// Check as the user of this role, who may not read the files of the other.
     #[arg(long)]
     role: Option<Role>,
 }
 
 /// Runs `tidegate check`.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    config::read(&args.config, args.role)?;
+    let config = config::read(&args.config, args.role)?;
+    for warning in config.edge.warnings() {
+        note(format_args!("warning: {warning}"));
+    }
     say(format_args!("{}: ok", args.config.display()))
 }

@@ -1,8 +1,9 @@
-//! The config file as both roles see it: every table goes to the one who knows its keys.
+//! The config file as a whole: every table goes to the one who knows its keys.
 
 use std::fmt;
 use std::path::Path;
 
+use proxy::RegistryPeer;
 use settings::{Document, Problems, Section};
 
 use crate::logging::Log;
@@ -32,7 +33,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// A whole config file, proven.
+/// A config file, proven.
 pub(crate) struct Config {
     pub(crate) log: Log,
     pub(crate) edge: proxy::Config,
@@ -45,7 +46,10 @@ pub(crate) struct Registry {
     pub(crate) config: registry_backend::Config,
 }
 
-/// Reads and checks the whole file, and what it names as far as `role` needs it.
+/// Reads and checks the whole file, for one role or for both.
+///
+/// Every key is checked for either role. The files that keys name are checked for the role that
+/// uses them: the registry's user may not even look at a private key.
 ///
 /// # Errors
 /// Everything that is wrong with it.
@@ -53,24 +57,42 @@ pub(crate) fn read(path: &Path, role: Option<Role>) -> Result<Config, Problems> 
     let mut document = Document::read(path)?;
     let config = read_root(&mut document.root(), role);
     document.finish()?;
+    // Without a config there is a problem; were there none, an empty list would still be an error.
     config.ok_or_else(Problems::default)
 }
 
 fn read_root(root: &mut Section, role: Option<Role>) -> Option<Config> {
+    let (for_edge, for_registry) = (role != Some(Role::Registry), role != Some(Role::Edge));
     let log = root
         .table("log")
-        .map(|mut table| Log::read(&mut table, role != Some(Role::Registry)));
+        .map(|mut table| Log::read(&mut table, for_edge));
     let log = log.unwrap_or_default();
-    let registry = root.table("registry").and_then(|mut table| {
+    if role == Some(Role::Registry) && !root.has("registry") {
+        root.problem("registry", "is missing");
+    }
+    let registry = root.table("registry").map(|mut table| {
         let mut own = table.table("log");
-        let log = Log::read_registry(own.as_mut(), &log, role != Some(Role::Edge));
-        let config = registry_backend::Config::read(&mut table)?;
-        Some(Registry { log, config })
+        let log = Log::read_registry(own.as_mut(), &log, for_registry);
+        let config = registry_backend::Config::read(&mut table);
+        config.map(|config| Registry { log, config })
     });
-    let edge = proxy::Config::read(root, None)?;
+    let peer = registry.as_ref().map(|registry| {
+        // A [registry] with problems of its own is not also one that sites miss.
+        let listen = registry
+            .as_ref()
+            .map(|registry| registry.config.listen.clone());
+        RegistryPeer {
+            socket: listen.unwrap_or_default(),
+        }
+    });
+    let edge = if for_edge {
+        proxy::Config::read(root, peer.as_ref())
+    } else {
+        proxy::Config::read_keys(root, peer.as_ref())
+    };
     Some(Config {
         log,
-        edge,
-        registry,
+        edge: edge?,
+        registry: registry.flatten(),
     })
 }

@@ -17,6 +17,12 @@ pub(crate) fn run(args: Args) -> Result<()> {
     args.die_with_supervisor()?;
     let config = config::read(&args.config, Some(Role::Edge))?;
     let logs = Logs::start(&config.log)?;
+    config
+        .edge
+        .warnings()
+        .iter()
+        .for_each(|warning| tracing::warn!("{warning}"));
+    role::raise_file_limit();
     let edge = Edge::bind(config.edge)?;
     obey_signals(Watched {
         args,

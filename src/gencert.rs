@@ -5,21 +5,21 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use clap::Args as ClapArgs;
+use clap::ArgGroup;
 
 use crate::files::{self, Staged};
 use crate::output::say;
 use crate::setup::host_name;
 
 /// The flags of `tidegate gencert`.
-#[derive(ClapArgs)]
+#[derive(clap::Args)]
+#[command(group(ArgGroup::new("whom").args(["names", "addresses"]).required(true).multiple(true)))]
 pub(crate) struct Args {
     /// A host name the certificate is for; may be repeated.
     #[arg(long = "name", value_name = "HOST", value_delimiter = ',', value_parser = host_name)]
     names: Vec<String>,
     /// An address the certificate is for; may be repeated.
     #[arg(long = "ip", value_name = "IP", value_delimiter = ',')]
-    #[arg(required_unless_present = "names")]
     addresses: Vec<IpAddr>,
     /// The folder for cert.pem and key.pem.
     #[arg(long, value_name = "DIR", default_value = ".")]

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use rustix::process::{
+    Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+};
 use settings::Problems;
 
 use crate::notify;
@@ -35,6 +37,18 @@ impl Args {
         let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
         ensure!(parent == Some(supervisor), "the supervisor is gone");
         Ok(())
+    }
+}
+
+/// Takes as many open files as the system lets this process have; each transfer needs a few.
+pub(crate) fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays low");
     }
 }
 
