@@ -71,11 +71,8 @@ impl Config {
             config.drain_timeout = timeout;
         }
         if let Some(expiry) = section.duration("upload_expiry") {
-            if expiry < Duration::from_secs(60 * 60) {
-                section.problem(
-                    "upload_expiry",
-                    "must be an hour at least: uploads under way rest too",
-                );
+            if expiry.is_zero() {
+                section.problem("upload_expiry", "must be more than 0");
             }
             config.upload_expiry = expiry;
         }
@@ -170,8 +167,14 @@ mod tests {
     fn every_problem_is_told() {
         let problems = read(
             "[registry]\nlisten = '127.0.0.1:5000'\nsocket_mode = '999'\nmax_manifest_size = '1MiB'\n\
-             upload_expiry = '5s'\n[registry.storage]\n",
+             upload_expiry = '0s'\n[registry.storage]\n",
         );
-        insta::assert_snapshot!(problems.unwrap_err(), @"");
+        insta::assert_snapshot!(problems.unwrap_err(), @r#"
+        /etc/t/edge.toml:2: registry.listen: must be a Unix socket, written as "unix:/path"
+        /etc/t/edge.toml:3: registry.socket_mode: must be octal permissions such as "0660"
+        /etc/t/edge.toml:4: registry.max_manifest_size: must be 4MiB at least, as the spec asks
+        /etc/t/edge.toml:5: registry.upload_expiry: must be more than 0
+        /etc/t/edge.toml:6: registry.storage.filesystem: is missing: write it as { root = "/var/lib/registry" }
+        "#);
     }
 }

@@ -6,15 +6,15 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use crate::app::Error;
-use crate::config::Config;
+use crate::app::{App, Error};
 
-/// Makes the socket of `config`, replacing one that a dead process left behind.
+/// Makes the socket that the config of `app` names, replacing one that a dead process left behind.
 ///
 /// # Errors
 /// [`Error::SocketInUse`] when someone answers there, and [`Error::Listen`] otherwise.
-pub fn bind(config: &Config) -> Result<UnixListener, Error> {
-    let path = config.listen.as_path();
+pub fn bind(app: &App) -> Result<UnixListener, Error> {
+    let settings = app.settings();
+    let path = settings.config.listen.as_path();
     let failed = |source| Error::Listen {
         path: path.to_owned(),
         source,
@@ -29,7 +29,7 @@ pub fn bind(config: &Config) -> Result<UnixListener, Error> {
             fs::create_dir_all(folder)?;
         }
         let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, Permissions::from_mode(config.socket_mode))?;
+        fs::set_permissions(path, Permissions::from_mode(settings.config.socket_mode))?;
         Ok(listener)
     };
     listen().map_err(failed)
@@ -56,21 +56,23 @@ fn is_answered(path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run/registry.sock");
         let config = Config::new(path.clone(), folder.path().join("root"));
-        let listener = bind(&config).unwrap();
+        let app = App::open(config).unwrap();
+        let listener = bind(&app).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
-        assert!(matches!(bind(&config), Err(Error::SocketInUse { .. })));
+        assert!(matches!(bind(&app), Err(Error::SocketInUse { .. })));
         drop(listener);
-        drop(bind(&config).unwrap());
+        drop(bind(&app).unwrap());
         fs::remove_file(&path).unwrap();
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(bind(&config), Err(Error::Listen { .. })));
+        assert!(matches!(bind(&app), Err(Error::Listen { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"precious");
     }
 }

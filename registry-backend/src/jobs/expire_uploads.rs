@@ -5,27 +5,29 @@ use std::time::{Duration, SystemTime};
 
 use crate::app::App;
 
-/// How often to look. An upload may thus live for this much longer than configured.
-const INTERVAL: Duration = Duration::from_secs(60 * 60);
+/// The longest time between two looks. An upload may live for this much longer than configured.
+const INTERVAL_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// The shortest time between two looks, for those who configure uploads that live for seconds.
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Nothing is staged for longer than one request's work on storage takes.
 const STAGED_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Looks now and every hour, for ever.
+/// Looks now and again, for ever.
 pub(crate) async fn run(app: Arc<App>) {
-    let mut interval = tokio::time::interval(INTERVAL);
     loop {
-        interval.tick().await;
+        let expiry = app.settings().config.upload_expiry;
         let app = Arc::clone(&app);
         // A panic has been reported by the panic hook; the next round may fare better.
-        drop(tokio::task::spawn_blocking(move || expire(&app)).await);
+        drop(tokio::task::spawn_blocking(move || expire(&app, expiry)).await);
+        tokio::time::sleep((expiry / 4).clamp(INTERVAL_MIN, INTERVAL_MAX)).await;
     }
 }
 
-fn expire(app: &App) {
+fn expire(app: &App, expiry: Duration) {
     let now = SystemTime::now();
     let before = |age| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-    let expiry = app.settings().config.upload_expiry;
     match app.registry.expire_uploads(before(expiry)) {
         Ok(0) => {}
         Ok(uploads) => tracing::info!(uploads, "removed abandoned uploads"),

@@ -125,17 +125,14 @@ impl Registry {
         if if_found(self.driver.stat(&layout::blob(digest)))?.is_none() {
             return Ok(None);
         }
-        let mut found = Ok(None);
-        self.visit_repositories(None, &mut |repository, children| {
-            if !children.iter().any(|child| child.name == layout::LAYERS) {
-                return ControlFlow::Continue(());
-            }
-            found = self.blob_target(repository, digest);
-            match found {
-                Ok(None) => ControlFlow::Continue(()),
-                Ok(Some(_)) | Err(_) => ControlFlow::Break(()),
-            }
+        let mut found = None;
+        self.visit_repositories(None, &mut |repository| {
+            found = self.blob_target(repository, digest)?;
+            Ok(match found {
+                Some(_) => ControlFlow::Break(()),
+                None => ControlFlow::Continue(()),
+            })
         })?;
-        found
+        Ok(found)
     }
 }

@@ -172,25 +172,19 @@ impl Registry {
     /// # Errors
     /// [`Error::Storage`].
     pub(crate) fn expire_uploads(&self, before: SystemTime) -> Result<usize, Error> {
-        let mut uploads = Vec::new();
-        self.visit_repositories(None, &mut |repository, children| {
-            if children.iter().any(|child| child.name == layout::UPLOADS) {
-                uploads.push(repository.clone());
-            }
-            ControlFlow::Continue(())
-        })?;
         let mut expired = 0;
-        for repository in uploads {
-            let children = if_found(self.driver.list(&layout::uploads(&repository)))?;
+        self.visit_repositories(None, &mut |repository| {
+            let children = if_found(self.driver.list(&layout::uploads(repository)))?;
             for child in children.unwrap_or_default() {
                 if let Ok(id) = child.name.parse()
-                    && self.is_abandoned(&repository, &id, before)?
+                    && self.is_abandoned(repository, &id, before)?
                 {
-                    self.discard_upload(&repository, &id)?;
+                    self.discard_upload(repository, &id)?;
                     expired += 1;
                 }
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(expired)
     }
 

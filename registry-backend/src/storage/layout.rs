@@ -74,7 +74,7 @@ pub(crate) fn repository(repository: &RepositoryName) -> Key {
 
 /// The folder of the links to the blobs that a repository may read.
 pub(crate) fn layers(repository: &RepositoryName) -> Key {
-    self::repository(repository).child(LAYERS)
+    self::repository(repository).child("_layers")
 }
 
 /// The link that lets a repository read a blob.
@@ -84,7 +84,7 @@ pub(crate) fn layer(repository: &RepositoryName, digest: &Digest) -> Key {
 
 /// The folder of a repository's manifests and tags.
 pub(crate) fn manifests(repository: &RepositoryName) -> Key {
-    self::repository(repository).child(MANIFESTS)
+    self::repository(repository).child("_manifests")
 }
 
 /// The folder of the links to a repository's manifests of one algorithm.
@@ -121,7 +121,7 @@ pub(crate) fn tag_index(repository: &RepositoryName, tag: &Tag, digest: &Digest)
 
 /// The folder of a repository's uploads.
 pub(crate) fn uploads(repository: &RepositoryName) -> Key {
-    self::repository(repository).child(UPLOADS)
+    self::repository(repository).child("_uploads")
 }
 
 /// The folder of an upload.
@@ -165,13 +165,6 @@ pub(crate) fn referrer(repository: &RepositoryName, subject: &Digest, digest: &D
 pub(crate) fn staging() -> Key {
     Key(format!("{TREE}/_tidegate/staging"))
 }
-
-/// The folders of a repository, by name; no repository's name can hold one of them.
-pub(crate) const LAYERS: &str = "_layers";
-/// See [`LAYERS`].
-pub(crate) const MANIFESTS: &str = "_manifests";
-/// See [`LAYERS`].
-pub(crate) const UPLOADS: &str = "_uploads";
 
 fn digest_folder(folder: &Key, digest: &Digest) -> Key {
     folder
