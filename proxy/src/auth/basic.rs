@@ -1,0 +1,270 @@
+//! Basic authentication (RFC 7617) against an htpasswd file that is picked up when it changes.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use std::{fmt, fs, io};
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use openssl::error::ErrorStack;
+use tokio::sync::Semaphore;
+
+use super::htpasswd::{LineError, Users};
+use super::remembered::Remembered;
+use super::{Principal, Refusal};
+
+/// Clients disagree on whether the padding is theirs to send.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The longest line of waiting for a hash. At bcrypt's usual 50 ms each and two cores, the last one
+/// waits six seconds; who comes after that is better told so.
+const WAITING_MAX: usize = 256;
+
+/// The right to hash: as many at once as there are cores, so that hashing passwords never starves
+/// what streams.
+#[derive(Debug)]
+pub(crate) struct Hashing {
+    permits: Semaphore,
+    waiting: AtomicUsize,
+}
+
+impl Hashing {
+    /// Lets `at_once` passwords be hashed at once.
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self {
+            permits: Semaphore::new(at_once.max(1)),
+            waiting: AtomicUsize::new(0),
+        }
+    }
+
+    /// Runs `work` on a thread where blocking is allowed, when it is its turn.
+    async fn run(&self, work: impl FnOnce() -> bool + Send + 'static) -> Result<bool, Refusal> {
+        let _place = Place::take(&self.waiting)?;
+        let permit = self.permits.acquire().await;
+        debug_assert!(permit.is_ok(), "the semaphore is never closed");
+        // A panic in a hash is a refusal, not a way in.
+        Ok(tokio::task::spawn_blocking(work).await.unwrap_or_default())
+    }
+}
+
+/// A place in the line, given up when dropped.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize) -> Result<Self, Refusal> {
+        let before = waiting.fetch_add(1, Ordering::Relaxed);
+        let place = Self(waiting);
+        if before < WAITING_MAX {
+            Ok(place)
+        } else {
+            Err(Refusal::Busy)
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Who may come in to one site, by its htpasswd file.
+pub(crate) struct Basic {
+    file: PathBuf,
+    plain: bool,
+    remember_for: Duration,
+    loaded: ArcSwap<Loaded>,
+    /// What the file looked like when it was last tried; `None` when it was not there.
+    seen: Mutex<Option<Stamp>>,
+}
+
+/// A file as it was read, and who of it was verified since.
+struct Loaded {
+    users: Users,
+    remembered: Remembered,
+}
+
+/// Why an htpasswd file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoadError {
+    /// Lines of it cannot be used.
+    #[error("{}: {}", path.display(), join(lines))]
+    Lines {
+        path: PathBuf,
+        lines: Vec<LineError>,
+    },
+    /// There is no key to remember credentials by.
+    #[error(transparent)]
+    OpenSsl(#[from] ErrorStack),
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+fn join(lines: &[LineError]) -> String {
+    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+    lines.join("; ")
+}
+
+impl LoadError {
+    /// Returns a sentence for each thing that is wrong.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        match self {
+            Self::Lines { path, lines } => lines
+                .iter()
+                .map(|line| format!("{}: {line}", path.display()))
+                .collect(),
+            Self::OpenSsl(_) | Self::Read { .. } => vec![self.to_string()],
+        }
+    }
+}
+
+impl Basic {
+    /// Reads the file for the first time.
+    pub(crate) fn load(
+        file: PathBuf,
+        plain: bool,
+        remember_for: Duration,
+    ) -> Result<Self, LoadError> {
+        // The stamp comes first: what changes after it is seen the next time.
+        let seen = Mutex::new(Stamp::of(&file).ok());
+        let loaded = Loaded::read(&file, plain, remember_for)?;
+        Ok(Self {
+            file,
+            plain,
+            remember_for,
+            loaded: ArcSwap::from_pointee(loaded),
+            seen,
+        })
+    }
+
+    /// Returns whether the file names nobody, so that nobody can come in.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.loaded.load().users.is_empty()
+    }
+
+    /// Reads the file again if it looks changed; a file that cannot be used changes nothing and is
+    /// told once.
+    pub(crate) fn refresh(&self) {
+        let stamp = Stamp::of(&self.file).ok();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == stamp {
+            return;
+        }
+        *seen = stamp;
+        match Loaded::read(&self.file, self.plain, self.remember_for) {
+            Ok(loaded) => {
+                tracing::info!(file = %self.file.display(), "htpasswd file changed, read again");
+                self.loaded.store(Arc::new(loaded));
+            }
+            Err(error) => tracing::error!(
+                %error,
+                "htpasswd file changed and cannot be used, the users stay as they were"
+            ),
+        }
+    }
+
+    /// Says who is asking.
+    pub(crate) async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        hashing: &Hashing,
+    ) -> Result<Principal, Refusal> {
+        let (name, password) = credentials(headers).ok_or(Refusal::Unauthorized)?;
+        let loaded = self.loaded.load_full();
+        let Ok(fingerprint) = loaded.remembered.fingerprint(&name, &password) else {
+            return Err(Refusal::Unauthorized);
+        };
+        if loaded.remembered.knows(&fingerprint) {
+            return Ok(Principal::User(name.into()));
+        }
+        let pending = loaded.remembered.pending(fingerprint);
+        let verify = || {
+            let (loaded, name) = (Arc::clone(&loaded), name.clone());
+            hashing.run(move || loaded.users.verify(&name, &password))
+        };
+        let right = *pending.get_or_try_init(verify).await?;
+        loaded.remembered.settle(fingerprint, right);
+        if right {
+            Ok(Principal::User(name.into()))
+        } else {
+            Err(Refusal::Unauthorized)
+        }
+    }
+}
+
+impl fmt::Debug for Basic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Basic")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    fn read(path: &Path, plain: bool, remember_for: Duration) -> Result<Self, LoadError> {
+        let failed = |source| LoadError::Read {
+            path: path.to_owned(),
+            source,
+        };
+        let text = fs::read_to_string(path).map_err(failed)?;
+        let users = Users::parse(&text, plain).map_err(|lines| LoadError::Lines {
+            path: path.to_owned(),
+            lines,
+        })?;
+        Ok(Self {
+            users,
+            remembered: Remembered::new(remember_for)?,
+        })
+    }
+}
+
+/// What tells one state of a file from the next: written in place or replaced by a rename.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// Returns the name and the password of a request that brings both, once.
+fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return None;
+    };
+    let (scheme, encoded) = value.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = BASE64.decode(encoded.trim()).ok()?;
+    let colon = decoded.iter().position(|byte| *byte == b':')?;
+    let (name, password) = decoded.split_at_checked(colon)?;
+    let name = String::from_utf8(name.to_vec()).ok()?;
+    Some((name, password.get(1..)?.to_vec()))
+}

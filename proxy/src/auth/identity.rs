@@ -1,0 +1,161 @@
+//! Who the request is from, as the upstream is told: set from what was verified here, or stripped,
+//! and never left as it came.
+
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use http::request::Parts;
+
+use super::Principal;
+use crate::filter::Edits;
+
+/// Names the user to the registry.
+const TIDEGATE_USER: HeaderName = HeaderName::from_static("x-tidegate-user");
+
+/// Names the user to any upstream.
+const FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
+
+/// The names by which services behind a proxy let themselves be told who is asking.
+const CLAIMS: [&str; 14] = [
+    "remote-email",
+    "remote-groups",
+    "remote-name",
+    "remote-user",
+    "x-auth-user",
+    "x-authenticated-user",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-preferred-username",
+    "x-forwarded-user",
+    "x-remote-group",
+    "x-remote-groups",
+    "x-remote-user",
+    "x-webauth-user",
+];
+
+/// What the site does with names and passwords.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Terms {
+    /// The upstream is the registry, which trusts `X-Tidegate-User`.
+    pub(crate) registry: bool,
+    /// The password was for this edge, and so it goes no further.
+    pub(crate) authenticated_here: bool,
+}
+
+/// Adds what `parts` must lose and gain before it goes upstream.
+pub(crate) fn set_or_strip(parts: &Parts, principal: &Principal, terms: Terms, edits: &mut Edits) {
+    for name in parts.headers.keys() {
+        if claims_identity(name) {
+            edits.remove(name.clone());
+        }
+    }
+    if terms.registry || terms.authenticated_here {
+        edits.remove(AUTHORIZATION);
+    }
+    // What was let in has been found in a file of checked names.
+    if let Some(name) = principal.name()
+        && let Ok(name) = HeaderValue::from_bytes(name.as_bytes())
+    {
+        if terms.registry {
+            edits.set(TIDEGATE_USER, name.clone());
+        }
+        edits.set(FORWARDED_USER, name);
+    }
+}
+
+fn claims_identity(name: &HeaderName) -> bool {
+    // Services that turn headers into variables cannot tell `_` from `-`.
+    let name = name.as_str().replace('_', "-");
+    name.starts_with("x-tidegate-") || CLAIMS.contains(&name.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(headers: &[(&str, &str)]) -> Parts {
+        let mut request = http::Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn outcome(parts: &Parts, principal: &Principal, terms: Terms) -> Vec<String> {
+        let mut edits = Edits::default();
+        set_or_strip(parts, principal, terms, &mut edits);
+        let mut headers = parts.headers.clone();
+        edits.apply(&mut headers);
+        let mut lines: Vec<String> = headers
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes())))
+            .collect();
+        lines.sort();
+        lines
+    }
+
+    const CLAIMED: [(&str, &str); 7] = [
+        ("X-Tidegate-User", "admin"),
+        ("x_tidegate_user", "admin"),
+        ("X-Tidegate-Anything", "1"),
+        ("X-Forwarded-User", "admin"),
+        ("Remote-User", "admin"),
+        ("X-WEBAUTH-USER", "admin"),
+        ("Accept", "*/*"),
+    ];
+
+    #[test]
+    fn what_a_client_claims_is_stripped_always() {
+        for registry in [true, false] {
+            let terms = Terms {
+                registry,
+                authenticated_here: false,
+            };
+            assert_eq!(
+                outcome(&parts(&CLAIMED), &Principal::Anonymous, terms),
+                ["accept: */*"]
+            );
+        }
+    }
+
+    #[test]
+    fn what_was_verified_is_set() {
+        let user = Principal::User("döcker".into());
+        let terms = Terms {
+            registry: true,
+            authenticated_here: true,
+        };
+        assert_eq!(
+            outcome(&parts(&CLAIMED), &user, terms),
+            [
+                "accept: */*",
+                "x-forwarded-user: döcker",
+                "x-tidegate-user: döcker"
+            ]
+        );
+        let terms = Terms {
+            registry: false,
+            ..terms
+        };
+        assert_eq!(
+            outcome(&parts(&CLAIMED), &user, terms),
+            ["accept: */*", "x-forwarded-user: döcker"]
+        );
+    }
+
+    #[test]
+    fn a_password_goes_no_further_than_where_it_is_checked() {
+        let request = parts(&[("Authorization", "Basic eDp5")]);
+        for (registry, authenticated_here, kept) in [
+            (true, true, false),
+            (true, false, false),
+            (false, true, false),
+            (false, false, true),
+        ] {
+            let terms = Terms {
+                registry,
+                authenticated_here,
+            };
+            let left = outcome(&request, &Principal::Anonymous, terms);
+            assert_eq!(!left.is_empty(), kept, "{terms:?}");
+        }
+    }
+}

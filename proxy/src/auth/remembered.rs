@@ -1,0 +1,85 @@
+//! Which credentials were right a moment ago, so that bcrypt is paid once and not on each request.
+//!
+//! What is kept is a keyed hash of name and password; the key is random and lives as long as the
+//! loaded file does, so a new file forgets everything and a memory dump is worth little.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache;
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::rand::rand_bytes;
+use openssl::sign::Signer;
+use tokio::sync::OnceCell;
+
+/// More users than this at once are let in all the same; some pay for bcrypt again.
+const REMEMBERED_MAX: u64 = 10_000;
+
+/// How long a verification may be shared: far longer than one takes, so that this only cleans up
+/// after clients who went away in the middle of one.
+const PENDING_FOR: Duration = Duration::from_secs(60);
+
+/// A keyed hash of a name and a password.
+pub(super) type Fingerprint = [u8; 32];
+
+/// The credentials that were found right, and those being verified now.
+pub(super) struct Remembered {
+    key: PKey<Private>,
+    right: Cache<Fingerprint, ()>,
+    pending: Cache<Fingerprint, Arc<OnceCell<bool>>>,
+}
+
+impl Remembered {
+    /// Remembers nobody yet, and each for `remember_for`.
+    pub(super) fn new(remember_for: Duration) -> Result<Self, ErrorStack> {
+        let mut key = [0; 32];
+        rand_bytes(&mut key)?;
+        Ok(Self {
+            key: PKey::hmac(&key)?,
+            right: Cache::builder()
+                .max_capacity(REMEMBERED_MAX)
+                .time_to_live(remember_for)
+                .build(),
+            pending: Cache::builder()
+                .max_capacity(REMEMBERED_MAX)
+                .time_to_live(PENDING_FOR)
+                .build(),
+        })
+    }
+
+    /// Returns what stands for a name and a password in here.
+    pub(super) fn fingerprint(
+        &self,
+        name: &str,
+        password: &[u8],
+    ) -> Result<Fingerprint, ErrorStack> {
+        let mut signer = Signer::new(MessageDigest::sha256(), &self.key)?;
+        // The length keeps ("ab", "c") and ("a", "bc") apart.
+        signer.update(&name.len().to_be_bytes())?;
+        signer.update(name.as_bytes())?;
+        signer.update(password)?;
+        let mut fingerprint = Fingerprint::default();
+        signer.sign(&mut fingerprint)?;
+        Ok(fingerprint)
+    }
+
+    /// Returns whether these credentials were right not long ago.
+    pub(super) fn knows(&self, fingerprint: &Fingerprint) -> bool {
+        self.right.contains_key(fingerprint)
+    }
+
+    /// Returns where all who bring these credentials now wait for the one verification.
+    pub(super) fn pending(&self, fingerprint: Fingerprint) -> Arc<OnceCell<bool>> {
+        self.pending.get_with(fingerprint, Arc::default)
+    }
+
+    /// Ends the wait: right credentials are remembered, wrong ones are not.
+    pub(super) fn settle(&self, fingerprint: Fingerprint, right: bool) {
+        if right {
+            self.right.insert(fingerprint, ());
+        }
+        self.pending.invalidate(&fingerprint);
+    }
+}

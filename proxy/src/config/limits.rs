@@ -1,0 +1,101 @@
+//! `[limits]`: how large and how slow a client or an upstream may be.
+
+use std::time::Duration;
+
+use settings::Section;
+
+/// Everything that has an end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Limits {
+    /// From a connection's first byte to the end of a request's head.
+    pub(crate) header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub(crate) keepalive_timeout: Duration,
+    /// How long a client may pause in the middle of a body that it sends.
+    pub(crate) read_timeout: Duration,
+    /// How long a client may not take what is sent to it.
+    pub(crate) write_timeout: Duration,
+    /// All names and values of a request's headers together, in bytes.
+    pub(crate) max_header_size: usize,
+    /// A request's headers, counted.
+    pub(crate) max_headers: usize,
+    /// A request's path and query, in bytes.
+    pub(crate) max_uri_size: usize,
+    /// How long connecting to an upstream may take.
+    pub(crate) upstream_connect_timeout: Duration,
+    /// How long an upstream may be silent; the registry syncs a whole layer to its disk in it.
+    pub(crate) upstream_read_timeout: Duration,
+}
+
+/// Pingora reads no more than this, in headers and in bytes.
+const HEADERS_MAX: usize = 256;
+const HEAD_SIZE_MAX: u64 = 64 << 10;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_timeout: Duration::from_secs(30),
+            keepalive_timeout: Duration::from_secs(75),
+            read_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(5 * 60),
+            max_header_size: 32 << 10,
+            max_headers: 100,
+            max_uri_size: 8 << 10,
+            upstream_connect_timeout: Duration::from_secs(5),
+            upstream_read_timeout: Duration::from_secs(10 * 60),
+        }
+    }
+}
+
+impl Limits {
+    /// Reads the table; what is not written has its default.
+    pub(super) fn read(mut section: Section) -> Self {
+        let mut limits = Self::default();
+        let section = &mut section;
+        for (key, field) in [
+            ("header_timeout", &mut limits.header_timeout),
+            ("keepalive_timeout", &mut limits.keepalive_timeout),
+            ("read_timeout", &mut limits.read_timeout),
+            ("write_timeout", &mut limits.write_timeout),
+            (
+                "upstream_connect_timeout",
+                &mut limits.upstream_connect_timeout,
+            ),
+            ("upstream_read_timeout", &mut limits.upstream_read_timeout),
+        ] {
+            if let Some(duration) = timeout(section, key) {
+                *field = duration;
+            }
+        }
+        for (key, field) in [
+            ("max_header_size", &mut limits.max_header_size),
+            ("max_uri_size", &mut limits.max_uri_size),
+        ] {
+            let size = section.size(key);
+            match size.map(|size| (size, usize::try_from(size))) {
+                Some((1..=HEAD_SIZE_MAX, Ok(size))) => *field = size,
+                Some(_) => section.problem(key, "must be between 1 byte and 64 KiB"),
+                None => {}
+            }
+        }
+        match section.optional("max_headers") {
+            Some(count @ 1..=HEADERS_MAX) => limits.max_headers = count,
+            Some(_) => section.problem(
+                "max_headers",
+                format!("must be between 1 and {HEADERS_MAX}"),
+            ),
+            None => {}
+        }
+        limits
+    }
+}
+
+/// Reads a timeout: in whole seconds, as those of a connection are counted.
+pub(super) fn timeout(section: &mut Section, key: &str) -> Option<Duration> {
+    let duration = section.duration(key)?;
+    if duration < Duration::from_secs(1) {
+        section.problem(key, "must be one second at least");
+        return None;
+    }
+    Some(duration)
+}

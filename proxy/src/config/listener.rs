@@ -1,0 +1,99 @@
+//! `[[listener]]` and `[tls]`: where connections come in.
+
+use std::net::SocketAddr;
+
+use openssl::ssl::{SslContextBuilder, SslMethod};
+use settings::Section;
+
+/// An address to listen at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Listener {
+    /// Where; port 0 takes any that is free.
+    pub(crate) address: SocketAddr,
+    /// Whether TLS is spoken; if not, all there is to say is to come back with it.
+    pub(crate) tls: bool,
+}
+
+/// The oldest TLS to speak.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum TlsVersion {
+    #[default]
+    Tls12,
+    Tls13,
+}
+
+/// How TLS is spoken on every listener that speaks it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Tls {
+    pub(crate) min_version: TlsVersion,
+    /// OpenSSL's list for TLS 1.2; without one, Mozilla's intermediate one.
+    pub(crate) ciphers: Option<String>,
+}
+
+impl Tls {
+    /// Reads `[tls]`.
+    pub(super) fn read(mut section: Section) -> Self {
+        let version: Option<String> = section.optional("min_version");
+        let min_version = match version.as_deref() {
+            None | Some("1.2") => TlsVersion::Tls12,
+            Some("1.3") => TlsVersion::Tls13,
+            Some(_) => {
+                section.problem("min_version", "must be \"1.2\" or \"1.3\"");
+                TlsVersion::default()
+            }
+        };
+        let ciphers: Option<String> = section.optional("ciphers");
+        if let Some(ciphers) = &ciphers {
+            let accepted = SslContextBuilder::new(SslMethod::tls())
+                .and_then(|mut context| context.set_cipher_list(ciphers));
+            if accepted.is_err() {
+                section.problem("ciphers", "OpenSSL knows none of these ciphers");
+            }
+        }
+        Self {
+            min_version,
+            ciphers,
+        }
+    }
+}
+
+/// Reads every `[[listener]]`.
+pub(super) fn read_all(root: &mut Section) -> Vec<Listener> {
+    let mut listeners: Vec<Listener> = Vec::new();
+    for mut section in root.tables("listener") {
+        let tls = section.optional("tls").unwrap_or_default();
+        let Some(address) = address(&mut section) else {
+            continue;
+        };
+        let taken = |other: &Listener| other.address == address && address.port() != 0;
+        if listeners.iter().any(taken) {
+            section.problem(
+                "address",
+                format!("{address}: another listener has it already"),
+            );
+            continue;
+        }
+        listeners.push(Listener { address, tls });
+    }
+    if !root.failed() && !listeners.iter().any(|listener| listener.tls) {
+        root.problem(
+            "listener",
+            "there is none with tls = true, so nothing would be served",
+        );
+    }
+    listeners
+}
+
+fn address(section: &mut Section) -> Option<SocketAddr> {
+    let text: String = section.required("address")?;
+    match text.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            let message = format!(
+                "{text:?}: is no address with a port, such as \"0.0.0.0:443\" or \"[::]:443\""
+            );
+            section.problem("address", message);
+            None
+        }
+    }
+}

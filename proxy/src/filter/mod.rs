@@ -1,0 +1,63 @@
+//! The steps of policy that look at a request's head and nothing else.
+//!
+//! Each takes [`http::request::Parts`] and what the config says, and returns a value: a
+//! [`Decision`], or the [`Edits`] to make. No IO, no clock, nothing of Pingora: the order in which
+//! they are asked is written down in `edge`.
+
+pub(crate) mod acme_challenge;
+pub(crate) mod forwarded;
+pub(crate) mod host;
+pub(crate) mod https_redirect;
+pub(crate) mod limits;
+pub(crate) mod registry;
+pub(crate) mod response_headers;
+
+use http::header::{HeaderName, HeaderValue};
+
+use crate::respond::{Rejection, Reply};
+
+/// What a step says of a request.
+#[derive(Clone, Debug)]
+pub(crate) enum Decision {
+    /// It has nothing against it: ask the next one.
+    Continue,
+    /// It knows the answer.
+    Answer(Reply),
+    /// It refuses.
+    Refuse(Rejection),
+}
+
+/// Changes to the headers of a message; a name that is set has this one value afterwards.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Edits {
+    removed: Vec<HeaderName>,
+    set: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Edits {
+    /// Takes out every value of `name`.
+    pub(crate) fn remove(&mut self, name: HeaderName) {
+        self.removed.push(name);
+    }
+
+    /// Puts one value of `name` in the place of all others.
+    pub(crate) fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        self.set.push((name, value));
+    }
+
+    /// Hands out what to take out and, after that, what to put in.
+    pub(crate) fn into_parts(self) -> (Vec<HeaderName>, Vec<(HeaderName, HeaderValue)>) {
+        (self.removed, self.set)
+    }
+
+    /// Makes the changes.
+    #[cfg(test)]
+    pub(crate) fn apply(self, headers: &mut http::HeaderMap) {
+        for name in self.removed {
+            headers.remove(name);
+        }
+        for (name, value) in self.set {
+            headers.insert(name, value);
+        }
+    }
+}

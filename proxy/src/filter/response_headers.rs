@@ -1,0 +1,40 @@
+//! What the edge changes in the upstream's response: its own marks, and nothing of the content.
+
+use http::header::{HeaderName, HeaderValue};
+
+use super::Edits;
+use crate::respond::API_VERSION;
+
+/// By which the access log's line of a request is found.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Returns the changes; `api` says whether it is a reply of the registry's API.
+pub(crate) fn edits(api: bool, request_id: &HeaderValue) -> Edits {
+    let mut edits = Edits::default();
+    if api {
+        // Set, not added: a registry that sends it too has it once all the same.
+        let (name, value) = API_VERSION;
+        edits.set(name, value);
+    }
+    edits.set(REQUEST_ID, request_id.clone());
+    edits
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn the_version_stands_once_whatever_the_upstream_sent() {
+        let (name, value) = API_VERSION;
+        let mut headers = HeaderMap::new();
+        headers.append(&name, value.clone());
+        headers.append(&name, HeaderValue::from_static("registry/1.0"));
+        edits(true, &HeaderValue::from_static("7")).apply(&mut headers);
+        let values: Vec<_> = headers.get_all(&name).iter().collect();
+        assert_eq!(values, [&value]);
+        assert_eq!(headers["x-request-id"], "7");
+    }
+}

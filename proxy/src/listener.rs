@@ -1,0 +1,203 @@
+//! The sockets that connections come in on, and what is minded about each connection.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::{Stream, TcpKeepalive};
+use pingora::proxy::HttpProxy;
+use pingora::server::{Fds, ListenFds, ShutdownWatch};
+
+use crate::config::{Limits, Listener};
+use crate::edge::EdgeProxy;
+use crate::error::Error;
+use crate::in_flight::InFlight;
+use crate::state::Current;
+
+/// What is read from and written to a client at once: measured, a third fewer system calls for a
+/// download than with Pingora's defaults.
+const READ_BUFFER_BYTES: usize = 256 << 10;
+const WRITE_BUFFER_BYTES: usize = 264 << 10;
+
+/// What an HTTP/2 client may send ahead. HTTP's own default of 64 KiB caps an upload at 3 MB/s over
+/// a line of 20 ms; this much fills a line of 400 MB/s.
+const H2_WINDOW_BYTES: u32 = 8 << 20;
+
+/// The largest HTTP/2 frame: four TLS records instead of one.
+const H2_FRAME_BYTES: u32 = 64 << 10;
+
+/// How often, and how many times, a silent connection is asked whether it still stands.
+const TCP_KEEPALIVE: (Duration, Duration, usize) =
+    (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// A bound socket.
+pub(crate) struct Bound {
+    pub(crate) listener: Listener,
+    /// Where it really listens: port 0 has become one.
+    pub(crate) address: SocketAddr,
+    socket: TcpListener,
+}
+
+/// Binds every listener, or says which cannot be.
+pub(crate) fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, Error> {
+    listeners
+        .iter()
+        .map(|listener| bind_one(*listener))
+        .collect()
+}
+
+fn bind_one(listener: Listener) -> Result<Bound, Error> {
+    let failed = |source| Error::Bind {
+        address: listener.address,
+        source,
+    };
+    let socket = TcpListener::bind(listener.address).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    Ok(Bound {
+        listener,
+        address,
+        socket,
+    })
+}
+
+/// Gives Pingora the bound sockets, under the names that [`endpoint`] asks for them with.
+pub(crate) fn hand_over(bound: Vec<Bound>) -> ListenFds {
+    let mut sockets = Fds::new();
+    for bound in bound {
+        sockets.add(bound.address.to_string(), bound.socket.into_raw_fd());
+    }
+    Arc::new(sockets.into())
+}
+
+/// Returns how Pingora is to serve a bound socket, but for TLS.
+pub(crate) fn endpoint(address: SocketAddr, limits: &Limits) -> ListenerConfig {
+    let (idle, interval, count) = TCP_KEEPALIVE;
+    let mut options = TcpSocketOptions::default();
+    options.tcp_keepalive = Some(TcpKeepalive {
+        idle,
+        interval,
+        count,
+        // The kernel sees each byte that a client takes, so no slow download is ever cut; one that
+        // takes nothing at all is.
+        user_timeout: limits.write_timeout,
+    });
+    ListenerConfig::tcp(address.to_string())
+        .tcp_socket_options(options)
+        .l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES))
+}
+
+/// Sets what the proxy asks of connections.
+pub(crate) fn tune(proxy: &mut HttpProxy<EdgeProxy>, limits: &Limits) {
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(limits.keepalive_timeout);
+    proxy.server_options = Some(options);
+    // Pingora's own options bound what a hostile client can make HTTP/2 hold in memory.
+    let mut options = default_h2_options();
+    options
+        .initial_window_size(H2_WINDOW_BYTES)
+        .initial_connection_window_size(H2_WINDOW_BYTES)
+        .max_frame_size(H2_FRAME_BYTES);
+    proxy.h2_options = Some(options);
+}
+
+/// Every connection: counted from its first byte to its last.
+pub(crate) struct Connections {
+    http: Arc<Heads>,
+    open: Arc<InFlight>,
+}
+
+impl Connections {
+    /// Serves connections with `proxy`, counting them in `open`.
+    pub(crate) fn new(
+        proxy: HttpProxy<EdgeProxy>,
+        current: Arc<Current>,
+        open: Arc<InFlight>,
+    ) -> Self {
+        let http = Arc::new(Heads {
+            proxy: Arc::new(proxy),
+            current,
+        });
+        Self { http, open }
+    }
+}
+
+#[async_trait]
+impl ServerApp for Connections {
+    async fn process_new(
+        self: &Arc<Self>,
+        stream: Stream,
+        shutdown: &ShutdownWatch,
+    ) -> Option<Stream> {
+        let _open = self.open.enter();
+        self.http.process_new(stream, shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        self.http.http_cleanup().await;
+    }
+}
+
+/// Every request's head: it has to arrive in time.
+///
+/// Pingora's own timeout is for each read, so a client that drips a byte at a time would never meet
+/// it.
+struct Heads {
+    proxy: Arc<HttpProxy<EdgeProxy>>,
+    current: Arc<Current>,
+}
+
+/// Tells [`Heads`] that the head it waits for has been read.
+pub(crate) struct HeadRead(Arc<AtomicBool>);
+
+impl HeadRead {
+    /// Says so.
+    pub(crate) fn done(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for Heads {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        if session.is_http2() {
+            // HTTP/2 hands over whole heads only.
+            return self.proxy.process_new_http(session, shutdown).await;
+        }
+        let limits = self.current.load().limits;
+        let read = Arc::new(AtomicBool::new(false));
+        session.set_connection_user_context(Some(Box::new(HeadRead(Arc::clone(&read)))));
+        let mut request = Box::pin(self.proxy.process_new_http(session, shutdown));
+        // A kept connection may be silent before the head begins, a new one may not know what to
+        // say for as long: where the one ends and the other begins cannot be seen from here.
+        let deadline = limits.keepalive_timeout + limits.header_timeout;
+        match tokio::time::timeout(deadline, &mut request).await {
+            Ok(reused) => reused,
+            Err(_) if read.load(Ordering::Relaxed) => request.await,
+            Err(_) => None,
+        }
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.proxy.server_options()
+    }
+
+    async fn http_cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}

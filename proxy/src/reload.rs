@@ -1,0 +1,64 @@
+//! What a reload may change: everything but what sockets and threads were made of.
+
+use std::time::Duration;
+
+use crate::config::{Config, Limits, Listener, Tls};
+use crate::upstream::UnusablePeer;
+
+/// What was decided once, when the edge was bound.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Fixed {
+    listeners: Vec<Listener>,
+    tls: Tls,
+    workers: usize,
+    write_timeout: Duration,
+}
+
+/// Why a config cannot take the place of the one in force, which stays.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What sockets and threads were made of has changed.
+    #[error("{}: changed, which needs a restart", keys.join(", "))]
+    NeedsRestart {
+        /// The keys of the config that cannot change while the edge runs.
+        keys: Vec<&'static str>,
+    },
+    /// An upstream's address cannot be connected to, by its form.
+    #[error(transparent)]
+    Upstream(#[from] UnusablePeer),
+}
+
+impl Fixed {
+    /// Takes down what `config` says of it.
+    pub(crate) fn of(config: &Config) -> Self {
+        let Limits { write_timeout, .. } = config.limits;
+        Self {
+            listeners: config.listeners.clone(),
+            tls: config.tls.clone(),
+            workers: config.workers.get(),
+            write_timeout,
+        }
+    }
+
+    /// Names each key in which `other` differs.
+    pub(crate) fn compare(&self, other: &Self) -> Result<(), Error> {
+        let keys: Vec<&'static str> = [
+            ("listener", self.listeners != other.listeners),
+            ("tls", self.tls != other.tls),
+            ("workers", self.workers != other.workers),
+            (
+                "limits.write_timeout",
+                self.write_timeout != other.write_timeout,
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(key, differs)| differs.then_some(key))
+        .collect();
+        if keys.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::NeedsRestart { keys })
+        }
+    }
+}

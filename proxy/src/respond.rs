@@ -1,0 +1,310 @@
+//! The only place where a refusal becomes a response.
+//!
+//! A refusal is a value, [`Rejection`]; who asked decides its form: a registry's client gets the
+//! spec's JSON, anyone else a line of text. Sending it is `edge`'s.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{StatusCode, Version};
+use oci::route::RouteError;
+use oci::{ErrorBody, ErrorCode};
+
+/// What every reply under `/v2/` says of itself (distribution's API version header).
+pub(crate) const API_VERSION: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("docker-distribution-api-version"),
+    HeaderValue::from_static("registry/2.0"),
+);
+
+/// Who reads the body of a refusal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Audience {
+    /// A person, or a program that this edge knows nothing of.
+    Anyone,
+    /// A client of the registry's API, which decodes JSON and shows its message.
+    RegistryClient,
+}
+
+/// Why a request goes no further.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Rejection {
+    /// `Host` is missing, repeated or no host.
+    BadHost,
+    /// The request cannot be understood.
+    BadRequest,
+    /// The body is longer than the site allows.
+    BodyTooLarge {
+        /// What it allows.
+        max: u64,
+    },
+    /// Too many passwords wait to be hashed.
+    Busy,
+    /// The headers are too many or too long.
+    HeadersTooLarge,
+    /// Something failed here.
+    Internal,
+    /// There is no such page on a registry's site.
+    NotFound,
+    /// The path under `/v2/` names nothing.
+    Route(RouteError),
+    /// The client stopped sending.
+    Timeout,
+    /// No credentials, or wrong ones.
+    Unauthorized {
+        /// What the password is asked for.
+        realm: Arc<str>,
+    },
+    /// No site has this host.
+    UnknownHost,
+    /// The upstream broke off before it answered.
+    UpstreamFailed,
+    /// The upstream did not answer in time.
+    UpstreamTimeout,
+    /// The upstream cannot be reached.
+    UpstreamUnreachable,
+    /// The path and query are too long.
+    UriTooLong,
+}
+
+impl Rejection {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::BadHost | Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy | Self::UpstreamUnreachable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Route(error) => error
+                .code()
+                .map_or(StatusCode::NOT_FOUND, ErrorCode::status),
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
+            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::UriTooLong => StatusCode::URI_TOO_LONG,
+        }
+    }
+
+    /// Returns the spec's nearest code; it has none for much of what a proxy refuses.
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::BadHost
+            | Self::BadRequest
+            | Self::HeadersTooLarge
+            | Self::NotFound
+            | Self::UnknownHost
+            | Self::UriTooLong => ErrorCode::Unsupported,
+            Self::BodyTooLarge { .. } => ErrorCode::SizeInvalid,
+            Self::Busy => ErrorCode::TooManyRequests,
+            Self::Internal | Self::Timeout => ErrorCode::Unknown,
+            Self::Route(error) => error.code().unwrap_or(ErrorCode::Unsupported),
+            Self::Unauthorized { .. } => ErrorCode::Unauthorized,
+            Self::UpstreamFailed | Self::UpstreamTimeout | Self::UpstreamUnreachable => {
+                ErrorCode::Unavailable
+            }
+        }
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::BadHost => "the Host header is missing or malformed".to_owned(),
+            Self::BadRequest => "malformed request".to_owned(),
+            Self::BodyTooLarge { max } => format!("the body may have {max} bytes at most"),
+            Self::Busy => "too many logins at once, try again shortly".to_owned(),
+            Self::HeadersTooLarge => "the request's headers are too large".to_owned(),
+            Self::Internal => "internal error".to_owned(),
+            Self::NotFound => "not found".to_owned(),
+            Self::Route(error) => error.to_string(),
+            Self::Timeout => "the request took too long to arrive".to_owned(),
+            Self::Unauthorized { .. } => "authentication required".to_owned(),
+            Self::UnknownHost => "no site of this name is served here".to_owned(),
+            Self::UpstreamFailed => "the service broke off".to_owned(),
+            Self::UpstreamTimeout => "the service did not answer in time".to_owned(),
+            Self::UpstreamUnreachable => "the service is not available just now".to_owned(),
+            Self::UriTooLong => "the request's path is too long".to_owned(),
+        }
+    }
+
+    /// Returns the response for `audience`.
+    pub(crate) fn reply(&self, audience: Audience) -> Reply {
+        let (content_type, body) = match audience {
+            Audience::Anyone => (
+                "text/plain; charset=utf-8",
+                format!("{}\n", self.message()).into_bytes(),
+            ),
+            Audience::RegistryClient => (
+                ErrorBody::CONTENT_TYPE,
+                ErrorBody::new(self.code(), self.message()).to_json(),
+            ),
+        };
+        let mut reply = Reply::page(self.status(), content_type, body.into());
+        if audience == Audience::RegistryClient {
+            reply.headers.push(API_VERSION);
+        }
+        match self {
+            Self::Unauthorized { realm } => {
+                if let Ok(challenge) = challenge(realm) {
+                    reply.headers.push((WWW_AUTHENTICATE, challenge));
+                }
+            }
+            Self::Busy => reply
+                .headers
+                .push((RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::UpstreamUnreachable => {
+                reply
+                    .headers
+                    .push((RETRY_AFTER, HeaderValue::from_static("5")));
+            }
+            Self::BadHost
+            | Self::BadRequest
+            | Self::BodyTooLarge { .. }
+            | Self::HeadersTooLarge
+            | Self::Internal
+            | Self::NotFound
+            | Self::Route(_)
+            | Self::Timeout
+            | Self::UnknownHost
+            | Self::UpstreamFailed
+            | Self::UpstreamTimeout
+            | Self::UriTooLong => {}
+        }
+        reply
+    }
+}
+
+/// A whole response of the edge's own.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// Returns a page with a body.
+    pub(crate) fn page(status: StatusCode, content_type: &'static str, body: Bytes) -> Self {
+        Self {
+            status,
+            headers: vec![
+                (CONTENT_TYPE, HeaderValue::from_static(content_type)),
+                (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+                (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            ],
+            body,
+        }
+    }
+
+    /// Returns the permanent redirect that keeps method and body.
+    pub(crate) fn redirect(location: HeaderValue) -> Self {
+        Self {
+            status: StatusCode::PERMANENT_REDIRECT,
+            headers: vec![(LOCATION, location)],
+            body: Bytes::new(),
+        }
+    }
+
+    /// Returns what a registry's client is told of the methods there are.
+    pub(crate) fn methods() -> Self {
+        let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        Self {
+            status: StatusCode::NO_CONTENT,
+            headers: vec![(ALLOW, methods), API_VERSION],
+            body: Bytes::new(),
+        }
+    }
+}
+
+/// Returns the challenge of a 401 (RFC 7617, section 2.1), its realm quoted.
+fn challenge(realm: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
+    let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
+    HeaderValue::from_str(&format!("Basic realm=\"{quoted}\", charset=\"UTF-8\""))
+}
+
+/// Returns how the access log and `Forwarded` spell a protocol version.
+pub(crate) fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_3 => "HTTP/3",
+        _ => "HTTP/1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header<'a>(reply: &'a Reply, name: &str) -> Vec<&'a str> {
+        reply
+            .headers
+            .iter()
+            .filter(|(key, _)| key.as_str() == name)
+            .map(|(_, value)| value.to_str().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn a_registry_client_gets_json_and_the_version_once() {
+        let rejection = Rejection::Unauthorized {
+            realm: "My \"Registry\"".into(),
+        };
+        let reply = rejection.reply(Audience::RegistryClient);
+        assert_eq!(reply.status, 401);
+        assert_eq!(
+            header(&reply, "www-authenticate"),
+            ["Basic realm=\"My \\\"Registry\\\"\", charset=\"UTF-8\""]
+        );
+        assert_eq!(
+            header(&reply, "docker-distribution-api-version"),
+            ["registry/2.0"]
+        );
+        assert_eq!(header(&reply, "content-type"), ["application/json"]);
+        assert_eq!(
+            &reply.body[..],
+            br#"{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}"#
+        );
+    }
+
+    #[test]
+    fn anyone_else_gets_a_line_of_text() {
+        let reply = Rejection::UnknownHost.reply(Audience::Anyone);
+        assert_eq!(reply.status, 421);
+        assert_eq!(header(&reply, "docker-distribution-api-version"), [""; 0]);
+        assert_eq!(header(&reply, "x-content-type-options"), ["nosniff"]);
+        assert_eq!(&reply.body[..], b"no site of this name is served here\n");
+    }
+
+    #[test]
+    fn statuses_and_codes_go_together() {
+        let route = |path| Rejection::Route(oci::Route::parse(path).unwrap_err());
+        for (rejection, status, code) in [
+            (route("/v2/A/manifests/x"), 400, "NAME_INVALID"),
+            (route("/v2/a/manifests/.x"), 400, "TAG_INVALID"),
+            (route("/v2/a/blobs/x"), 400, "DIGEST_INVALID"),
+            (route("/v2/a/blobs/uploads/x"), 404, "BLOB_UPLOAD_UNKNOWN"),
+            (route("/v2/nothing"), 404, "UNSUPPORTED"),
+            (Rejection::UpstreamUnreachable, 503, "UNAVAILABLE"),
+            (Rejection::UpstreamFailed, 502, "UNAVAILABLE"),
+            (Rejection::UpstreamTimeout, 504, "UNAVAILABLE"),
+            (Rejection::BodyTooLarge { max: 5 }, 413, "SIZE_INVALID"),
+            (Rejection::HeadersTooLarge, 431, "UNSUPPORTED"),
+            (Rejection::UriTooLong, 414, "UNSUPPORTED"),
+            (Rejection::Busy, 503, "TOOMANYREQUESTS"),
+            (Rejection::Internal, 500, "UNKNOWN"),
+        ] {
+            let reply = rejection.reply(Audience::RegistryClient);
+            assert_eq!(reply.status, status, "{rejection:?}");
+            let body = String::from_utf8(reply.body.to_vec()).unwrap();
+            assert!(body.contains(code), "{body}");
+        }
+        let reply = Rejection::UpstreamUnreachable.reply(Audience::RegistryClient);
+        assert_eq!(header(&reply, "retry-after"), ["5"]);
+    }
+}

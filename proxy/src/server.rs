@@ -1,0 +1,252 @@
+//! An edge from its sockets to its drain.
+//!
+//! Pingora's own `Server` is not used: it minds signals, pid files and upgrade sockets, ends the
+//! process on errors, and its grace period is a sleep that protects no transfer. What is needed of
+//! it is one service on sockets that are bound here, on a runtime that is ours.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use pingora::services::Service as _;
+use pingora::services::listening::Service;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
+
+use crate::auth::Hashing;
+use crate::config::Config;
+use crate::edge::EdgeProxy;
+use crate::error::Error;
+use crate::in_flight::InFlight;
+use crate::listener::{self, Bound, Connections};
+use crate::reload::{self, Fixed};
+use crate::state::{Current, State};
+use crate::tls::accept;
+
+/// How often the files that say who may come in are looked at.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+
+/// How often a drain says what it still waits for.
+const DRAIN_NEWS_EVERY: Duration = Duration::from_secs(10);
+
+/// How long connections may take to say goodbye once nothing is under way on them.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Connections kept open to upstreams, for all of them together.
+const UPSTREAM_POOL: usize = 512;
+
+/// An edge whose sockets are bound.
+pub struct Edge {
+    shared: Arc<Shared>,
+    bound: Vec<Bound>,
+    service: Service<Connections>,
+    runtime: Runtime,
+}
+
+/// A hand on an edge, running or not yet.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+/// How an edge ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Drained {
+    /// How many requests were cut because the time to drain was over.
+    pub abandoned: usize,
+}
+
+struct Shared {
+    current: Arc<Current>,
+    fixed: Fixed,
+    addresses: Vec<SocketAddr>,
+    /// True once the edge is to stop.
+    stop: watch::Sender<bool>,
+    requests: Arc<InFlight>,
+    connections: Arc<InFlight>,
+}
+
+impl Edge {
+    /// Binds the sockets that `config` names and makes ready to serve.
+    ///
+    /// # Errors
+    /// [`Error::Bind`] names the address that cannot be listened at; the others say what else
+    /// stands in the way.
+    pub fn bind(config: Config) -> Result<Self, Error> {
+        let bound = listener::bind(&config.listeners)?;
+        let workers = config.workers.get();
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_name("edge")
+            .enable_all()
+            .build()
+            .map_err(Error::Runtime)?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        let (fixed, limits, tls) = (Fixed::of(&config), config.limits, config.tls.clone());
+        let current = Arc::new(Current::new(State::build(config)?));
+        let shared = Arc::new(Shared {
+            current: Arc::clone(&current),
+            fixed,
+            addresses: bound.iter().map(|bound| bound.address).collect(),
+            stop: watch::Sender::new(false),
+            requests: InFlight::new(),
+            connections: InFlight::new(),
+        });
+        let proxy = EdgeProxy {
+            current: Arc::clone(&current),
+            hashing: Arc::new(Hashing::new(workers)),
+            requests: Arc::clone(&shared.requests),
+            https_port: https_port(&bound),
+        };
+        let conf = ServerConf {
+            threads: workers,
+            upstream_keepalive_pool_size: UPSTREAM_POOL,
+            ..ServerConf::default()
+        };
+        let mut proxy = http_proxy(&Arc::new(conf), proxy);
+        listener::tune(&mut proxy, &limits);
+        let connections =
+            Connections::new(proxy, Arc::clone(&current), Arc::clone(&shared.connections));
+        let mut service = Service::new("edge".to_owned(), connections);
+        for bound in &bound {
+            let mut endpoint = listener::endpoint(bound.address, &limits);
+            if bound.listener.tls {
+                endpoint = endpoint.tls(accept::settings(&tls, Arc::clone(&current))?);
+            }
+            service.add_listener(endpoint);
+        }
+        Ok(Self {
+            shared,
+            bound,
+            service,
+            runtime,
+        })
+    }
+
+    /// Returns a hand on this edge.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+
+    /// Serves on this thread and the workers' until [`Handle::drain`] is called and what was under
+    /// way is done.
+    ///
+    /// # Errors
+    /// [`Error::Ended`] when serving ended without being asked to.
+    pub fn run(self) -> Result<Drained, Error> {
+        let Self {
+            shared,
+            bound,
+            mut service,
+            runtime,
+        } = self;
+        let drained = runtime.block_on(async {
+            let sockets = listener::hand_over(bound);
+            let stop = shared.stop.subscribe();
+            let serving = tokio::spawn(async move {
+                service.start_service(Some(sockets), stop, 1).await;
+            });
+            let refreshing = tokio::spawn(refresh(Arc::clone(&shared.current)));
+            let mut stop = shared.stop.subscribe();
+            let asked = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => true,
+                _ = serving => false,
+            };
+            refreshing.abort();
+            if asked {
+                Ok(shared.drain().await)
+            } else {
+                Err(Error::Ended)
+            }
+        });
+        runtime.shutdown_timeout(GOODBYE);
+        drained
+    }
+}
+
+impl Handle {
+    /// Puts `config` in the place of the one in force, for all that begins from now on.
+    ///
+    /// # Errors
+    /// [`reload::Error`] when it cannot be; nothing has changed then.
+    pub fn reload(&self, config: Config) -> Result<(), reload::Error> {
+        self.shared.fixed.compare(&Fixed::of(&config))?;
+        for warning in config.warnings() {
+            tracing::warn!("{warning}");
+        }
+        self.shared.current.swap(State::build(config)?);
+        Ok(())
+    }
+
+    /// Stops taking connections and ends when what is under way is done, or when the time that the
+    /// config gives it is over.
+    pub fn drain(&self) {
+        self.shared.stop.send_replace(true);
+    }
+
+    /// Returns the addresses of the listeners, in the order of the config.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.shared.addresses
+    }
+}
+
+impl Shared {
+    async fn drain(&self) -> Drained {
+        let limit = self.current.load().drain_timeout;
+        let under_way = self.requests.count();
+        tracing::info!(
+            under_way,
+            ?limit,
+            "draining: no new connections, waiting for requests under way"
+        );
+        let deadline = Instant::now() + limit;
+        let mut news = interval_at(Instant::now() + DRAIN_NEWS_EVERY, DRAIN_NEWS_EVERY);
+        let abandoned = loop {
+            tokio::select! {
+                () = self.requests.none_left() => break 0,
+                () = sleep_until(deadline) => break self.requests.count(),
+                _ = news.tick() => {
+                    tracing::info!(under_way = self.requests.count(), "still draining");
+                }
+            }
+        };
+        if abandoned > 0 {
+            tracing::warn!(abandoned, "the time to drain is over, requests are cut");
+        } else if timeout(GOODBYE, self.connections.none_left())
+            .await
+            .is_err()
+        {
+            let open = self.connections.count();
+            tracing::debug!(open, "closing connections that nothing is under way on");
+        }
+        Drained { abandoned }
+    }
+}
+
+/// Looks at the files that say who may come in, for ever.
+async fn refresh(current: Arc<Current>) {
+    let mut turn = interval(REFRESH_EVERY);
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turn.tick().await;
+        let state = current.take();
+        // Reading a file may block, as on a network mount.
+        let look = move || state.sites.iter().for_each(|site| site.refresh());
+        if tokio::task::spawn_blocking(look).await.is_err() {
+            tracing::error!("looking at the htpasswd files panicked");
+        }
+    }
+}
+
+/// Returns the port to send plain requests to: that of the first listener with TLS.
+fn https_port(bound: &[Bound]) -> u16 {
+    let tls = bound.iter().find(|bound| bound.listener.tls);
+    tls.map_or(443, |bound| bound.address.port())
+}

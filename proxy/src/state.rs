@@ -1,0 +1,84 @@
+//! What the edge serves by at this moment, swapped as a whole.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use ipnet::IpNet;
+
+use crate::config::{Config, Limits};
+use crate::filter::acme_challenge::Challenges;
+use crate::site::{Site, Sites};
+use crate::tls::CertStore;
+use crate::upstream::{UnusablePeer, Upstream};
+
+/// Everything that a reload replaces. A request keeps the one that it began with.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) certificates: CertStore,
+    pub(crate) challenges: Challenges,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) limits: Limits,
+    pub(crate) sites: Sites,
+    pub(crate) trusted_proxies: Vec<IpNet>,
+}
+
+impl State {
+    /// Builds the state that `config` describes.
+    pub(crate) fn build(config: Config) -> Result<Self, UnusablePeer> {
+        let mut upstreams: HashMap<String, Arc<Upstream>> = HashMap::new();
+        let mut certificates = CertStore::default();
+        let mut sites = Sites::default();
+        for site in config.sites {
+            let hosts = site.hosts.clone();
+            if let Some(certificate) = &site.certificate {
+                for host in &hosts {
+                    certificates.add(host, certificate);
+                }
+            }
+            let upstream = match upstreams.entry(site.upstream.name.clone()) {
+                Entry::Occupied(entry) => Arc::clone(entry.get()),
+                Entry::Vacant(entry) => {
+                    Arc::clone(entry.insert(Arc::new(Upstream::new(&site.upstream)?)))
+                }
+            };
+            sites.add(&hosts, Site::new(site, upstream));
+        }
+        Ok(Self {
+            certificates,
+            challenges: Challenges::default(),
+            drain_timeout: config.drain_timeout,
+            limits: config.limits,
+            sites,
+            trusted_proxies: config.trusted_proxies,
+        })
+    }
+}
+
+/// The state of this moment.
+#[derive(Debug)]
+pub(crate) struct Current(ArcSwap<State>);
+
+impl Current {
+    /// Starts with `state`.
+    pub(crate) fn new(state: State) -> Self {
+        Self(ArcSwap::from_pointee(state))
+    }
+
+    /// Borrows the state for a moment.
+    pub(crate) fn load(&self) -> Guard<Arc<State>> {
+        self.0.load()
+    }
+
+    /// Takes the state for as long as a request lasts.
+    pub(crate) fn take(&self) -> Arc<State> {
+        self.0.load_full()
+    }
+
+    /// Puts `state` in its place, for all that begins from now on.
+    pub(crate) fn swap(&self, state: State) {
+        self.0.store(Arc::new(state));
+    }
+}

@@ -1,0 +1,76 @@
+//! One event per request, with the target `access`.
+//!
+//! The path stands in it, its query never: tokens travel there. Headers never stand in it.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Whose fault it is that a request failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fault {
+    /// The client's side.
+    Downstream,
+    /// Our own.
+    Internal,
+    /// The side of the service.
+    Upstream,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Downstream => "downstream",
+            Self::Internal => "internal",
+            Self::Upstream => "upstream",
+        })
+    }
+}
+
+/// What is said of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entry<'a> {
+    pub(crate) client: Option<IpAddr>,
+    pub(crate) site: Option<&'a str>,
+    pub(crate) principal: Option<&'a str>,
+    pub(crate) protocol: &'static str,
+    pub(crate) method: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) status: u16,
+    /// Bytes of the request's body.
+    pub(crate) bytes_in: usize,
+    /// Bytes of the response's body.
+    pub(crate) bytes_out: usize,
+    pub(crate) duration: Duration,
+    /// Until the head of the upstream's response was there.
+    pub(crate) upstream: Option<Duration>,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) request_id: &'a str,
+}
+
+impl Entry<'_> {
+    /// Writes the line.
+    pub(crate) fn emit(&self) {
+        tracing::info!(
+            target: "access",
+            client = self.client.map(tracing::field::display),
+            site = self.site,
+            principal = self.principal,
+            protocol = self.protocol,
+            method = self.method,
+            path = self.path,
+            status = self.status,
+            bytes_in = self.bytes_in,
+            bytes_out = self.bytes_out,
+            duration_ms = milliseconds(self.duration),
+            upstream_ms = self.upstream.map(milliseconds),
+            fault = self.fault.map(tracing::field::display),
+            request_id = self.request_id,
+        );
+    }
+}
+
+/// Returns milliseconds to the tenth: requests for small things take less than one.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}

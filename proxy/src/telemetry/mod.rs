@@ -1,0 +1,3 @@
+//! What the edge says about its work. Where it is written is the command line's matter.
+
+pub(crate) mod access_log;

@@ -1,0 +1,126 @@
+//! A certificate of one's own making, for a first start without a CA.
+
+use std::net::IpAddr;
+
+use openssl::asn1::Asn1Time;
+use openssl::bn::{BigNum, MsbOption};
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::x509::extension::{
+    BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
+};
+use openssl::x509::{X509Builder, X509NameBuilder};
+
+use super::Error;
+
+/// The longest life that Apple's platforms accept of a server certificate one has trusted oneself.
+const DAYS: u32 = 825;
+
+/// X.509 bounds the common name (RFC 5280, appendix A.1, `ub-common-name`).
+const COMMON_NAME_CHARS_MAX: usize = 64;
+
+/// A certificate and its key, in PEM form.
+pub struct Pair {
+    /// The certificate: public.
+    pub cert_pem: Vec<u8>,
+    /// The key: for the edge's eyes alone.
+    pub key_pem: Vec<u8>,
+}
+
+/// Makes a certificate for `names` and `ips`, signed with its own fresh P-256 key.
+///
+/// It is no CA: clients trust it as what it is, and nothing else can be signed with its key.
+///
+/// # Errors
+/// [`Error::OpenSsl`] when OpenSSL refuses, as for a name that fits no certificate.
+pub fn generate(names: &[String], ips: &[IpAddr]) -> Result<Pair, Error> {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
+    let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
+
+    let mut builder = X509Builder::new()?;
+    builder.set_version(2)?;
+    let mut serial = BigNum::new()?;
+    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
+    let serial = serial.to_asn1_integer()?;
+    builder.set_serial_number(&serial)?;
+
+    let first = names.first().cloned();
+    let common_name = first
+        .or_else(|| ips.first().map(IpAddr::to_string))
+        .filter(|name| name.chars().count() <= COMMON_NAME_CHARS_MAX)
+        .unwrap_or_else(|| "tidegate".to_owned());
+    let mut name = X509NameBuilder::new()?;
+    name.append_entry_by_nid(Nid::COMMONNAME, &common_name)?;
+    let name = name.build();
+    builder.set_subject_name(&name)?;
+    builder.set_issuer_name(&name)?;
+    builder.set_pubkey(&key)?;
+    let (from, until) = (Asn1Time::days_from_now(0)?, Asn1Time::days_from_now(DAYS)?);
+    builder.set_not_before(&from)?;
+    builder.set_not_after(&until)?;
+
+    let mut alternatives = SubjectAlternativeName::new();
+    for name in names {
+        alternatives.dns(name);
+    }
+    for ip in ips {
+        alternatives.ip(&ip.to_string());
+    }
+    let context = builder.x509v3_context(None, None);
+    let alternatives = alternatives.build(&context)?;
+    let key_identifier = SubjectKeyIdentifier::new().build(&context)?;
+    builder.append_extension(BasicConstraints::new().critical().build()?)?;
+    builder.append_extension(KeyUsage::new().critical().digital_signature().build()?)?;
+    builder.append_extension(ExtendedKeyUsage::new().server_auth().build()?)?;
+    if !(names.is_empty() && ips.is_empty()) {
+        builder.append_extension(alternatives)?;
+    }
+    builder.append_extension(key_identifier)?;
+    builder.sign(&key, MessageDigest::sha256())?;
+
+    Ok(Pair {
+        cert_pem: builder.build().to_pem()?,
+        key_pem: key.private_key_to_pem_pkcs8()?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::x509::X509;
+
+    use super::*;
+
+    #[test]
+    fn the_certificate_names_hosts_and_addresses_and_is_no_ca() {
+        let pair = generate(
+            &["registry.test".to_owned(), "localhost".to_owned()],
+            &["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()],
+        )
+        .unwrap();
+        let cert = X509::from_pem(&pair.cert_pem).unwrap();
+        let names = cert.subject_alt_names().unwrap();
+        let dns: Vec<_> = names.iter().filter_map(|name| name.dnsname()).collect();
+        assert_eq!(dns, ["registry.test", "localhost"]);
+        let ips: Vec<_> = names
+            .iter()
+            .filter_map(|name| name.ipaddress())
+            .map(<[u8]>::len)
+            .collect();
+        assert_eq!(ips, [4, 16]);
+        let key = PKey::private_key_from_pem(&pair.key_pem).unwrap();
+        assert!(cert.verify(&key).unwrap());
+        let text = String::from_utf8(cert.to_text().unwrap()).unwrap();
+        assert!(text.contains("CA:FALSE"), "{text}");
+    }
+
+    #[test]
+    fn a_name_too_long_for_the_subject_still_stands_among_the_alternatives() {
+        let long = format!("{}.test", "a".repeat(63));
+        let pair = generate(std::slice::from_ref(&long), &[]).unwrap();
+        let cert = X509::from_pem(&pair.cert_pem).unwrap();
+        let names = cert.subject_alt_names().unwrap();
+        assert_eq!(names.get(0).unwrap().dnsname(), Some(long.as_str()));
+    }
+}
