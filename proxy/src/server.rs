@@ -156,6 +156,8 @@ impl Edge {
             let refreshing = tokio::spawn(refresh(Arc::clone(&shared.current)));
             let mut stop = shared.stop.subscribe();
             let asked = tokio::select! {
+                // Serving ends because it was asked to, too: then that is what happened.
+                biased;
                 _ = stop.wait_for(|stop| *stop) => true,
                 _ = serving => false,
             };
