@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use settings::{Kind, Section};
 
-use super::HostPattern;
+use super::{Files, HostPattern};
 use crate::tls::{self, CertifiedKey};
 
 const KEY: &str = "certificate";
@@ -14,7 +14,8 @@ const KEY: &str = "certificate";
 pub(super) fn read(
     site: &mut Section,
     hosts: &[HostPattern],
-    warnings: &mut Vec<String>,
+    files: Files,
+    notes: &mut Notes,
 ) -> Option<Arc<CertifiedKey>> {
     if site.kind(KEY) == Some(Kind::String) {
         let message = match site.optional::<String>(KEY).as_deref() {
@@ -35,9 +36,15 @@ pub(super) fn read(
     };
     let (cert, key) = (file("cert_file"), file("key_file"));
     let (cert, key) = (cert?, key?);
+    if notes.files == Files::Skip {
+        return None;
+    }
+    if files == Files::LeaveAlone {
+        return None;
+    }
     match CertifiedKey::load(&cert, &key) {
         Ok(certified) => {
-            warn(&cert, &certified, hosts, warnings);
+            warn(&cert, &certified, hosts, notes);
             Some(Arc::new(certified))
         }
         Err(error) => {
@@ -66,10 +73,10 @@ fn blame(error: &tls::Error, key: &Path) -> &'static str {
 }
 
 /// Says what clients will not like about a certificate that can be used all the same.
-fn warn(cert: &Path, certified: &CertifiedKey, hosts: &[HostPattern], warnings: &mut Vec<String>) {
+fn warn(cert: &Path, certified: &CertifiedKey, hosts: &[HostPattern], notes: &mut Notes) {
     let cert = cert.display();
     if certified.expired() {
-        warnings.push(format!("{cert}: expired on {}", certified.not_after()));
+        notes.warn(format!("{cert}: expired on {}", certified.not_after()));
     }
     for host in hosts {
         let asked = match host {
@@ -78,7 +85,7 @@ fn warn(cert: &Path, certified: &CertifiedKey, hosts: &[HostPattern], warnings: 
             HostPattern::Wildcard(parent) => format!("any.{parent}"),
         };
         if !certified.covers(&asked) {
-            warnings.push(format!(
+            notes.warn(format!(
                 "{cert}: is not made for {host}, clients will refuse it"
             ));
         }

@@ -38,6 +38,13 @@ pub struct RegistryPeer {
     pub socket: PathBuf,
 }
 
+/// Whether the files that keys name are read.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Files {
+    LeaveAlone,
+    Read,
+}
+
 /// What an edge needs to know to start, or to go on differently.
 #[derive(Debug)]
 pub struct Config {
@@ -53,33 +60,70 @@ pub struct Config {
 
 impl Config {
     /// Reads everything of the file but `[log]` and `[registry]`; `registry` is what the latter
-    /// says, where there is one.
+    /// says, where there is one. The files that it names are read too.
     ///
     /// `None` means that problems were noted in `root`'s document.
     pub fn read(root: &mut Section, registry: Option<&RegistryPeer>) -> Option<Self> {
+        Self::read_with(root, registry, Notes::new(Files::Read))
+    }
+
+    /// Reads as [`Config::read`] does and opens none of the files that the config names: what a
+    /// user can check who may not look at the edge's keys.
+    pub fn check_keys(root: &mut Section, registry: Option<&RegistryPeer>) {
+        // What is read without its files is no config to run with.
+        drop(Self::read_with(root, registry, Notes::new(Files::Skip)));
+    }
+
+    fn read_with(
+        root: &mut Section,
+        registry: Option<&RegistryPeer>,
+        mut notes: Notes,
+    ) -> Option<Self> {
+        Self::read_with(root, registry, Files::Read)
+    }
+
+    /// Checks every key, but leaves alone the files that they name: they are not for the eyes of
+    /// the registry's user.
+    ///
+    /// What is returned has nothing to serve.
+    pub fn read_keys(root: &mut Section, registry: Option<&RegistryPeer>) -> Option<Self> {
+        let mut config = Self::read_with(root, registry, Files::LeaveAlone)?;
+        config.listeners.clear();
+        config.sites.clear();
+        Some(config)
+    }
+
+    fn read_with(
+        root: &mut Section,
+        registry: Option<&RegistryPeer>,
+        files: Files,
+    ) -> Option<Self> {
         let drain_timeout = root.duration("drain_timeout");
         let workers = root.optional("workers");
         if workers.is_some_and(|workers: NonZero<usize>| workers.get() > WORKERS_MAX) {
             root.problem("workers", format!("must be {WORKERS_MAX} at most"));
         }
         let trusted_proxies = networks(root);
-        let limits = root.table("limits").map(Limits::read);
-        let tls = root.table("tls").map(Tls::read);
+        let limits = root.table("limits").map(Limits::read).unwrap_or_default();
+        let tls = root.table("tls").map(Tls::read).unwrap_or_default();
         let listeners = listener::read_all(root);
-        let upstreams = upstream::read_all(root, registry, limits.unwrap_or_default());
-        let mut warnings = Vec::new();
-        let tls_listens = listeners.iter().any(|listener| listener.tls);
-        let sites = site::read_all(root, &upstreams, tls_listens, &mut warnings);
+        let upstreams = upstream::read_all(root, registry, limits);
+        let surroundings = site::Surroundings {
+            upstreams: &upstreams,
+            tls_listens: listeners.iter().any(|listener| listener.tls),
+            files,
+        };
+        let sites = site::read_all(root, surroundings, &mut warnings);
+        let one_per_core = || available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         let config = Self {
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
-            limits: limits.unwrap_or_default(),
+            limits,
             listeners,
             sites,
-            tls: tls.unwrap_or_default(),
+            tls,
             trusted_proxies,
-            workers: workers
-                .unwrap_or_else(|| available_parallelism().unwrap_or(NonZero::<usize>::MIN)),
-            warnings,
+            workers: workers.unwrap_or_else(one_per_core),
+            warnings: notes.warnings,
         };
         (!root.failed()).then_some(config)
     }
@@ -88,6 +132,32 @@ impl Config {
     /// is over.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+}
+
+/// What the parts of a config share while they are read.
+struct Notes {
+    files: Files,
+    warnings: Vec<String>,
+}
+
+/// What is done with the files that a config names.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Files {
+    Read,
+    Skip,
+}
+
+impl Notes {
+    fn new(files: Files) -> Self {
+        Self {
+            files,
+            warnings: Vec::new(),
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        self.warnings.push(warning);
     }
 }
 
@@ -105,4 +175,210 @@ fn networks(root: &mut Section) -> Vec<IpNet> {
         parsed.ok()
     };
     texts.iter().enumerate().filter_map(network).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use settings::Document;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::tls::self_signed;
+
+    /// A folder with a certificate for `a.test`, its key, and an htpasswd file.
+    fn folder() -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = self_signed::generate(&["a.test".to_owned()], &[]).unwrap();
+        fs::write(folder.path().join("cert.pem"), pair.cert_pem).unwrap();
+        fs::write(folder.path().join("key.pem"), pair.key_pem).unwrap();
+        let users = "docker:{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=\n";
+        fs::write(folder.path().join("htpasswd"), users).unwrap();
+        folder
+    }
+
+    fn read_in(folder: &Path, text: &str) -> Result<Config, String> {
+        let mut document = Document::parse(&folder.join("edge.toml"), text).unwrap();
+        let registry = RegistryPeer {
+            socket: "/run/registry.sock".into(),
+        };
+        let config = Config::read(&mut document.root(), Some(&registry));
+        match document.finish() {
+            Ok(()) => Ok(config.unwrap()),
+            Err(problems) => {
+                assert!(config.is_none());
+                let prefix = format!("{}/edge.toml:", folder.display());
+                let problems = problems.to_string().replace(&prefix, "");
+                Err(problems.replace(&format!("{}/", folder.display()), ""))
+            }
+        }
+    }
+
+    const GOOD: &str = r#"
+[[listener]]
+address = "127.0.0.1:443"
+tls = true
+[[site]]
+hosts = ["a.test"]
+certificate = { cert_file = "cert.pem", key_file = "key.pem" }
+upstream = "registry"
+[site.auth]
+htpasswd_file = "htpasswd"
+"#;
+
+    #[test]
+    fn a_good_config_has_every_default() {
+        let folder = folder();
+        let config = read_in(folder.path(), GOOD).unwrap();
+        assert_eq!(config.warnings(), [""; 0]);
+        assert_eq!(config.limits, Limits::default());
+        assert_eq!(config.drain_timeout, Duration::from_secs(300));
+        assert_eq!(config.tls, Tls::default());
+        let [site] = &config.sites[..] else { panic!() };
+        assert!(site.upstream.registry);
+        assert_eq!(site.max_body_size, None);
+        assert_eq!(&*site.auth.as_ref().unwrap().realm, "Registry");
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once_with_its_key() {
+        let folder = folder();
+        let other = self_signed::generate(&["b.test".to_owned()], &[]).unwrap();
+        fs::write(folder.path().join("other.pem"), other.key_pem).unwrap();
+        fs::write(folder.path().join("des"), "a:nC3WAwp5D6PMs\nb\n").unwrap();
+        let text = r#"
+workers = 0
+trusted_proxies = ["10.0.0.0/8", "::1", "here"]
+[[listener]]
+address = "443"
+[[listener]]
+address = "127.0.0.1:1"
+[[listener]]
+address = "127.0.0.1:1"
+[[upstream]]
+name = "registry"
+peers = []
+[[upstream]]
+peers = ["grafana:3000", "unix:x.sock"]
+connect_timeout = "10ms"
+[[site]]
+hosts = ["a.test", "a:1"]
+certificate = { cert_file = "cert.pem", key_file = "other.pem" }
+upstream = "grafna"
+[site.auth]
+htpasswd_file = "des"
+[[site]]
+hosts = ["a.test"]
+certificate = "acme"
+upstream = "registry"
+[site.auth]
+realm = "x"
+[[site]]
+hosts = ["c.test"]
+certificate = { cert_file = "none.pem" }
+[tls]
+min_version = "1.1"
+ciphers = "ROT13"
+[limits]
+max_headers = 1000
+max_uri_size = "1GiB"
+keepalive_timeout = "0s"
+"#;
+        let problems = read_in(folder.path(), text).unwrap_err();
+        let expected = [
+            "2: workers: invalid value: integer `0`, expected a nonzero usize",
+            "3: trusted_proxies[2]: \"here\": is no address and no network such as \"10.0.0.0/8\"",
+            "5: listener[0].address: \"443\": is no address with a port, such as \"0.0.0.0:443\" or \"[::]:443\"",
+            "9: listener[2].address: 127.0.0.1:1: another listener has it already",
+            "11: upstream[0].name: is the name of the registry that [registry] describes",
+            "13: upstream[1].name: is missing",
+            "14: upstream[1].peers[0]: \"grafana:3000\": must be an address and a port, such as \"127.0.0.1:3000\", or \"unix:/run/x.sock\"",
+            "14: upstream[1].peers[1]: \"unix:x.sock\": the path of a Unix socket must be absolute and 107 bytes at most",
+            "15: upstream[1].connect_timeout: must be one second at least",
+            "17: site[0].hosts[1]: \"a:1\": must be without a port: sites are found by name alone",
+            "18: site[0].certificate.key_file: other.pem: is not the key of the certificate cert.pem",
+            "19: site[0].upstream: unknown upstream \"grafna\"",
+            "21: site[0].auth.htpasswd_file: des: line 1: the hash is in no supported format",
+            "21: site[0].auth.htpasswd_file: des: line 2: is not of the form user:hash",
+            "23: site[1].hosts: \"a.test\" is a host of site[0] already",
+            "24: site[1].certificate: \"acme\" is not available in this version",
+            "26: site[1].auth.htpasswd_file: is missing",
+            "30: site[2].certificate.key_file: is missing",
+            "28: site[2].upstream: is missing",
+            "32: tls.min_version: must be \"1.2\" or \"1.3\"",
+            "33: tls.ciphers: OpenSSL knows none of these ciphers",
+            "35: limits.max_headers: must be between 1 and 256",
+            "36: limits.max_uri_size: must be between 1 byte and 64 KiB",
+            "37: limits.keepalive_timeout: must be one second at least",
+        ];
+        for line in expected {
+            let (at, message) = line.split_once(": ").unwrap();
+            let told = problems.lines().any(|problem| {
+                problem
+                    .split_once(": ")
+                    .is_some_and(|(_, told)| told.starts_with(message))
+            });
+            assert!(told, "{at}: {message}\n--- is not among\n{problems}");
+        }
+        assert!(problems.lines().count() <= expected.len() + 2, "{problems}");
+    }
+
+    #[test]
+    fn without_tls_or_without_a_site_nothing_would_be_served() {
+        let folder = folder();
+        let plain = GOOD.replace("tls = true", "");
+        let problems = read_in(folder.path(), &plain).unwrap_err();
+        assert!(
+            problems.contains("listener: there is none with tls = true"),
+            "{problems}"
+        );
+        let (listener, _) = GOOD.split_once("[[site]]").unwrap();
+        let problems = read_in(folder.path(), listener).unwrap_err();
+        assert!(problems.contains("site: there is none"), "{problems}");
+    }
+
+    #[test]
+    fn what_is_allowed_and_unwise_is_a_warning() {
+        let folder = folder();
+        let text = GOOD
+            .replace("[\"a.test\"]", "[\"a.test\", \"*.b.test\"]")
+            .replace("[site.auth]\nhtpasswd_file = \"htpasswd\"", "");
+        let config = read_in(folder.path(), &text).unwrap();
+        let [host, open] = config.warnings() else {
+            panic!("{:?}", config.warnings())
+        };
+        assert!(
+            host.ends_with("is not made for *.b.test, clients will refuse it"),
+            "{host}"
+        );
+        assert!(open.contains("site[0]: has no [site.auth]"), "{open}");
+    }
+
+    #[test]
+    fn keys_alone_are_checked_without_a_look_at_any_file() {
+        let text = GOOD
+            .replace("cert.pem", "none.pem")
+            .replace("\"htpasswd\"", "\"none\"");
+        let registry = RegistryPeer {
+            socket: "/run/registry.sock".into(),
+        };
+        let read = |text: &str| {
+            let mut document = Document::parse(Path::new("/none/edge.toml"), text).unwrap();
+            let config = Config::read_keys(&mut document.root(), Some(&registry));
+            (config, document.finish())
+        };
+        let (config, finished) = read(&text);
+        finished.unwrap();
+        assert!(config.unwrap().sites.is_empty());
+        let (config, finished) = read(&text.replace("upstream =", "upstrem ="));
+        assert!(config.is_none());
+        assert!(
+            finished
+                .unwrap_err()
+                .to_string()
+                .contains("site[0].upstrem")
+        );
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use settings::Section;
 
 use super::upstream::REGISTRY;
-use super::{HostPattern, Upstream, certificate};
+use super::{Files, HostPattern, Upstream, certificate};
 use crate::auth::Basic;
 use crate::tls::CertifiedKey;
 
@@ -39,46 +39,52 @@ pub(crate) struct Auth {
     pub(crate) basic: Basic,
 }
 
+/// What a site is read amid.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub(super) upstreams: &'a [Arc<Upstream>],
+    pub(super) tls_listens: bool,
+    pub(super) files: Files,
+}
+
 /// Reads every `[[site]]`.
 pub(super) fn read_all(
     root: &mut Section,
-    upstreams: &[Arc<Upstream>],
-    tls_listens: bool,
-    warnings: &mut Vec<String>,
+    around: Surroundings<'_>,
+    notes: &mut Notes,
 ) -> Vec<Site> {
     let mut taken: HashMap<HostPattern, String> = HashMap::new();
     let sections = root.tables("site");
     if sections.is_empty() && !root.failed() {
         root.problem("site", "there is none, so nothing would be served");
     }
-    let read = |section| read(section, upstreams, tls_listens, &mut taken, warnings);
+    let read = |section| read(section, around, &mut taken, notes);
     sections.into_iter().filter_map(read).collect()
 }
 
 fn read(
     mut section: Section,
-    upstreams: &[Arc<Upstream>],
-    tls_listens: bool,
+    around: Surroundings<'_>,
     taken: &mut HashMap<HostPattern, String>,
-    warnings: &mut Vec<String>,
+    notes: &mut Notes,
 ) -> Option<Site> {
     let hosts = hosts(&mut section, taken);
-    if tls_listens && !section.has("certificate") {
+    if around.tls_listens && !section.has("certificate") {
         section.problem(
             "certificate",
             "is missing, and there is a listener with tls = true",
         );
     }
-    let certificate = certificate::read(&mut section, &hosts, warnings);
-    let upstream = upstream(&mut section, upstreams);
+    let certificate = certificate::read(&mut section, &hosts, around.files, warnings);
+    let upstream = upstream(&mut section, around.upstreams);
     let max_body_size = section.size("max_body_size").filter(|size| *size > 0);
     let open = !section.has("auth");
     let auth = section
         .table("auth")
-        .and_then(|auth| read_auth(auth, warnings));
+        .and_then(|auth| read_auth(auth, around.files, warnings));
     let upstream = upstream?;
     if open && upstream.registry {
-        warnings.push(format!(
+        notes.warn(format!(
             "{}: has no [site.auth]: anyone who reaches it may push to the registry and delete from it",
             section.name()
         ));
@@ -122,7 +128,7 @@ fn upstream(section: &mut Section, upstreams: &[Arc<Upstream>]) -> Option<Arc<Up
     found.cloned()
 }
 
-fn read_auth(mut section: Section, warnings: &mut Vec<String>) -> Option<Auth> {
+fn read_auth(mut section: Section, files: Files, notes: &mut Notes) -> Option<Auth> {
     let realm: Option<String> = section.optional("realm");
     let realm = realm.unwrap_or_else(|| "Registry".to_owned());
     if realm.chars().any(char::is_control) {
@@ -139,11 +145,17 @@ fn read_auth(mut section: Section, warnings: &mut Vec<String>) -> Option<Auth> {
         section.problem("htpasswd_file", "is missing");
     }
     let file = section.path("htpasswd_file")?;
+    if notes.files == Files::Skip {
+        return None;
+    }
+    if files == Files::LeaveAlone {
+        return None;
+    }
     match Basic::load(file.clone(), plain, remember_for) {
         Ok(basic) => {
             if basic.is_empty() {
                 let file = file.display();
-                warnings.push(format!("{file}: names no user, so nobody can come in"));
+                notes.warn(format!("{file}: names no user, so nobody can come in"));
             }
             Some(Auth {
                 realm: realm.into(),
