@@ -23,6 +23,9 @@ mod socket;
 mod tags;
 mod uploads;
 
+#[cfg(test)]
+mod tests;
+
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;

@@ -2,10 +2,17 @@
 
 use http::{HeaderName, header};
 use oci::Query;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::error::Error;
 use crate::registry::{Listing, Page};
+
+/// What stands for itself in a query (RFC 3986, section 2.3) is left as it is.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// Reads which page is asked for; `size_default` is its size where the client does not say.
 pub(super) fn page(query: &Query<'_>, size_default: Option<usize>) -> Result<Page, Error> {
@@ -22,7 +29,7 @@ pub(super) fn page(query: &Query<'_>, size_default: Option<usize>) -> Result<Pag
 /// Returns the header that leads to the next page, if there is one.
 pub(super) fn link(path: &str, page: &Page, listing: &Listing) -> Option<(HeaderName, String)> {
     let last = listing.names.last().filter(|_| listing.more)?;
-    let last = utf8_percent_encode(last, NON_ALPHANUMERIC);
+    let last = utf8_percent_encode(last, RESERVED);
     let size_max = page.size_max?;
     let link = format!("<{path}?n={size_max}&last={last}>; rel=\"next\"");
     Some((header::LINK, link))

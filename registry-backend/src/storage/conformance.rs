@@ -1,8 +1,270 @@
 //! The promises of [`Driver`], each as a check that every driver must pass.
 
-use super::Driver;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::layout::{self, Key};
+use super::{Driver, Durability, Error};
 
 /// Checks every promise.
 pub(crate) fn check(driver: &dyn Driver) {
-    let _ = driver;
+    what_is_not_there_is_not_found(driver);
+    an_object_is_read_as_it_was_written(driver);
+    an_object_is_replaced_in_one_step(driver);
+    what_is_open_stays_readable(driver);
+    a_folder_is_listed_in_order(driver);
+    a_folder_is_deleted_whole_and_can_be_made_again(driver);
+    an_append_goes_on_where_the_last_one_ended(driver);
+    an_append_is_cut_back(driver);
+    an_append_takes_any_number_of_parts(driver);
+    a_published_object_has_left_its_old_place(driver);
+    a_published_object_replaces_another(driver);
+    writers_of_one_key_end_with_the_whole_content_of_one(driver);
+    old_leftovers_are_swept(driver);
+}
+
+/// A folder of its own for a check.
+fn folder(name: &str) -> Key {
+    layout::repositories().child(name)
+}
+
+fn both() -> [Durability; 2] {
+    [Durability::Process, Durability::Power]
+}
+
+fn what_is_not_there_is_not_found(driver: &dyn Driver) {
+    let folder = folder("absent");
+    let object = folder.child("object");
+    driver.write(&object, b"", Durability::Process).unwrap();
+    for key in [
+        folder.child("nothing"),
+        folder.child("no/folder"),
+        object.child("below"),
+    ] {
+        assert!(matches!(driver.read(&key, 1), Err(Error::NotFound { .. })));
+        assert!(matches!(driver.open(&key), Err(Error::NotFound { .. })));
+        assert!(matches!(driver.stat(&key), Err(Error::NotFound { .. })));
+        assert!(matches!(driver.list(&key), Err(Error::NotFound { .. })));
+        for durability in both() {
+            let deleted = driver.delete(&key, durability);
+            assert!(matches!(deleted, Err(Error::NotFound { .. })));
+        }
+    }
+    assert!(matches!(driver.list(&object), Err(Error::NotFound { .. })));
+    assert!(matches!(
+        driver.read(&folder, 1),
+        Err(Error::NotFound { .. })
+    ));
+}
+
+fn an_object_is_read_as_it_was_written(driver: &dyn Driver) {
+    for durability in both() {
+        let key = folder("written").child(&format!("{durability:?}"));
+        driver.write(&key, b"content", durability).unwrap();
+        assert_eq!(driver.read(&key, 7).unwrap(), b"content");
+        assert!(matches!(
+            driver.read(&key, 6),
+            Err(Error::TooLarge { size_max: 6, .. })
+        ));
+        assert_eq!(driver.stat(&key).unwrap().size_bytes, 7);
+        let open = driver.open(&key).unwrap();
+        assert_eq!(open.size_bytes(), 7);
+        let mut part = [0; 3];
+        open.read_at(2, &mut part).unwrap();
+        assert_eq!(&part, b"nte");
+        assert!(matches!(open.read_at(5, &mut part), Err(Error::Io { .. })));
+    }
+}
+
+fn an_object_is_replaced_in_one_step(driver: &dyn Driver) {
+    for durability in both() {
+        let key = folder("replaced").child("object");
+        driver.write(&key, b"a longer content", durability).unwrap();
+        driver.write(&key, b"short", durability).unwrap();
+        assert_eq!(driver.read(&key, 100).unwrap(), b"short");
+    }
+}
+
+fn what_is_open_stays_readable(driver: &dyn Driver) {
+    let key = folder("open").child("object");
+    driver.write(&key, b"old", Durability::Process).unwrap();
+    let open = driver.open(&key).unwrap();
+    driver.write(&key, b"new", Durability::Process).unwrap();
+    driver.delete(&key, Durability::Power).unwrap();
+    let mut content = [0; 3];
+    open.read_at(0, &mut content).unwrap();
+    assert_eq!(&content, b"old");
+}
+
+fn a_folder_is_listed_in_order(driver: &dyn Driver) {
+    let folder = folder("listed");
+    for name in ["b", "a-b", "A", "a/inner", "é"] {
+        driver
+            .write(&folder.child(name), b"", Durability::Process)
+            .unwrap();
+    }
+    driver.make_folder(&folder.child("empty")).unwrap();
+    driver.make_folder(&folder.child("empty")).unwrap();
+    let listed: Vec<(String, bool)> = driver
+        .list(&folder)
+        .unwrap()
+        .into_iter()
+        .map(|entry| (entry.name, entry.is_folder))
+        .collect();
+    let expected = [
+        ("A", false),
+        ("a", true),
+        ("a-b", false),
+        ("b", false),
+        ("empty", true),
+        ("é", false),
+    ];
+    assert_eq!(
+        listed,
+        expected.map(|(name, is_folder)| (name.to_owned(), is_folder))
+    );
+}
+
+fn a_folder_is_deleted_whole_and_can_be_made_again(driver: &dyn Driver) {
+    let folder = folder("deleted");
+    let inner = folder.child("inner/object");
+    for durability in both() {
+        driver.write(&inner, b"x", Durability::Power).unwrap();
+        driver.delete(&folder, durability).unwrap();
+        assert!(matches!(driver.stat(&folder), Err(Error::NotFound { .. })));
+        assert!(matches!(
+            driver.read(&inner, 1),
+            Err(Error::NotFound { .. })
+        ));
+    }
+    driver.make_folder(&folder.child("inner")).unwrap();
+    assert!(driver.stat(&folder.child("inner")).is_ok());
+    driver.delete(&folder, Durability::Process).unwrap();
+    driver.make_folder(&folder.child("inner")).unwrap();
+    assert!(driver.stat(&folder.child("inner")).is_ok());
+}
+
+fn an_append_goes_on_where_the_last_one_ended(driver: &dyn Driver) {
+    let key = folder("appended").child("data");
+    for (part, size_before) in [("one ", 0), ("two ", 4), ("", 8), ("three", 8)] {
+        let mut append = driver.append(&key).unwrap();
+        assert_eq!(append.size_bytes(), size_before);
+        append
+            .write(&[Bytes::from_static(part.as_bytes())])
+            .unwrap();
+        assert_eq!(append.size_bytes(), size_before + part.len() as u64);
+    }
+    assert_eq!(driver.read(&key, 100).unwrap(), b"one two three");
+}
+
+fn an_append_is_cut_back(driver: &dyn Driver) {
+    let key = folder("truncated").child("data");
+    let mut append = driver.append(&key).unwrap();
+    append.write(&[Bytes::from_static(b"keep, drop")]).unwrap();
+    append.truncate(4).unwrap();
+    assert_eq!(append.size_bytes(), 4);
+    append.write(&[Bytes::from_static(b"!")]).unwrap();
+    assert_eq!(driver.read(&key, 100).unwrap(), b"keep!");
+}
+
+fn an_append_takes_any_number_of_parts(driver: &dyn Driver) {
+    let key = folder("parts").child("data");
+    let parts: Vec<Bytes> = (0..5000_u32)
+        .map(|number| {
+            Bytes::from(
+                number
+                    .to_string()
+                    .repeat(usize::try_from(number % 3).unwrap()),
+            )
+        })
+        .collect();
+    let mut append = driver.append(&key).unwrap();
+    append.write(&parts).unwrap();
+    append.write(&[]).unwrap();
+    // Past the size at which write-back starts, and far past what may be unwritten.
+    let large = Bytes::from(vec![7; 1 << 20]);
+    for _ in 0..80 {
+        append.write(std::slice::from_ref(&large)).unwrap();
+    }
+    let head = parts.concat();
+    assert_eq!(append.size_bytes(), head.len() as u64 + (80 << 20));
+    let open = driver.open(&key).unwrap();
+    let mut content = vec![0; head.len()];
+    open.read_at(0, &mut content).unwrap();
+    assert!(content == head);
+}
+
+fn a_published_object_has_left_its_old_place(driver: &dyn Driver) {
+    let (from, to) = (
+        folder("published").child("data"),
+        folder("published").child("new/place"),
+    );
+    let mut append = driver.append(&from).unwrap();
+    append.write(&[Bytes::from_static(b"content")]).unwrap();
+    append.publish(&to).unwrap();
+    assert!(matches!(driver.stat(&from), Err(Error::NotFound { .. })));
+    assert_eq!(driver.read(&to, 100).unwrap(), b"content");
+    // One that holds nothing is an object, too.
+    driver
+        .append(&from)
+        .unwrap()
+        .publish(&folder("published").child("new/empty"))
+        .unwrap();
+    assert_eq!(
+        driver
+            .stat(&folder("published").child("new/empty"))
+            .unwrap()
+            .size_bytes,
+        0
+    );
+}
+
+fn a_published_object_replaces_another(driver: &dyn Driver) {
+    let (from, to) = (
+        folder("replacing").child("data"),
+        folder("replacing").child("object"),
+    );
+    driver.write(&to, b"torn", Durability::Power).unwrap();
+    let mut append = driver.append(&from).unwrap();
+    append.write(&[Bytes::from_static(b"whole")]).unwrap();
+    append.publish(&to).unwrap();
+    assert_eq!(driver.read(&to, 100).unwrap(), b"whole");
+}
+
+fn writers_of_one_key_end_with_the_whole_content_of_one(driver: &dyn Driver) {
+    let key = folder("contended").child("deep/er/object");
+    std::thread::scope(|scope| {
+        for writer in 0..8_u8 {
+            let key = &key;
+            scope.spawn(move || {
+                for durability in both() {
+                    driver.write(key, &[writer; 10_000], durability).unwrap();
+                    let read = driver.read(key, 10_000).unwrap();
+                    assert!(read.len() == 10_000 && read.iter().all(|byte| *byte == read[0]));
+                }
+            });
+        }
+    });
+}
+
+fn old_leftovers_are_swept(driver: &dyn Driver) {
+    let now = SystemTime::now();
+    driver
+        .write(
+            &layout::staging().child("leftover"),
+            b"x",
+            Durability::Process,
+        )
+        .unwrap();
+    driver
+        .write(
+            &layout::staging().child("folder/leftover"),
+            b"x",
+            Durability::Process,
+        )
+        .unwrap();
+    assert_eq!(driver.sweep(now - Duration::from_secs(60)).unwrap(), 0);
+    assert_eq!(driver.sweep(now + Duration::from_secs(60)).unwrap(), 2);
+    assert!(driver.list(&layout::staging()).unwrap().is_empty());
 }

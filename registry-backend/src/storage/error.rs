@@ -1,9 +1,7 @@
 //! What can go wrong with storage, by what a caller can do about it.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-
-use rustix::io::Errno;
 
 /// Why storage did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +43,12 @@ impl Error {
     pub(crate) fn io(path: &Path, error: impl Into<io::Error>) -> Self {
         let source: io::Error = error.into();
         let path = path.to_owned();
-        match Errno::from_io_error(&source) {
-            Some(Errno::NOENT | Errno::NOTDIR) => Self::NotFound { path },
-            Some(Errno::NOSPC | Errno::DQUOT) => Self::NoSpace { path, source },
+        match source.kind() {
+            // A folder where an object should be, or the other way round, is nothing of ours.
+            ErrorKind::IsADirectory | ErrorKind::NotADirectory | ErrorKind::NotFound => {
+                Self::NotFound { path }
+            }
+            ErrorKind::QuotaExceeded | ErrorKind::StorageFull => Self::NoSpace { path, source },
             _ => Self::Io { path, source },
         }
     }

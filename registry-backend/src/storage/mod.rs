@@ -14,6 +14,8 @@ pub(crate) mod layout;
 
 #[cfg(test)]
 pub(crate) mod conformance;
+#[cfg(test)]
+pub(crate) mod faulty;
 
 use std::fmt::Debug;
 use std::time::SystemTime;

@@ -59,8 +59,7 @@ impl Driver for Filesystem {
     fn read(&self, key: &Key, size_max: u64) -> Result<Vec<u8>, Error> {
         let path = self.path(key);
         let read = || {
-            let file = File::open(&path)?;
-            let size = file.metadata()?.len();
+            let (file, size) = open(&path)?;
             if size > size_max {
                 return Ok(None);
             }
@@ -75,12 +74,7 @@ impl Driver for Filesystem {
 
     fn open(&self, key: &Key) -> Result<Box<dyn Read>, Error> {
         let path = self.path(key);
-        let open = || {
-            let file = File::open(&path)?;
-            let size_bytes = file.metadata()?.len();
-            Ok((file, size_bytes))
-        };
-        let (file, size_bytes) = open().map_err(|error: io::Error| Error::io(&path, error))?;
+        let (file, size_bytes) = open(&path).map_err(|error| Error::io(&path, error))?;
         Ok(Box::new(OpenFile {
             path,
             file,
@@ -159,6 +153,16 @@ impl Driver for Filesystem {
     fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
         self.tree.sweep(before)
     }
+}
+
+/// Opens a file; returns its size, too.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok((file, metadata.len()))
 }
 
 #[derive(Debug)]

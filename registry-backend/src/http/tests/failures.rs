@@ -1,0 +1,150 @@
+//! Disks that are full or broken, and the order in which things become durable.
+
+use std::sync::Arc;
+
+use super::{CONFIG, LAYER, MANIFEST, Rig, blob_path, image, referrer, sha256};
+use crate::storage::faulty::{Faults, Faulty};
+
+const CONTENT: &[u8] = b"0123456789";
+
+fn rig() -> (Rig, Arc<Faults>) {
+    let faults = Arc::new(Faults::default());
+    let inner = Arc::clone(&faults);
+    let rig = Rig::with_driver(|driver| Box::new(Faulty::new(driver, inner)));
+    (rig, faults)
+}
+
+/// The record with digests by their role.
+fn shown(faults: &Faults, names: &[(&str, &[u8])]) -> String {
+    let mut shown = faults
+        .take_record()
+        .join("\n")
+        .replace("docker/registry/v2/", "");
+    for (name, content) in names {
+        let digest = sha256(content);
+        shown = shown.replace(&blob_path(&digest), &format!("blobs/sha256/{name}/data"));
+        shown = shown.replace(digest.hex(), name);
+    }
+    shown
+}
+
+#[tokio::test]
+async fn data_is_durable_before_the_link_to_it() {
+    let (rig, faults) = rig();
+    rig.push_blob("a", CONTENT).await;
+    insta::assert_snapshot!(shown(&faults, &[("BLOB", CONTENT)]), @"
+    publish blobs/sha256/BLOB/data
+    write repositories/a/_layers/sha256/BLOB/link
+    ");
+}
+
+#[tokio::test]
+async fn a_manifest_is_durable_before_its_tags() {
+    let (rig, faults) = rig();
+    rig.push_blob("a", CONFIG).await;
+    rig.push_blob("a", LAYER).await;
+    faults.take_record();
+    let manifest = image("1");
+    let content = manifest.to_string();
+    rig.put_manifest("a", "v1", &manifest).await;
+    insta::assert_snapshot!(shown(&faults, &[("MANIFEST", content.as_bytes())]), @"
+    write blobs/sha256/MANIFEST/data
+    make repositories/a/_layers
+    write repositories/a/_manifests/revisions/sha256/MANIFEST/link
+    write repositories/a/_manifests/tags/v1/index/sha256/MANIFEST/link
+    write repositories/a/_manifests/tags/v1/current/link
+    ");
+    let digest = sha256(content.as_bytes());
+    rig.send(&format!("DELETE /v2/a/manifests/{digest}"), "")
+        .await;
+    insta::assert_snapshot!(shown(&faults, &[("MANIFEST", content.as_bytes())]), @"
+    delete repositories/a/_manifests/tags/v1
+    delete repositories/a/_manifests/revisions/sha256/MANIFEST/link
+    ");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_a_clear_error_and_room_brings_writes_back() {
+    let (rig, faults) = rig();
+    let kept = rig.push_image("a", "v1", &image("1")).await;
+    let location = rig.begin("a").await;
+    rig.send(&format!("PATCH {location}"), &CONTENT[..4]).await;
+    faults.set_full(true);
+
+    let digest = sha256(CONTENT);
+    let put = format!("PUT {location}?digest={digest}");
+    insta::assert_snapshot!(rig.send(&put, &CONTENT[4..]).await, @r#"
+    507 Insufficient Storage
+    content-length: 67
+    content-type: application/json
+
+    {"errors":[{"code":"UNKNOWN","message":"no space left on device"}]}
+    "#);
+    // What was sent so far may be what fills the disk.
+    assert_eq!(rig.count("repositories/a/_uploads"), 0);
+    assert_eq!(rig.get(&location).await.status, 404);
+    let put = format!("PUT /v2/a/manifests/v2\ncontent-type: {MANIFEST}");
+    assert_eq!(rig.send(&put, image("2").to_string()).await.status, 507);
+    assert_eq!(rig.send("POST /v2/a/blobs/uploads/", "").await.status, 507);
+    assert_eq!(rig.get("/v2/a/manifests/v1").await.status, 200);
+    assert_eq!(
+        rig.get(&format!("/v2/a/referrers/{kept}")).await.status,
+        200
+    );
+    assert_eq!(rig.send("DELETE /v2/a/manifests/v1", "").await.status, 202);
+
+    faults.set_full(false);
+    rig.push_blob("a", CONTENT).await;
+    rig.put_manifest("a", "v2", &image("2")).await;
+    assert_eq!(
+        rig.get(&format!("/v2/a/blobs/{digest}")).await.body,
+        CONTENT
+    );
+}
+
+#[tokio::test]
+async fn a_broken_disk_is_an_error_that_tells_no_paths_and_shows_nothing_partial() {
+    let (rig, faults) = rig();
+    rig.push_image("a", "v1", &image("1")).await;
+    let digest = sha256(CONTENT);
+    for part in ["blobs/", "_layers/"] {
+        faults.break_keys(Some(part));
+        let location = rig.begin("a").await;
+        let reply = rig
+            .send(&format!("PUT {location}?digest={digest}"), CONTENT)
+            .await;
+        insta::allow_duplicates! { insta::assert_snapshot!(reply, @r#"
+        500 Internal Server Error
+        content-length: 111
+        content-type: application/json
+
+        {"errors":[{"code":"UNKNOWN","message":"the registry could not read or write its storage; its log says more"}]}
+        "#); }
+        assert_eq!(rig.get(&format!("/v2/a/blobs/{digest}")).await.status, 404);
+        assert_eq!(rig.count("repositories/a/_uploads"), 0);
+    }
+    for part in ["revisions/", "tags/v2/index", "tags/v2/current"] {
+        faults.break_keys(Some(part));
+        let put = format!("PUT /v2/a/manifests/v2\ncontent-type: {MANIFEST}");
+        assert_eq!(
+            rig.send(&put, image("2").to_string()).await.status,
+            500,
+            "{part}"
+        );
+        assert_eq!(rig.get("/v2/a/manifests/v2").await.status, 404, "{part}");
+    }
+    faults.break_keys(None);
+    rig.push_blob("a", CONTENT).await;
+    rig.put_manifest("a", "v2", &image("2")).await;
+}
+
+#[tokio::test]
+async fn referrers_are_found_where_no_index_can_be_written() {
+    let (rig, faults) = rig();
+    let digest = rig.push_image("a", "v1", &image("1")).await;
+    faults.break_keys(Some("_tidegate"));
+    rig.put_manifest("a", "referrer", &referrer(&image("1"), None))
+        .await;
+    let listed = rig.get(&format!("/v2/a/referrers/{digest}")).await.json();
+    assert_eq!(listed["manifests"].as_array().unwrap().len(), 1);
+}

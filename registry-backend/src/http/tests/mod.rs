@@ -1,0 +1,290 @@
+//! The registry as its clients see it: requests over a connection in memory, replies whole.
+
+mod blobs;
+mod failures;
+mod lists;
+mod manifests;
+mod serving;
+mod uploads;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use oci::{Algorithm, Digest};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::sync::watch;
+
+use super::{Serving, connection};
+use crate::app::App;
+use crate::config::Config;
+use crate::registry::Registry;
+use crate::storage::{Driver, Filesystem, Hasher};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A registry of its own, over a folder that goes away with it.
+struct Rig {
+    folder: TempDir,
+    app: Arc<App>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with_driver(|driver| Box::new(driver))
+    }
+
+    fn with_driver(wrap: impl FnOnce(Filesystem) -> Box<dyn Driver>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Self::config(&folder);
+        let driver = Filesystem::open(&config.root).unwrap();
+        let app = App::new(config, Registry::new(wrap(driver)));
+        Self { folder, app }
+    }
+
+    fn config(folder: &TempDir) -> Config {
+        Config::new(folder.path().join("sock"), folder.path().join("root"))
+    }
+
+    /// Starts anew: nothing is remembered but what is on the disk.
+    fn restart(&mut self) {
+        self.app = App::open(Self::config(&self.folder)).unwrap();
+    }
+
+    /// A path below `docker/registry/v2`.
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder
+            .path()
+            .join("root/docker/registry/v2")
+            .join(path)
+    }
+
+    /// How many files are below a path.
+    fn count(&self, path: &str) -> usize {
+        let mut count = 0;
+        let mut folders = vec![self.path(path)];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                if entry.path().is_dir() {
+                    folders.push(entry.path());
+                } else {
+                    count += 1;
+                }
+            }
+        }
+        count
+    }
+
+    fn connect(&self) -> DuplexStream {
+        let (client, server) = tokio::io::duplex(64 << 10);
+        let (serving, _) = Serving::new(Arc::clone(&self.app));
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            connection(serving, server, stopped).await;
+            drop(stop);
+        });
+        client
+    }
+
+    /// Sends `head`, of which `HTTP/1.1` and `host` are left out, and `body`.
+    async fn send(&self, head: &str, body: impl AsRef<[u8]>) -> Reply {
+        let body = body.as_ref();
+        let mut stream = self.connect();
+        let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
+        let mut request = format!(
+            "{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n",
+            line.trim()
+        );
+        for header in headers
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+        {
+            request.push_str(&format!("{header}\r\n"));
+        }
+        let has_length =
+            request.contains("content-length") || request.contains("transfer-encoding");
+        if !has_length && !body.is_empty() {
+            request.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        request.push_str("\r\n");
+        let (mut reader, mut writer) = tokio::io::split(&mut stream);
+        let request = [request.as_bytes(), body].concat();
+        let write = async {
+            // The registry may answer, and close, before it has read everything.
+            drop(writer.write_all(&request).await);
+        };
+        let mut reply = Vec::new();
+        let (_, read) = tokio::join!(write, reader.read_to_end(&mut reply));
+        read.unwrap();
+        Reply::parse(&reply)
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.send(&format!("GET {path}"), "").await
+    }
+
+    /// Pushes a blob in one request.
+    async fn push_blob(&self, repository: &str, content: &[u8]) -> Digest {
+        let digest = sha256(content);
+        let head = format!("POST /v2/{repository}/blobs/uploads/?digest={digest}");
+        let reply = self
+            .send(
+                &format!("{head}\ncontent-length: {}", content.len()),
+                content,
+            )
+            .await;
+        assert_eq!(reply.status, 201, "{reply}");
+        digest
+    }
+
+    /// Begins an upload; returns its path.
+    async fn begin(&self, repository: &str) -> String {
+        let reply = self
+            .send(&format!("POST /v2/{repository}/blobs/uploads/"), "")
+            .await;
+        assert_eq!(reply.status, 202, "{reply}");
+        reply.header("location").unwrap().to_owned()
+    }
+
+    /// Pushes what an image needs, and then its manifest.
+    async fn push_image(&self, repository: &str, reference: &str, manifest: &Value) -> Digest {
+        for content in [CONFIG, LAYER] {
+            self.push_blob(repository, content).await;
+        }
+        self.put_manifest(repository, reference, manifest).await
+    }
+
+    async fn put_manifest(&self, repository: &str, reference: &str, manifest: &Value) -> Digest {
+        let content = manifest.to_string();
+        let media_type = manifest["mediaType"].as_str().unwrap();
+        let head =
+            format!("PUT /v2/{repository}/manifests/{reference}\ncontent-type: {media_type}");
+        let reply = self.send(&head, &content).await;
+        assert_eq!(reply.status, 201, "{reply}");
+        sha256(content.as_bytes())
+    }
+}
+
+/// What came back.
+struct Reply {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
+        let end = end.unwrap_or_else(|| panic!("no reply: {}", String::from_utf8_lossy(bytes)));
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        Self {
+            status: head.split(' ').nth(1).unwrap().parse().unwrap(),
+            head,
+            body: bytes[end + 4..].to_vec(),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (header, value) = line.split_once(": ")?;
+            (header == name).then_some(value)
+        })
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn code(&self) -> String {
+        self.json()["errors"][0]["code"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+}
+
+impl std::fmt::Display for Reply {
+    /// Shows what a snapshot keeps: not the time, and of what differs each time only that it is
+    /// there.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut lines: Vec<String> = self
+            .head
+            .lines()
+            .filter(|line| !line.starts_with("date: ") && *line != "connection: close")
+            .map(str::to_owned)
+            .collect();
+        if let Some(id) = self.header("docker-upload-uuid") {
+            lines = lines.iter().map(|line| line.replace(id, "UUID")).collect();
+        }
+        writeln!(f, "{}", lines[0].trim_start_matches("HTTP/1.1 "))?;
+        lines[1..].sort();
+        for line in &lines[1..] {
+            if !line.starts_with("docker-distribution-api-version: registry/2.0") {
+                writeln!(f, "{line}")?;
+            }
+        }
+        assert_eq!(
+            self.header("docker-distribution-api-version"),
+            Some("registry/2.0")
+        );
+        write!(f, "\n{}", String::from_utf8_lossy(&self.body))
+    }
+}
+
+const CONFIG: &[u8] = b"{\"config\":true}";
+const LAYER: &[u8] = b"a layer";
+
+fn sha256(content: &[u8]) -> Digest {
+    Hasher::digest(Algorithm::Sha256, content)
+}
+
+fn sha512(content: &[u8]) -> Digest {
+    Hasher::digest(Algorithm::Sha512, content)
+}
+
+/// Where a blob's bytes are, below the tree.
+fn blob_path(digest: &Digest) -> String {
+    let hex = digest.hex();
+    let shard = hex.get(..2).unwrap();
+    format!("blobs/{}/{shard}/{hex}/data", digest.algorithm())
+}
+
+fn descriptor(media_type: &str, content: &[u8]) -> Value {
+    json!({ "mediaType": media_type, "digest": sha256(content), "size": content.len() })
+}
+
+/// The manifest of an image with one layer; `note` makes it another one.
+fn image(note: &str) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": descriptor("application/vnd.oci.image.config.v1+json", CONFIG),
+        "layers": [descriptor("application/vnd.oci.image.layer.v1.tar", LAYER)],
+        "annotations": { "note": note },
+    })
+}
+
+/// An image whose subject is `subject`.
+fn referrer(subject: &Value, artifact_type: Option<&str>) -> Value {
+    let mut manifest = image(artifact_type.unwrap_or("a referrer"));
+    manifest["subject"] = descriptor(MANIFEST, subject.to_string().as_bytes());
+    if let Some(artifact_type) = artifact_type {
+        manifest["artifactType"] = json!(artifact_type);
+    }
+    manifest
+}
+
+/// Waits until something is so.
+async fn eventually(what: &str, is_so: impl Fn() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !is_so() {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "waited in vain for {what}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}

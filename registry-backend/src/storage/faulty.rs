@@ -1,0 +1,143 @@
+//! A driver that keeps a record of what is made durable, in order, and fails on demand.
+
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::{Append, Driver, Durability, Entry, Error, Filesystem, Key, Read, Stat};
+
+/// What the driver did and is to do.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    record: Vec<String>,
+    full: bool,
+    broken: Option<String>,
+}
+
+impl Faults {
+    /// Returns the durable steps so far, and begins a new record.
+    pub(crate) fn take_record(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap().record)
+    }
+
+    /// Makes the disk full, or gives it room.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.0.lock().unwrap().full = full;
+    }
+
+    /// Lets every write fail whose key contains `part`.
+    pub(crate) fn break_keys(&self, part: Option<&str>) {
+        self.0.lock().unwrap().broken = part.map(str::to_owned);
+    }
+
+    fn step(&self, verb: &str, key: &Key, durability: Durability) -> Result<(), Error> {
+        let mut state = self.0.lock().unwrap();
+        let key = key.to_string();
+        let path = key.clone().into();
+        if state.broken.as_ref().is_some_and(|part| key.contains(part)) {
+            let source = std::io::Error::from_raw_os_error(libc::EIO);
+            return Err(Error::Io { path, source });
+        }
+        if state.full && verb != "delete" {
+            let source = std::io::Error::from_raw_os_error(libc::ENOSPC);
+            return Err(Error::NoSpace { path, source });
+        }
+        if durability == Durability::Power {
+            state.record.push(format!("{verb} {key}"));
+        }
+        Ok(())
+    }
+}
+
+/// Wraps the file system.
+#[derive(Debug)]
+pub(crate) struct Faulty {
+    inner: Filesystem,
+    faults: Arc<Faults>,
+}
+
+impl Faulty {
+    pub(crate) fn new(inner: Filesystem, faults: Arc<Faults>) -> Self {
+        Self { inner, faults }
+    }
+}
+
+impl Driver for Faulty {
+    fn read(&self, key: &Key, size_max: u64) -> Result<Vec<u8>, Error> {
+        self.inner.read(key, size_max)
+    }
+
+    fn open(&self, key: &Key) -> Result<Box<dyn Read>, Error> {
+        self.inner.open(key)
+    }
+
+    fn stat(&self, key: &Key) -> Result<Stat, Error> {
+        self.inner.stat(key)
+    }
+
+    fn list(&self, key: &Key) -> Result<Vec<Entry>, Error> {
+        self.inner.list(key)
+    }
+
+    fn write(&self, key: &Key, content: &[u8], durability: Durability) -> Result<(), Error> {
+        self.faults.step("write", key, durability)?;
+        self.inner.write(key, content, durability)
+    }
+
+    fn make_folder(&self, key: &Key) -> Result<(), Error> {
+        self.faults.step("make", key, Durability::Power)?;
+        self.inner.make_folder(key)
+    }
+
+    fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
+        self.faults.step("delete", key, durability)?;
+        self.inner.delete(key, durability)
+    }
+
+    fn append(&self, key: &Key) -> Result<Box<dyn Append>, Error> {
+        Ok(Box::new(FaultyAppend {
+            inner: self.inner.append(key)?,
+            key: key.clone(),
+            faults: Arc::clone(&self.faults),
+        }))
+    }
+
+    fn epoch(&self) -> &str {
+        self.inner.epoch()
+    }
+
+    fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
+        self.inner.sweep(before)
+    }
+}
+
+#[derive(Debug)]
+struct FaultyAppend {
+    inner: Box<dyn Append>,
+    key: Key,
+    faults: Arc<Faults>,
+}
+
+impl Append for FaultyAppend {
+    fn size_bytes(&self) -> u64 {
+        self.inner.size_bytes()
+    }
+
+    fn write(&mut self, parts: &[Bytes]) -> Result<(), Error> {
+        self.faults.step("append", &self.key, Durability::Process)?;
+        self.inner.write(parts)
+    }
+
+    fn truncate(&mut self, size_bytes: u64) -> Result<(), Error> {
+        self.inner.truncate(size_bytes)
+    }
+
+    fn publish(self: Box<Self>, to: &Key) -> Result<(), Error> {
+        self.faults.step("publish", to, Durability::Power)?;
+        self.inner.publish(to)
+    }
+}
