@@ -15,7 +15,7 @@ pub(super) fn read(
     site: &mut Section,
     hosts: &[HostPattern],
     files: Files,
-    notes: &mut Notes,
+    warnings: &mut Vec<String>,
 ) -> Option<Arc<CertifiedKey>> {
     if site.kind(KEY) == Some(Kind::String) {
         let message = match site.optional::<String>(KEY).as_deref() {
@@ -36,15 +36,12 @@ pub(super) fn read(
     };
     let (cert, key) = (file("cert_file"), file("key_file"));
     let (cert, key) = (cert?, key?);
-    if notes.files == Files::Skip {
-        return None;
-    }
     if files == Files::LeaveAlone {
         return None;
     }
     match CertifiedKey::load(&cert, &key) {
         Ok(certified) => {
-            warn(&cert, &certified, hosts, notes);
+            warn(&cert, &certified, hosts, warnings);
             Some(Arc::new(certified))
         }
         Err(error) => {
@@ -73,10 +70,10 @@ fn blame(error: &tls::Error, key: &Path) -> &'static str {
 }
 
 /// Says what clients will not like about a certificate that can be used all the same.
-fn warn(cert: &Path, certified: &CertifiedKey, hosts: &[HostPattern], notes: &mut Notes) {
+fn warn(cert: &Path, certified: &CertifiedKey, hosts: &[HostPattern], warnings: &mut Vec<String>) {
     let cert = cert.display();
     if certified.expired() {
-        notes.warn(format!("{cert}: expired on {}", certified.not_after()));
+        warnings.push(format!("{cert}: expired on {}", certified.not_after()));
     }
     for host in hosts {
         let asked = match host {
@@ -85,7 +82,7 @@ fn warn(cert: &Path, certified: &CertifiedKey, hosts: &[HostPattern], notes: &mu
             HostPattern::Wildcard(parent) => format!("any.{parent}"),
         };
         if !certified.covers(&asked) {
-            notes.warn(format!(
+            warnings.push(format!(
                 "{cert}: is not made for {host}, clients will refuse it"
             ));
         }

@@ -64,21 +64,6 @@ impl Config {
     ///
     /// `None` means that problems were noted in `root`'s document.
     pub fn read(root: &mut Section, registry: Option<&RegistryPeer>) -> Option<Self> {
-        Self::read_with(root, registry, Notes::new(Files::Read))
-    }
-
-    /// Reads as [`Config::read`] does and opens none of the files that the config names: what a
-    /// user can check who may not look at the edge's keys.
-    pub fn check_keys(root: &mut Section, registry: Option<&RegistryPeer>) {
-        // What is read without its files is no config to run with.
-        drop(Self::read_with(root, registry, Notes::new(Files::Skip)));
-    }
-
-    fn read_with(
-        root: &mut Section,
-        registry: Option<&RegistryPeer>,
-        mut notes: Notes,
-    ) -> Option<Self> {
         Self::read_with(root, registry, Files::Read)
     }
 
@@ -108,6 +93,7 @@ impl Config {
         let tls = root.table("tls").map(Tls::read).unwrap_or_default();
         let listeners = listener::read_all(root);
         let upstreams = upstream::read_all(root, registry, limits);
+        let mut warnings = Vec::new();
         let surroundings = site::Surroundings {
             upstreams: &upstreams,
             tls_listens: listeners.iter().any(|listener| listener.tls),
@@ -123,7 +109,7 @@ impl Config {
             tls,
             trusted_proxies,
             workers: workers.unwrap_or_else(one_per_core),
-            warnings: notes.warnings,
+            warnings,
         };
         (!root.failed()).then_some(config)
     }
@@ -132,32 +118,6 @@ impl Config {
     /// is over.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
-    }
-}
-
-/// What the parts of a config share while they are read.
-struct Notes {
-    files: Files,
-    warnings: Vec<String>,
-}
-
-/// What is done with the files that a config names.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Files {
-    Read,
-    Skip,
-}
-
-impl Notes {
-    fn new(files: Files) -> Self {
-        Self {
-            files,
-            warnings: Vec::new(),
-        }
-    }
-
-    fn warn(&mut self, warning: String) {
-        self.warnings.push(warning);
     }
 }
 

@@ -51,14 +51,14 @@ pub(super) struct Surroundings<'a> {
 pub(super) fn read_all(
     root: &mut Section,
     around: Surroundings<'_>,
-    notes: &mut Notes,
+    warnings: &mut Vec<String>,
 ) -> Vec<Site> {
     let mut taken: HashMap<HostPattern, String> = HashMap::new();
     let sections = root.tables("site");
     if sections.is_empty() && !root.failed() {
         root.problem("site", "there is none, so nothing would be served");
     }
-    let read = |section| read(section, around, &mut taken, notes);
+    let read = |section| read(section, around, &mut taken, warnings);
     sections.into_iter().filter_map(read).collect()
 }
 
@@ -66,7 +66,7 @@ fn read(
     mut section: Section,
     around: Surroundings<'_>,
     taken: &mut HashMap<HostPattern, String>,
-    notes: &mut Notes,
+    warnings: &mut Vec<String>,
 ) -> Option<Site> {
     let hosts = hosts(&mut section, taken);
     if around.tls_listens && !section.has("certificate") {
@@ -84,7 +84,7 @@ fn read(
         .and_then(|auth| read_auth(auth, around.files, warnings));
     let upstream = upstream?;
     if open && upstream.registry {
-        notes.warn(format!(
+        warnings.push(format!(
             "{}: has no [site.auth]: anyone who reaches it may push to the registry and delete from it",
             section.name()
         ));
@@ -128,7 +128,7 @@ fn upstream(section: &mut Section, upstreams: &[Arc<Upstream>]) -> Option<Arc<Up
     found.cloned()
 }
 
-fn read_auth(mut section: Section, files: Files, notes: &mut Notes) -> Option<Auth> {
+fn read_auth(mut section: Section, files: Files, warnings: &mut Vec<String>) -> Option<Auth> {
     let realm: Option<String> = section.optional("realm");
     let realm = realm.unwrap_or_else(|| "Registry".to_owned());
     if realm.chars().any(char::is_control) {
@@ -145,9 +145,6 @@ fn read_auth(mut section: Section, files: Files, notes: &mut Notes) -> Option<Au
         section.problem("htpasswd_file", "is missing");
     }
     let file = section.path("htpasswd_file")?;
-    if notes.files == Files::Skip {
-        return None;
-    }
     if files == Files::LeaveAlone {
         return None;
     }
@@ -155,7 +152,7 @@ fn read_auth(mut section: Section, files: Files, notes: &mut Notes) -> Option<Au
         Ok(basic) => {
             if basic.is_empty() {
                 let file = file.display();
-                notes.warn(format!("{file}: names no user, so nobody can come in"));
+                warnings.push(format!("{file}: names no user, so nobody can come in"));
             }
             Some(Auth {
                 realm: realm.into(),
