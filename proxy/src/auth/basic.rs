@@ -34,7 +34,7 @@ const WAITING_MAX: usize = 256;
 /// what streams.
 #[derive(Debug)]
 pub(crate) struct Hashing {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
     waiting: AtomicUsize,
 }
 
@@ -42,7 +42,7 @@ impl Hashing {
     /// Lets `at_once` passwords be hashed at once.
     pub(crate) fn new(at_once: usize) -> Self {
         Self {
-            permits: Semaphore::new(at_once.max(1)),
+            permits: Arc::new(Semaphore::new(at_once.max(1))),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -50,10 +50,16 @@ impl Hashing {
     /// Runs `work` on a thread where blocking is allowed, when it is its turn.
     async fn run(&self, work: impl FnOnce() -> bool + Send + 'static) -> Result<bool, Refusal> {
         let _place = Place::take(&self.waiting)?;
-        let permit = self.permits.acquire().await;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
         debug_assert!(permit.is_ok(), "the semaphore is never closed");
+        let hash = move || {
+            // Held to the end of the work: a client that goes away does not make room for another
+            // hash beside one that is still being computed.
+            let _permit = permit;
+            work()
+        };
         // A panic in a hash is a refusal, not a way in.
-        Ok(tokio::task::spawn_blocking(work).await.unwrap_or_default())
+        Ok(tokio::task::spawn_blocking(hash).await.unwrap_or_default())
     }
 }
 
