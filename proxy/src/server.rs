@@ -63,6 +63,8 @@ struct Shared {
     current: Arc<Current>,
     fixed: Fixed,
     addresses: Vec<SocketAddr>,
+    /// The first of them that speaks TLS.
+    https: Option<SocketAddr>,
     /// True once the edge is to stop.
     stop: watch::Sender<bool>,
     requests: Arc<InFlight>,
@@ -93,6 +95,10 @@ impl Edge {
             current: Arc::clone(&current),
             fixed,
             addresses: bound.iter().map(|bound| bound.address).collect(),
+            https: bound
+                .iter()
+                .find(|bound| bound.listener.tls)
+                .map(|bound| bound.address),
             stop: watch::Sender::new(false),
             requests: InFlight::new(),
             connections: InFlight::new(),
@@ -101,7 +107,7 @@ impl Edge {
             current: Arc::clone(&current),
             hashing: Arc::new(Hashing::new(workers)),
             requests: Arc::clone(&shared.requests),
-            https_port: https_port(&bound),
+            https_port: shared.https.map_or(443, |address| address.port()),
         };
         let conf = ServerConf {
             threads: workers,
@@ -197,6 +203,11 @@ impl Handle {
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.shared.addresses
     }
+
+    /// Returns the address of the first listener with TLS.
+    pub fn https_address(&self) -> Option<SocketAddr> {
+        self.shared.https
+    }
 }
 
 impl Shared {
@@ -245,10 +256,4 @@ async fn refresh(current: Arc<Current>) {
             tracing::error!("looking at the htpasswd files panicked");
         }
     }
-}
-
-/// Returns the port to send plain requests to: that of the first listener with TLS.
-fn https_port(bound: &[Bound]) -> u16 {
-    let tls = bound.iter().find(|bound| bound.listener.tls);
-    tls.map_or(443, |bound| bound.address.port())
 }
