@@ -82,7 +82,8 @@ impl fmt::Debug for CertifiedKey {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
+/// Reads a file, and names it when that fails.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,

@@ -5,6 +5,7 @@
 
 pub(crate) mod accept;
 mod certified_key;
+mod description;
 pub mod self_signed;
 mod store;
 
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use openssl::error::ErrorStack;
 
 pub(crate) use certified_key::CertifiedKey;
+pub use description::Description;
 pub(crate) use store::CertStore;
 
 /// Why a certificate cannot be used, or a TLS setting cannot be applied.

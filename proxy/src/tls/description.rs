@@ -1,0 +1,119 @@
+//! What a certificate says of itself, for people.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
+use openssl::x509::{X509, X509NameRef, X509Ref};
+
+use super::{Error, certified_key};
+
+const DAY_SECS: u64 = 24 * 60 * 60;
+
+/// What a certificate says of itself.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Description {
+    /// The host names and addresses that it is made for.
+    pub names: Vec<String>,
+    /// Who signed it: the common name, or the organisation.
+    pub issuer: String,
+    /// When its time is over.
+    pub not_after: SystemTime,
+    /// Whether it was signed with its own key.
+    pub self_signed: bool,
+}
+
+impl Description {
+    /// Describes the first certificate in the PEM file at `path`; no key is needed for it.
+    ///
+    /// # Errors
+    /// [`Error`] when the file cannot be read or holds no certificate.
+    pub fn read(path: &Path) -> Result<Self, Error> {
+        let parse = |source| Error::Parse {
+            path: path.to_owned(),
+            source,
+        };
+        let chain = X509::stack_from_pem(&certified_key::read(path)?).map_err(parse)?;
+        let leaf = chain.first().ok_or_else(|| Error::Empty {
+            path: path.to_owned(),
+        })?;
+        Ok(Self {
+            names: names(leaf),
+            issuer: common_name(leaf.issuer_name()),
+            not_after: system_time(leaf.not_after()).map_err(parse)?,
+            self_signed: leaf
+                .public_key()
+                .and_then(|key| leaf.verify(&key))
+                .unwrap_or_default(),
+        })
+    }
+}
+
+fn names(leaf: &X509Ref) -> Vec<String> {
+    let alternatives = leaf.subject_alt_names();
+    let names = alternatives.iter().flatten().filter_map(|name| {
+        let address = || {
+            let octets = name.ipaddress()?;
+            let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+            let v6 = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
+            Some(v4.or_else(|_longer| v6()).ok()?.to_string())
+        };
+        name.dnsname().map(ToOwned::to_owned).or_else(address)
+    });
+    names.collect()
+}
+
+fn common_name(name: &X509NameRef) -> String {
+    use openssl::nid::Nid;
+    [Nid::COMMONNAME, Nid::ORGANIZATIONNAME]
+        .into_iter()
+        .find_map(|nid| {
+            Some(
+                name.entries_by_nid(nid)
+                    .next()?
+                    .data()
+                    .as_utf8()
+                    .ok()?
+                    .to_string(),
+            )
+        })
+        .unwrap_or_default()
+}
+
+fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
+    let since = Asn1Time::from_unix(0)?.diff(time)?;
+    // A certificate whose time was over before 1970 is over.
+    let days = u64::try_from(since.days).unwrap_or_default();
+    let secs = u64::try_from(since.secs).unwrap_or_default();
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(days * DAY_SECS + secs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::self_signed;
+
+    #[test]
+    fn a_certificate_is_described_in_its_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cert.pem");
+        let names = ["registry.test".to_owned(), "*.apps.test".to_owned()];
+        let ips = ["127.0.0.1".parse().unwrap(), "::1".parse().unwrap()];
+        std::fs::write(&path, self_signed::generate(&names, &ips).unwrap().cert_pem).unwrap();
+        let description = Description::read(&path).unwrap();
+        assert_eq!(
+            description.names,
+            ["registry.test", "*.apps.test", "127.0.0.1", "::1"]
+        );
+        assert_eq!(description.issuer, "registry.test");
+        assert!(description.self_signed);
+        let left = description
+            .not_after
+            .duration_since(SystemTime::now())
+            .unwrap();
+        let days = left.as_secs() as f64 / DAY_SECS as f64;
+        assert!((824.9..=825.0).contains(&days), "{days}");
+    }
+}
