@@ -1,6 +1,5 @@
 //! `tidegate edge`: the edge alone, in the foreground.
 
-use std::net::SocketAddr;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -17,11 +16,6 @@ pub(crate) fn run(args: Args) -> Result<()> {
     args.die_with_supervisor()?;
     let config = config::read(&args.config, Some(Role::Edge))?;
     let logs = Logs::start(&config.log)?;
-    config
-        .edge
-        .warnings()
-        .iter()
-        .for_each(|warning| tracing::warn!("{warning}"));
     role::raise_file_limit();
     let edge = Edge::bind(config.edge)?;
     obey_signals(Watched {
@@ -60,10 +54,10 @@ fn obey_signals(watched: Watched) -> Result<()> {
 
 impl Watched {
     async fn obey(self, mut signals: Signals) {
-        notify::ready("serving", self.https());
+        notify::ready("serving", self.handle.https_address());
         tracing::info!("ready");
         while signals.next().await == Request::Reload {
-            role::reload("serving", self.https(), || self.reload());
+            role::reload("serving", self.handle.https_address(), || self.reload());
         }
         notify::stopping();
         self.handle.drain();
@@ -77,11 +71,6 @@ impl Watched {
         self.handle.reload(config.edge)?;
         self.logs.apply(log);
         Ok(())
-    }
-
-    /// The address of the first TLS listener.
-    fn https(&self) -> Option<SocketAddr> {
-        self.handle.addresses().last().copied()
     }
 }
 

@@ -7,8 +7,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, Subcommand};
+use proxy::htpasswd::Users;
 
 use crate::files::{self, Staged};
 use crate::output::say;
@@ -164,18 +165,22 @@ fn remove(file: &Path, user: &str) -> Result<()> {
 
 /// Whether `user` may log in with `password`, by the edge's own reading of the file.
 pub(crate) fn lets_in(file: &Path, user: &str, password: &Password) -> Result<bool> {
-    let _ = (file, user, password);
-    bail!("todo")
+    let users = Users::parse(&read(file)?, false).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow!("{}: {}", file.display(), lines.join("; "))
+    })?;
+    Ok(users.verify(user, password.reveal().as_bytes()))
 }
 
 fn verify(file: &Path, user: &str) -> Result<()> {
+    let known = users(&read(file)?).any(|known| known == user);
+    ensure!(known, "{}: no user {user:?}", file.display());
+    let password = Password::ask_once(user)?;
     ensure!(
-        users(&read(file)?).any(|known| known == user),
-        "{}: no user {user:?}",
+        lets_in(file, user, &password)?,
+        "{}: wrong password for {user:?}",
         file.display()
     );
-    let password = Password::ask_once(user)?;
-    ensure!(lets_in(file, user, &password)?, "{user}: wrong password");
     Ok(())
 }
 

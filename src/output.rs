@@ -24,8 +24,19 @@ pub(crate) fn note(line: impl Display) {
 pub(crate) fn report(error: &anyhow::Error) {
     match error.downcast_ref::<Problems>() {
         Some(problems) => writeln!(io::stderr(), "{problems}").ok(),
-        None => writeln!(io::stderr(), "tidegate: {error:#}").ok(),
+        None => writeln!(io::stderr(), "tidegate: {}", one_line(error)).ok(),
     };
+}
+
+/// Tells an error with all its causes; some errors tell their cause themselves.
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.replace('\n', "; ")
 }
 
 /// Writes a path as one word of a shell command.
@@ -41,6 +52,15 @@ pub(crate) fn shell_word(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let cause = || io::Error::other("no room");
+        let told_below = anyhow::Error::new(cause()).context("write x");
+        assert_eq!(one_line(&told_below), "write x: no room");
+        let told_twice = anyhow::Error::new(cause()).context("write x: no room");
+        assert_eq!(one_line(&told_twice), "write x: no room");
+    }
 
     #[test]
     fn paths_survive_a_shell() {

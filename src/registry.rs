@@ -29,8 +29,8 @@ async fn serve(args: &Args) -> Result<()> {
     let registry = config.registry.context("the config has no [registry]")?;
     let logs = Logs::start(&registry.log)?;
     role::raise_file_limit();
-    let listener = registry_backend::bind(&registry.config)?;
     let app = App::open(registry.config)?;
+    let listener = registry_backend::bind(&app)?;
 
     let (stop, stopped) = oneshot::channel::<()>();
     let mut stop = Some(stop);

@@ -10,6 +10,7 @@ use rustix::process::{
 use settings::Problems;
 
 use crate::notify;
+use crate::output::one_line;
 
 /// The flags of a role.
 #[derive(clap::Args)]
@@ -64,7 +65,7 @@ pub(crate) fn reload(status: &str, https: Option<SocketAddr>, change: impl FnOnc
                         .iter()
                         .for_each(|problem| tracing::error!("{problem}"));
                 }
-                None => tracing::error!("{error:#}"),
+                None => tracing::error!("{}", one_line(&error)),
             }
             tracing::error!("nothing was changed: the config in force stays");
         }
