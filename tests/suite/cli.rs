@@ -82,7 +82,7 @@ fn users_are_verified_listed_changed_and_removed_and_the_rest_stays() {
     let file = folder.path().join("htpasswd");
     let path = file.to_string_lossy().into_owned();
     let apr1 = run(Command::new("htpasswd").args(["-nbm", "old", SECRET]));
-    fs::write(&file, format!("# kept\n{apr1}")).unwrap();
+    fs::write(&file, format!("# kept\n{}\n", apr1.trim())).unwrap();
     htpasswd(&["add", &path, "ann"], "one\n");
     htpasswd(&["add", &path, "ann"], "two\n");
 
