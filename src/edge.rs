@@ -57,7 +57,9 @@ impl Watched {
         notify::ready("serving", self.handle.https_address());
         tracing::info!("ready");
         while signals.next().await == Request::Reload {
-            role::reload("serving", self.handle.https_address(), || self.reload());
+            role::reload(Role::Edge, "serving", self.handle.https_address(), || {
+                self.reload()
+            });
         }
         notify::stopping();
         self.handle.drain();

@@ -51,7 +51,9 @@ async fn serve(args: &Args) -> Result<()> {
         match (request, stop.take()) {
             (Request::Reload, waiting) => {
                 stop = waiting;
-                role::reload("serving", None, || reload(args, &logs, &app));
+                role::reload(Role::Registry, "serving", None, || {
+                    reload(args, &logs, &app)
+                });
             }
             (Request::Stop, Some(stop)) => {
                 notify::stopping();

@@ -9,6 +9,7 @@ use rustix::process::{
 };
 use settings::Problems;
 
+use crate::config::Role;
 use crate::notify;
 use crate::output::one_line;
 
@@ -54,10 +55,15 @@ pub(crate) fn raise_file_limit() {
 }
 
 /// Reloads, tells the service manager so, and logs each problem if the config is bad.
-pub(crate) fn reload(status: &str, https: Option<SocketAddr>, change: impl FnOnce() -> Result<()>) {
+pub(crate) fn reload(
+    role: Role,
+    status: &str,
+    https: Option<SocketAddr>,
+    change: impl FnOnce() -> Result<()>,
+) {
     notify::reloading();
     match change() {
-        Ok(()) => tracing::info!("config reloaded"),
+        Ok(()) => tracing::info!(%role, "config reloaded"),
         Err(error) => {
             match error.downcast_ref::<Problems>() {
                 Some(problems) => {
@@ -67,7 +73,7 @@ pub(crate) fn reload(status: &str, https: Option<SocketAddr>, change: impl FnOnc
                 }
                 None => tracing::error!("{}", one_line(&error)),
             }
-            tracing::error!("nothing was changed: the config in force stays");
+            tracing::error!(%role, "nothing was changed: the config in force stays");
         }
     }
     notify::ready(status, https);
