@@ -17,7 +17,7 @@ fn a_refusal_carries_the_challenge_and_the_specs_json() {
         let reply = client.get("/v2/").expect_error(401, "UNAUTHORIZED");
         assert_eq!(
             reply.header("WWW-Authenticate"),
-            Some("Basic realm=\"Registry\"")
+            Some("Basic realm=\"Registry\", charset=\"UTF-8\"")
         );
         assert_eq!(reply.header("Content-Type"), Some("application/json"));
     }

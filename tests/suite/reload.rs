@@ -65,7 +65,7 @@ fn a_bad_file_changes_nothing_and_is_reported_with_all_its_problems() {
     let refused = rig.anonymous().get("/v2/").expect(401);
     assert_eq!(
         refused.header("WWW-Authenticate"),
-        Some("Basic realm=\"Registry\"")
+        Some("Basic realm=\"Registry\", charset=\"UTF-8\"")
     );
     rig.client().get("/v2/").expect(200);
 
@@ -90,7 +90,8 @@ fn a_bad_file_changes_nothing_and_is_reported_with_all_its_problems() {
     rig.reload_edge();
     eventually("the mended config", || {
         let refused = rig.anonymous().get("/v2/");
-        (refused.header("WWW-Authenticate") == Some("Basic realm=\"Mended\"")).then_some(())
+        (refused.header("WWW-Authenticate") == Some("Basic realm=\"Mended\", charset=\"UTF-8\""))
+            .then_some(())
     });
 }
 

@@ -113,7 +113,7 @@ fn a_second_site_has_an_upstream_and_users_of_its_own() {
     let refused = client.as_user(USER, PASSWORD).get("/").expect(401);
     assert_eq!(
         refused.header("WWW-Authenticate"),
-        Some("Basic realm=\"Echo\"")
+        Some("Basic realm=\"Echo\", charset=\"UTF-8\"")
     );
     rig.anonymous()
         .as_user("ali", "sesame")

@@ -36,8 +36,14 @@ pub(crate) fn blob(client: &Client, digest: &str) -> Response {
 /// Where an upload stands, as the number of bytes it has.
 pub(crate) fn offset(client: &Client, location: &str) -> usize {
     let status = client.get(location).expect(204);
-    let range = status.header("Range").unwrap_or("0--1").to_owned();
-    range.strip_prefix("0-").unwrap().parse::<usize>().unwrap() + 1
+    match status
+        .header("Range")
+        .and_then(|range| range.strip_prefix("0-"))
+    {
+        // What clients are told of nothing, since docker's old one cannot take an empty range.
+        None | Some("0") => 0,
+        Some(last) => last.parse::<usize>().unwrap() + 1,
+    }
 }
 
 #[track_caller]
