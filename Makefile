@@ -59,4 +59,5 @@ uninstall: ## remove what install put there; config, keys, users and images stay
 	@rm -f $(DESTDIR)$(BIN_DIR)/tidegate $(UNITS:%=$(DESTDIR)$(SYSTEMD_DIR)/systemd/system/%)
 	@rm -f $(DESTDIR)$(SYSTEMD_DIR)/sysusers.d/tidegate.conf $(DESTDIR)$(SYSTEMD_DIR)/tmpfiles.d/tidegate.conf
 	@rm -rf $(DESTDIR)$(DOC_DIR)
+	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
 	@echo 'Removed. Still there: $(SYSCONFDIR)/tidegate, /var/lib/registry, the users tidegate-edge and tidegate-registry.'
