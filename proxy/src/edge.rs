@@ -4,6 +4,7 @@
 //! by [`EdgeProxy::reply`], and everything else is handed to Pingora to be streamed. Nothing is
 //! decided here that a filter, the site or the upstream could decide.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +26,7 @@ use crate::filter::host::Host;
 use crate::filter::response_headers::{self, REQUEST_ID};
 use crate::filter::{Decision, Edits, acme_challenge, https_redirect, limits, registry};
 use crate::in_flight::InFlight;
-use crate::listener::HeadRead;
+use crate::listener::{HeadRead, Kept};
 use crate::request_body::{RequestBody, TooLarge};
 use crate::respond::{Audience, Rejection, Reply, protocol};
 use crate::state::Current;
@@ -112,9 +113,11 @@ impl EdgeProxy {
             header.set_content_length(reply.body.len())?;
         }
         let sends = !session.is_body_done();
-        if sends && content_length(session.req_header()) > LINGER_BYTES as u64
-            || self.is_draining(session)
-        {
+        let head = session.req_header();
+        // One that waits for a `100 Continue` may send its body now, or not: who can tell?
+        let unclear = head.headers.contains_key(EXPECT);
+        let long = content_length(head) > LINGER_BYTES as u64;
+        if sends && (unclear || long) || self.is_draining(session) {
             session.set_keepalive(None);
         }
         let bodiless = reply.body.is_empty() || session.req_header().method == Method::HEAD;
@@ -149,11 +152,19 @@ impl ProxyHttp for EdgeProxy {
         // Pingora's default would be compression: a blob's bytes are what its digest says.
     }
 
+    fn persist_connection_context(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+    ) -> Option<Box<dyn Any + Send + Sync>> {
+        Some(Box::new(Kept))
+    }
+
     fn on_connection_reuse(
         &self,
         _session: &mut Session,
         _ctx: &mut Context,
-        carried: Box<dyn std::any::Any + Send + Sync>,
+        carried: Box<dyn Any + Send + Sync>,
     ) {
         if let Ok(head) = carried.downcast::<HeadRead>() {
             head.done();
@@ -351,10 +362,7 @@ impl ProxyHttp for EdgeProxy {
         let answered = session
             .response_written()
             .is_some_and(|response| !response.status.is_informational() || session.was_upgraded());
-        if fault != Fault::Downstream {
-            let request_id = ctx.request_id.to_str().unwrap_or_default();
-            tracing::warn!(request_id, %error, "request failed");
-        }
+        tracing::debug!(request_id = ?ctx.request_id, %error, "request failed");
         let rejection = ctx.rejection.take().or_else(|| rejection(error, fault));
         let mut error_code = 0;
         // A reply that has begun can only be cut: the client sees that it is not whole.
@@ -373,7 +381,7 @@ impl ProxyHttp for EdgeProxy {
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
-        // Said once: in `fail_to_proxy`, and as the fault in the access log.
+        // Said once, in the access log.
         true
     }
 
@@ -385,6 +393,10 @@ impl ProxyHttp for EdgeProxy {
             None => 499,
         };
         let fault = error.map(fault).or(ctx.fault);
+        // A client that goes away needs no explanation.
+        let cause = error
+            .filter(|_| fault != Some(Fault::Downstream))
+            .map(cause);
         Entry {
             client: ctx.client(),
             site: ctx.site.as_ref().map(|site| &*site.name),
@@ -398,6 +410,7 @@ impl ProxyHttp for EdgeProxy {
             duration: ctx.started.elapsed(),
             upstream: ctx.attempt.answered_after,
             fault,
+            error: cause.as_deref(),
             request_id: ctx.request_id.to_str().unwrap_or_default(),
         }
         .emit();
@@ -462,6 +475,16 @@ fn fault(error: &Error) -> Fault {
         ErrorSource::Downstream => Fault::Downstream,
         ErrorSource::Upstream => Fault::Upstream,
         ErrorSource::Internal | ErrorSource::Unset => Fault::Internal,
+    }
+}
+
+/// Says what went wrong in a few words; Pingora's own would quote what was received.
+fn cause(error: &Error) -> String {
+    let root = error.root_cause();
+    if root.is::<Box<Error>>() || root.is::<Error>() {
+        error.etype().as_str().to_owned()
+    } else {
+        format!("{}: {root}", error.etype().as_str())
     }
 }
 

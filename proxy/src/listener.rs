@@ -78,7 +78,7 @@ pub(crate) fn hand_over(bound: Vec<Bound>) -> ListenFds {
 }
 
 /// Returns how Pingora is to serve a bound socket, but for TLS.
-pub(crate) fn endpoint(address: SocketAddr, limits: &Limits) -> ListenerConfig {
+pub(crate) fn endpoint(bound: &Bound, limits: &Limits) -> ListenerConfig {
     let (idle, interval, count) = TCP_KEEPALIVE;
     let mut options = TcpSocketOptions::default();
     options.tcp_keepalive = Some(TcpKeepalive {
@@ -89,9 +89,13 @@ pub(crate) fn endpoint(address: SocketAddr, limits: &Limits) -> ListenerConfig {
         // takes nothing at all is.
         user_timeout: limits.write_timeout,
     });
-    ListenerConfig::tcp(address.to_string())
-        .tcp_socket_options(options)
-        .l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES))
+    let endpoint = ListenerConfig::tcp(bound.address.to_string()).tcp_socket_options(options);
+    if bound.listener.tls {
+        endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES))
+    } else {
+        // Redirects are small.
+        endpoint
+    }
 }
 
 /// Sets what the proxy asks of connections.
@@ -154,6 +158,9 @@ struct Heads {
     current: Arc<Current>,
 }
 
+/// Tells [`Heads`] that a connection has carried a request before.
+pub(crate) struct Kept;
+
 /// Tells [`Heads`] that the head it waits for has been read.
 pub(crate) struct HeadRead(Arc<AtomicBool>);
 
@@ -176,12 +183,20 @@ impl HttpServerApp for Heads {
             return self.proxy.process_new_http(session, shutdown).await;
         }
         let limits = self.current.load().limits;
+        let kept = session
+            .take_connection_user_context()
+            .is_some_and(|carried| carried.is::<Kept>());
+        // A kept connection may be silent before the head begins. Where the one ends and the other
+        // begins cannot be seen from here, so it has the time of both.
+        let silence = if kept {
+            limits.keepalive_timeout
+        } else {
+            Duration::ZERO
+        };
+        let deadline = silence + limits.header_timeout;
         let read = Arc::new(AtomicBool::new(false));
         session.set_connection_user_context(Some(Box::new(HeadRead(Arc::clone(&read)))));
         let mut request = Box::pin(self.proxy.process_new_http(session, shutdown));
-        // A kept connection may be silent before the head begins, a new one may not know what to
-        // say for as long: where the one ends and the other begins cannot be seen from here.
-        let deadline = limits.keepalive_timeout + limits.header_timeout;
         match tokio::time::timeout(deadline, &mut request).await {
             Ok(reused) => reused,
             Err(_) if read.load(Ordering::Relaxed) => request.await,

@@ -120,7 +120,7 @@ impl Edge {
             Connections::new(proxy, Arc::clone(&current), Arc::clone(&shared.connections));
         let mut service = Service::new("edge".to_owned(), connections);
         for bound in &bound {
-            let mut endpoint = listener::endpoint(bound.address, &limits);
+            let mut endpoint = listener::endpoint(bound, &limits);
             if bound.listener.tls {
                 endpoint = endpoint.tls(accept::settings(&tls, Arc::clone(&current))?);
             }

@@ -113,3 +113,82 @@ impl Site {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn site(registry: bool, hosts: &[&str]) -> (Vec<HostPattern>, Site) {
+        let upstream = Arc::new(config::Upstream {
+            name: "u".to_owned(),
+            peers: vec!["127.0.0.1:1".parse().unwrap()],
+            connect_timeout: Duration::from_secs(1),
+            read_timeout: Duration::from_secs(1),
+            registry,
+        });
+        let hosts: Vec<HostPattern> = hosts.iter().map(|host| host.parse().unwrap()).collect();
+        let config = config::Site {
+            hosts: hosts.clone(),
+            certificate: None,
+            upstream: Arc::clone(&upstream),
+            max_body_size: None,
+            auth: None,
+        };
+        let upstream = Arc::new(Upstream::new(&upstream).unwrap());
+        (hosts, Site::new(config, upstream))
+    }
+
+    fn host(text: &str) -> Host {
+        let request = http::Request::builder().header("host", text);
+        Host::of(&request.body(()).unwrap().into_parts().0).unwrap()
+    }
+
+    #[test]
+    fn the_most_particular_site_has_the_host() {
+        let mut sites = Sites::default();
+        for hosts in [
+            &["a.test", "[::1]"][..],
+            &["*.a.test"],
+            &["b.a.test"],
+            &["*"],
+        ] {
+            let (hosts, site) = site(false, hosts);
+            sites.add(&hosts, site);
+        }
+        assert_eq!(sites.iter().count(), 4);
+        for (asked, expected) in [
+            ("a.test", "a.test"),
+            ("A.TEST:8443", "a.test"),
+            ("[::1]:8443", "a.test"),
+            ("b.a.test", "b.a.test"),
+            ("c.a.test", "*.a.test"),
+            ("d.c.a.test", "*"),
+            ("other", "*"),
+        ] {
+            let site = sites.select(&host(asked)).unwrap();
+            assert_eq!(&*site.name, expected, "{asked}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_host_has_no_site() {
+        let mut sites = Sites::default();
+        let (hosts, site) = site(false, &["a.test"]);
+        sites.add(&hosts, site);
+        assert!(sites.select(&host("b.test")).is_none());
+    }
+
+    #[test]
+    fn only_the_api_of_a_registry_answers_in_json() {
+        for (registry, path, audience) in [
+            (true, "/v2/", Audience::RegistryClient),
+            (true, "/", Audience::Anyone),
+            (false, "/v2/", Audience::Anyone),
+        ] {
+            let (_, site) = site(registry, &["a.test"]);
+            assert_eq!(site.audience(path), audience, "{path}");
+        }
+    }
+}

@@ -274,3 +274,159 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let name = String::from_utf8(name.to_vec()).ok()?;
     Some((name, password.get(1..)?.to_vec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// `correct horse`
+    const RIGHT: &str = "docker:{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=\n";
+
+    fn site(text: &str) -> (TempDir, Basic) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("htpasswd");
+        fs::write(&file, text).unwrap();
+        let basic = Basic::load(file, true, Duration::from_secs(60)).unwrap();
+        (folder, basic)
+    }
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
+        }
+        headers
+    }
+
+    fn basic_header(name: &str, password: &str) -> HeaderMap {
+        let text = BASE64.encode(format!("{name}:{password}"));
+        headers(&[&format!("Basic {text}")])
+    }
+
+    async fn ask(basic: &Basic, headers: &HeaderMap) -> Result<Principal, Refusal> {
+        basic.authenticate(headers, &Hashing::new(1)).await
+    }
+
+    fn docker() -> Principal {
+        Principal::User("docker".into())
+    }
+
+    #[test]
+    fn credentials_are_read_as_clients_write_them() {
+        for (values, expected) in [
+            (&["Basic ZG9ja2VyOnB3"][..], Some(("docker", "pw"))),
+            (&["basic  ZG9ja2VyOnB3 "], Some(("docker", "pw"))),
+            (&["BASIC ZG9ja2VyOg=="], Some(("docker", ""))),
+            (&["Basic ZG9ja2VyOg"], Some(("docker", ""))),
+            (&["Basic OnB3"], Some(("", "pw"))),
+            (&["Basic ZG9ja2VyOmE6Yg=="], Some(("docker", "a:b"))),
+            (&["Basic ZG9ja2Vy"], None),
+            (&["Basic ***"], None),
+            (&["Basic"], None),
+            (&["Bearer ZG9ja2VyOnB3"], None),
+            (&["Basic ZG9ja2VyOnB3", "Basic ZG9ja2VyOnB3"], None),
+            (&[], None),
+        ] {
+            let found = credentials(&headers(values));
+            let found = found
+                .as_ref()
+                .map(|(name, password)| (name.as_str(), std::str::from_utf8(password).unwrap()));
+            assert_eq!(found, expected, "{values:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_in_the_file_comes_in() {
+        let (_folder, basic) = site(RIGHT);
+        let right = basic_header("docker", "correct horse");
+        assert_eq!(ask(&basic, &right).await, Ok(docker()));
+        for wrong in [
+            basic_header("docker", "wrong"),
+            basic_header("podman", "correct horse"),
+            basic_header("", ""),
+            HeaderMap::new(),
+        ] {
+            assert_eq!(ask(&basic, &wrong).await, Err(Refusal::Unauthorized));
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_right_password_is_remembered() {
+        let (_folder, basic) = site(RIGHT);
+        let loaded = basic.loaded.load_full();
+        let mut known = Vec::new();
+        for password in ["correct horse", "wrong"] {
+            let request = basic_header("docker", password);
+            drop(ask(&basic, &request).await);
+            let print = loaded.remembered.fingerprint("docker", password.as_bytes());
+            known.push(loaded.remembered.knows(&print.unwrap()));
+        }
+        assert_eq!(known, [true, false]);
+    }
+
+    #[tokio::test]
+    async fn those_who_come_together_share_one_verification() {
+        let (_folder, basic) = site(RIGHT);
+        let hashing = Hashing::new(1);
+        // While another hash is computed, none of these can begin.
+        let other = Arc::clone(&hashing.permits).acquire_owned().await.unwrap();
+        let request = basic_header("docker", "correct horse");
+        let mut together: Vec<_> = (0..5)
+            .map(|_| Box::pin(basic.authenticate(&request, &hashing)))
+            .collect();
+        for one in &mut together {
+            let waited = tokio::time::timeout(Duration::from_millis(5), one).await;
+            assert!(waited.is_err());
+        }
+        assert_eq!(hashing.waiting.load(Ordering::Relaxed), 1);
+        drop(other);
+        for one in together {
+            assert_eq!(one.await, Ok(docker()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_too_long_is_told_to_come_back() {
+        let (_folder, basic) = site(RIGHT);
+        let hashing = Hashing::new(1);
+        hashing.waiting.store(WAITING_MAX, Ordering::Relaxed);
+        let request = basic_header("docker", "correct horse");
+        assert_eq!(
+            basic.authenticate(&request, &hashing).await,
+            Err(Refusal::Busy)
+        );
+        assert_eq!(hashing.waiting.load(Ordering::Relaxed), WAITING_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_changed_file_forgets_at_once_and_a_broken_one_changes_nothing() {
+        let (folder, basic) = site(RIGHT);
+        let file = folder.path().join("htpasswd");
+        let (old, new) = (
+            basic_header("docker", "correct horse"),
+            basic_header("docker", "new"),
+        );
+        assert_eq!(ask(&basic, &old).await, Ok(docker()));
+
+        fs::write(&file, "docker:new\n").unwrap();
+        basic.refresh();
+        assert_eq!(ask(&basic, &old).await, Err(Refusal::Unauthorized));
+        assert_eq!(ask(&basic, &new).await, Ok(docker()));
+
+        fs::write(&file, "broken\n").unwrap();
+        basic.refresh();
+        assert_eq!(ask(&basic, &new).await, Ok(docker()));
+        fs::remove_file(&file).unwrap();
+        basic.refresh();
+        assert_eq!(ask(&basic, &new).await, Ok(docker()));
+
+        fs::write(folder.path().join("next"), RIGHT).unwrap();
+        fs::rename(folder.path().join("next"), &file).unwrap();
+        basic.refresh();
+        assert_eq!(ask(&basic, &new).await, Err(Refusal::Unauthorized));
+        assert_eq!(ask(&basic, &old).await, Ok(docker()));
+    }
+}

@@ -202,13 +202,7 @@ htpasswd_file = "htpasswd"
         assert_eq!(&*site.auth.as_ref().unwrap().realm, "Registry");
     }
 
-    #[test]
-    fn every_problem_is_told_at_once_with_its_key() {
-        let folder = folder();
-        let other = self_signed::generate(&["b.test".to_owned()], &[]).unwrap();
-        fs::write(folder.path().join("other.pem"), other.key_pem).unwrap();
-        fs::write(folder.path().join("des"), "a:nC3WAwp5D6PMs\nb\n").unwrap();
-        let text = r#"
+    const BAD: &str = r#"
 workers = 0
 trusted_proxies = ["10.0.0.0/8", "::1", "here"]
 [[listener]]
@@ -246,7 +240,14 @@ max_headers = 1000
 max_uri_size = "1GiB"
 keepalive_timeout = "0s"
 "#;
-        let problems = read_in(folder.path(), text).unwrap_err();
+
+    #[test]
+    fn every_problem_is_told_at_once_with_its_key() {
+        let folder = folder();
+        let other = self_signed::generate(&["b.test".to_owned()], &[]).unwrap();
+        fs::write(folder.path().join("other.pem"), other.key_pem).unwrap();
+        fs::write(folder.path().join("des"), "a:nC3WAwp5D6PMs\nb\n").unwrap();
+        let problems = read_in(folder.path(), BAD).unwrap_err();
         let expected = [
             "2: workers: invalid value: integer `0`, expected a nonzero usize",
             "3: trusted_proxies[2]: \"here\": is no address and no network such as \"10.0.0.0/8\"",

@@ -45,6 +45,8 @@ pub(crate) struct Entry<'a> {
     /// Until the head of the upstream's response was there.
     pub(crate) upstream: Option<Duration>,
     pub(crate) fault: Option<Fault>,
+    /// What went wrong, where it was not the client.
+    pub(crate) error: Option<&'a str>,
     pub(crate) request_id: &'a str,
 }
 
@@ -65,6 +67,7 @@ impl Entry<'_> {
             duration_ms = milliseconds(self.duration),
             upstream_ms = self.upstream.map(milliseconds),
             fault = self.fault.map(tracing::field::display),
+            error = self.error,
             request_id = self.request_id,
         );
     }

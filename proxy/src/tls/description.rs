@@ -69,16 +69,7 @@ fn common_name(name: &X509NameRef) -> String {
     use openssl::nid::Nid;
     [Nid::COMMONNAME, Nid::ORGANIZATIONNAME]
         .into_iter()
-        .find_map(|nid| {
-            Some(
-                name.entries_by_nid(nid)
-                    .next()?
-                    .data()
-                    .as_utf8()
-                    .ok()?
-                    .to_string(),
-            )
-        })
+        .find_map(|nid| name.entries_by_nid(nid).next()?.data().to_string().ok())
         .unwrap_or_default()
 }
 
