@@ -29,6 +29,8 @@ pub struct Config {
     pub delete: bool,
     /// `max_manifest_size`: the largest manifest that can be pushed.
     pub max_manifest_size: u64,
+    /// `sparse_images`: whether an image can be pushed without some of its layers.
+    pub sparse_images: bool,
     /// `storage.filesystem.root`: the folder that holds `docker/registry/v2`.
     pub root: PathBuf,
 }
@@ -44,6 +46,7 @@ impl Config {
             upload_expiry: Duration::from_secs(7 * 24 * 60 * 60),
             delete: true,
             max_manifest_size: MANIFEST_SIZE_MIN,
+            sparse_images: true,
             root,
         }
     }
@@ -87,6 +90,9 @@ impl Config {
                 );
             }
             config.max_manifest_size = size;
+        }
+        if let Some(sparse) = section.optional("sparse_images") {
+            config.sparse_images = sparse;
         }
         (listen.is_some() && root.is_some() && !section.failed()).then_some(config)
     }

@@ -13,6 +13,7 @@ use super::conditions::{entity_tag, none_match_fails};
 use super::error::Error;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
+use crate::registry::Layers;
 
 /// The spec asks for ten tags at once; each costs some writes to the disk.
 const TAGS_MAX: usize = 100;
@@ -65,12 +66,24 @@ pub(super) async fn put(
         .headers
         .get(header::CONTENT_TYPE)
         .and_then(|content_type| Some(content_type.to_str().ok()?.to_owned()));
+    let layers = if call.settings.config.sparse_images {
+        Layers::Optional
+    } else {
+        Layers::Required
+    };
     let registry = Arc::clone(call.registry);
     let pushed = {
         let (repository, reference, tags) = (repository.clone(), reference.clone(), tags.clone());
         blocking(move || {
             let content_type = content_type.as_deref();
-            registry.push_manifest(&repository, &reference, &tags, content_type, &content)
+            registry.push_manifest(
+                &repository,
+                &reference,
+                &tags,
+                content_type,
+                &content,
+                layers,
+            )
         })
         .await?
     };

@@ -30,6 +30,15 @@ pub(crate) struct PushedManifest {
     pub(crate) subject: Option<Digest>,
 }
 
+/// Whether a repository must have the layers of an image that is pushed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Layers {
+    /// They may be absent, and come later or never: the image is sparse.
+    Optional,
+    /// Without them the image is refused.
+    Required,
+}
+
 impl Registry {
     /// Returns a manifest of a repository.
     ///
@@ -108,6 +117,7 @@ impl Registry {
         tags: &[Tag],
         content_type: Option<&str>,
         content: &[u8],
+        layers: Layers,
     ) -> Result<PushedManifest, Error> {
         let (algorithm, tag) = match reference {
             Reference::Digest(digest) => (digest.algorithm(), None),
@@ -127,7 +137,7 @@ impl Registry {
             .write(&layout::blob(&digest), content, Durability::Power)?;
 
         let _lock = self.locks.hold(repository);
-        self.check_blobs(repository, &manifest)?;
+        self.check_blobs(repository, &manifest, layers)?;
         // Distribution before version 3 knows a repository by this folder.
         self.driver.make_folder(&layout::layers(repository))?;
         let size_bytes = content.len() as u64;
@@ -164,13 +174,23 @@ impl Registry {
         Ok(self.driver.delete(&key, Durability::Power)?)
     }
 
-    /// Checks that a repository has the blobs that an image points at.
+    /// Checks that a repository has the blobs that an image points at: its config, and its layers
+    /// where they are required.
     ///
     /// The manifests that an index lists may be absent: clients push indexes of which they hold only
     /// some platforms. So may a subject (spec, "Pushing Manifests with Subject").
-    fn check_blobs(&self, repository: &RepositoryName, manifest: &Manifest) -> Result<(), Error> {
+    fn check_blobs(
+        &self,
+        repository: &RepositoryName,
+        manifest: &Manifest,
+        required: Layers,
+    ) -> Result<(), Error> {
         let Content::Image { config, layers } = &manifest.content else {
             return Ok(());
+        };
+        let layers = match required {
+            Layers::Required => layers.as_slice(),
+            Layers::Optional => &[],
         };
         for Descriptor { digest, .. } in std::iter::once(config)
             .chain(layers)
