@@ -271,6 +271,9 @@ impl Logs {
     ) {
         self.main.change(format, main);
         self.access.change(format, access);
+        // Libraries that speak to the `log` crate are asked there first, and by this alone.
+        let level = LevelFilter::current().to_string().parse();
+        log::set_max_level(level.unwrap_or(log::LevelFilter::Trace));
     }
 }
 
