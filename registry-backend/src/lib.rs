@@ -39,6 +39,8 @@ mod http;
 mod jobs;
 mod registry;
 mod storage;
+#[cfg(test)]
+mod tests;
 
 pub use app::{App, Error};
 pub use config::Config;

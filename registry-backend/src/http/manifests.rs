@@ -13,7 +13,7 @@ use super::conditions::{entity_tag, none_match_fails};
 use super::error::Error;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
-use crate::registry::Layers;
+use crate::registry::{Layers, NewManifest};
 
 /// The spec asks for ten tags at once; each costs some writes to the disk.
 const TAGS_MAX: usize = 100;
@@ -60,33 +60,21 @@ pub(super) async fn put(
     body: &mut Incoming,
 ) -> Result<Response<Body>, Error> {
     let tags = tags(call, reference)?;
-    let content = read(call, body).await?;
-    let content_type = call
-        .parts
-        .headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|content_type| Some(content_type.to_str().ok()?.to_owned()));
+    let content_type = call.parts.headers.get(header::CONTENT_TYPE);
+    let new = NewManifest {
+        reference: reference.clone(),
+        tags: tags.clone(),
+        content_type: content_type.and_then(|value| Some(value.to_str().ok()?.to_owned())),
+        content: read(call, body).await?,
+    };
     let layers = if call.settings.config.sparse_images {
         Layers::Optional
     } else {
         Layers::Required
     };
     let registry = Arc::clone(call.registry);
-    let pushed = {
-        let (repository, reference, tags) = (repository.clone(), reference.clone(), tags.clone());
-        blocking(move || {
-            let content_type = content_type.as_deref();
-            registry.push_manifest(
-                &repository,
-                &reference,
-                &tags,
-                content_type,
-                &content,
-                layers,
-            )
-        })
-        .await?
-    };
+    let name = repository.clone();
+    let pushed = blocking(move || registry.push_manifest(&name, &new, layers)).await?;
     let mut headers = vec![
         (
             header::LOCATION,

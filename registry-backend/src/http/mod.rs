@@ -23,9 +23,6 @@ mod socket;
 mod tags;
 mod uploads;
 
-#[cfg(test)]
-mod tests;
-
 use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
@@ -39,7 +36,6 @@ use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
@@ -162,10 +158,7 @@ impl Drop for UnderWay {
 }
 
 /// Serves one connection until the client closes it or, between two requests, `stopped` says so.
-async fn connection<S>(serving: Serving, stream: S, mut stopped: watch::Receiver<bool>)
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
+async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Receiver<bool>) {
     let service = service_fn(|request| {
         let under_way = UnderWay::new(serving.clone());
         // A task of its own: hyper drops what a client does not wait for, and half a push is worse

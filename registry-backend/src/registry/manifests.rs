@@ -21,6 +21,19 @@ pub(crate) struct StoredManifest {
     pub(crate) content: Vec<u8>,
 }
 
+/// A manifest to be pushed.
+#[derive(Clone, Debug)]
+pub(crate) struct NewManifest {
+    /// What the client calls it.
+    pub(crate) reference: Reference,
+    /// Further tags for it.
+    pub(crate) tags: Vec<Tag>,
+    /// As what the client sent it.
+    pub(crate) content_type: Option<String>,
+    /// Its bytes.
+    pub(crate) content: Vec<u8>,
+}
+
 /// What became of a manifest that was pushed.
 #[derive(Clone, Debug)]
 pub(crate) struct PushedManifest {
@@ -105,26 +118,22 @@ impl Registry {
         Ok(Some((stored, manifest)))
     }
 
-    /// Stores a manifest that was sent as `content_type`, under the reference and the further
-    /// `tags`. All is checked before anything is written.
+    /// Stores a manifest and makes its tags name it. All is checked before anything is written.
     ///
     /// # Errors
     /// [`Error::ManifestInvalid`], [`Error::ManifestBlobUnknown`] and [`Error::DigestMismatch`].
     pub(crate) fn push_manifest(
         &self,
         repository: &RepositoryName,
-        reference: &Reference,
-        tags: &[Tag],
-        content_type: Option<&str>,
-        content: &[u8],
+        new: &NewManifest,
         layers: Layers,
     ) -> Result<PushedManifest, Error> {
-        let (algorithm, tag) = match reference {
+        let (algorithm, tag) = match &new.reference {
             Reference::Digest(digest) => (digest.algorithm(), None),
             Reference::Tag(tag) => (Algorithm::default(), Some(tag)),
         };
-        let digest = Hasher::digest(algorithm, content);
-        if let Reference::Digest(expected) = reference
+        let digest = Hasher::digest(algorithm, &new.content);
+        if let Reference::Digest(expected) = &new.reference
             && *expected != digest
         {
             return Err(Error::DigestMismatch {
@@ -132,19 +141,19 @@ impl Registry {
                 actual: digest,
             });
         }
-        let manifest = Manifest::parse(content, content_type)?;
-        self.driver
-            .write(&layout::blob(&digest), content, Durability::Power)?;
+        let manifest = Manifest::parse(&new.content, new.content_type.as_deref())?;
 
         let _lock = self.locks.hold(repository);
         self.check_blobs(repository, &manifest, layers)?;
+        self.driver
+            .write(&layout::blob(&digest), &new.content, Durability::Power)?;
         // Distribution before version 3 knows a repository by this folder.
         self.driver.make_folder(&layout::layers(repository))?;
-        let size_bytes = content.len() as u64;
+        let size_bytes = new.content.len() as u64;
         self.indexing_referrer(repository, &manifest, &digest, size_bytes, || {
             self.write_link(&layout::revision(repository, &digest), &digest)
         })?;
-        for tag in tag.into_iter().chain(tags) {
+        for tag in tag.into_iter().chain(&new.tags) {
             self.write_tag(repository, tag, &digest)?;
         }
         Ok(PushedManifest {

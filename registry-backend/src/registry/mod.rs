@@ -31,7 +31,7 @@ use crate::storage::{Driver, Key};
 
 pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
-pub(crate) use manifests::Layers;
+pub(crate) use manifests::{Layers, NewManifest};
 pub(crate) use pages::{Listing, Page};
 pub(crate) use uploads::Append;
 

@@ -13,7 +13,7 @@ pub(crate) enum Error {
         path: PathBuf,
     },
     /// The disk, or the quota on it, is full: the same may succeed later.
-    #[error("{}: no space left on device", path.display())]
+    #[error("{}", path.display())]
     NoSpace {
         /// What was to be written.
         path: PathBuf,

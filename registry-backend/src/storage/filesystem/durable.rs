@@ -88,9 +88,14 @@ impl Tree {
         let metadata = fs::symlink_metadata(path).map_err(|error| Error::io(path, error))?;
         let trash = if metadata.is_dir() {
             let trash = self.staging.join(Uuid::new_v4().to_string());
-            with_parent(&trash, || fs::rename(path, &trash))?;
+            let trash = match with_parent(&trash, || fs::rename(path, &trash)) {
+                Ok(()) => Some(trash),
+                // No room for a name: then in place, since room is what is missing.
+                Err(Error::NoSpace { .. }) => Some(path.to_owned()),
+                Err(error) => return Err(error),
+            };
             self.forget(Some(path));
-            Some(trash)
+            trash
         } else {
             fs::remove_file(path).map_err(|error| Error::io(path, error))?;
             None

@@ -37,8 +37,12 @@ impl Filesystem {
             source: error,
         })?;
         let tree = Tree::new(root.to_owned(), layout::staging().below(root));
-        // The first write of a client is the wrong moment to learn that the disk is read-only.
-        drop(tree.stage()?);
+        // The first write of a client is the wrong moment to learn that the disk is read-only; but
+        // one that is full can be read from, and may have room later.
+        match tree.stage() {
+            Ok(_) | Err(Error::NoSpace { .. }) => {}
+            Err(error) => return Err(error),
+        }
         // Relaxed writes live in the page cache, so they are lost with the boot that made them.
         let epoch = fs::read_to_string("/proc/sys/kernel/random/boot_id").map_or_else(
             |_no_proc| uuid::Uuid::new_v4().to_string(),

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
-use super::{INDEX, LAYER, MANIFEST, Rig, blob_path, descriptor, image, referrer, sha256, sha512};
+use super::{
+    CONFIG, INDEX, LAYER, MANIFEST, Rig, blob_path, descriptor, image, referrer, sha256, sha512,
+};
 
 #[tokio::test]
 async fn a_manifest_is_put_and_sent_as_it_was() {
@@ -177,6 +179,27 @@ async fn what_a_manifest_points_at_must_be_there() {
         400,
         "another repository's blobs do not count"
     );
+}
+
+#[tokio::test]
+async fn layers_may_be_absent_unless_they_are_required() {
+    let rig = Rig::new();
+    rig.push_blob("a", CONFIG).await;
+    rig.put_manifest("a", "sparse", &image("1")).await;
+    let mut config = rig.app.settings().config.clone();
+    config.sparse_images = false;
+    rig.app.reload(config).unwrap();
+    let head = format!("PUT /v2/a/manifests/whole\ncontent-type: {MANIFEST}");
+    let reply = rig.send(&head, image("1").to_string()).await;
+    assert_eq!(
+        (reply.status, reply.code()),
+        (400, "MANIFEST_BLOB_UNKNOWN".to_owned())
+    );
+    assert_eq!(
+        reply.json()["errors"][0]["detail"]["digest"],
+        json!(sha256(LAYER))
+    );
+    rig.push_image("a", "whole", &image("1")).await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The registry as its clients see it: requests over a connection in memory, replies whole.
+//! The registry as its clients see it: requests over its socket, replies whole.
 
 mod blobs;
 mod failures;
@@ -6,6 +6,7 @@ mod lists;
 mod manifests;
 mod serving;
 mod uploads;
+mod uploads_refused;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,14 +14,13 @@ use std::sync::Arc;
 use oci::{Algorithm, Digest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-use tokio::sync::watch;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
 
-use super::{Serving, connection};
-use crate::app::App;
-use crate::config::Config;
 use crate::registry::Registry;
 use crate::storage::{Driver, Filesystem, Hasher};
+use crate::{App, Config, bind, serve};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -29,6 +29,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 struct Rig {
     folder: TempDir,
     app: Arc<App>,
+    server: JoinHandle<Result<(), crate::Error>>,
 }
 
 impl Rig {
@@ -41,16 +42,34 @@ impl Rig {
         let config = Self::config(&folder);
         let driver = Filesystem::open(&config.root).unwrap();
         let app = App::new(config, Registry::new(wrap(driver)));
-        Self { folder, app }
+        let server = Self::serve(&app);
+        Self {
+            folder,
+            app,
+            server,
+        }
     }
 
     fn config(folder: &TempDir) -> Config {
         Config::new(folder.path().join("sock"), folder.path().join("root"))
     }
 
+    fn serve(app: &Arc<App>) -> JoinHandle<Result<(), crate::Error>> {
+        let listener = bind(app).unwrap();
+        tokio::spawn(serve(listener, Arc::clone(app), std::future::pending()))
+    }
+
     /// Starts anew: nothing is remembered but what is on the disk.
-    fn restart(&mut self) {
+    async fn restart(&mut self) {
+        self.stop().await;
         self.app = App::open(Self::config(&self.folder)).unwrap();
+        self.server = Self::serve(&self.app);
+    }
+
+    /// Leaves the socket to someone else.
+    async fn stop(&mut self) {
+        self.server.abort();
+        assert!((&mut self.server).await.is_err());
     }
 
     /// A path below `docker/registry/v2`.
@@ -77,21 +96,16 @@ impl Rig {
         count
     }
 
-    fn connect(&self) -> DuplexStream {
-        let (client, server) = tokio::io::duplex(64 << 10);
-        let (serving, _) = Serving::new(Arc::clone(&self.app));
-        let (stop, stopped) = watch::channel(false);
-        tokio::spawn(async move {
-            connection(serving, server, stopped).await;
-            drop(stop);
-        });
-        client
+    async fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.folder.path().join("sock"))
+            .await
+            .unwrap()
     }
 
     /// Sends `head`, of which `HTTP/1.1` and `host` are left out, and `body`.
     async fn send(&self, head: &str, body: impl AsRef<[u8]>) -> Reply {
         let body = body.as_ref();
-        let mut stream = self.connect();
+        let mut stream = self.connect().await;
         let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
         let mut request = format!(
             "{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n",
@@ -117,8 +131,8 @@ impl Rig {
             drop(writer.write_all(&request).await);
         };
         let mut reply = Vec::new();
-        let (_, read) = tokio::join!(write, reader.read_to_end(&mut reply));
-        read.unwrap();
+        // A close with unread bytes is a reset to this side, after the reply.
+        let (_, _) = tokio::join!(write, reader.read_to_end(&mut reply));
         Reply::parse(&reply)
     }
 

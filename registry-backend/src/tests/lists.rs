@@ -234,7 +234,7 @@ async fn a_lost_or_broken_index_of_referrers_is_made_anew() {
     assert_eq!(rig.get(&path).await.to_string(), whole);
 
     std::fs::remove_dir_all(rig.path("_tidegate")).unwrap();
-    rig.restart();
+    rig.restart().await;
     assert_eq!(rig.get(&path).await.to_string(), whole);
 }
 

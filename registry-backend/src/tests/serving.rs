@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::{Rig, sha256};
-use crate::http::{bind, serve};
+use crate::{bind, serve};
 
 #[tokio::test]
 async fn the_base_says_that_the_api_is_spoken() {
@@ -92,7 +92,7 @@ async fn a_body_that_nobody_wants_does_not_keep_the_reply_from_the_client() {
     let rig = Rig::new();
     let unknown = "/v2/a/blobs/uploads/6c3f62a0-0000-4000-8000-0123456789ab";
     // More than any buffer on the way, written to the end before the reply is read.
-    let mut stream = rig.connect();
+    let mut stream = rig.connect().await;
     let body = vec![0; 8 << 20];
     let head = format!(
         "PATCH {unknown} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
@@ -114,18 +114,19 @@ async fn a_body_that_nobody_wants_does_not_keep_the_reply_from_the_client() {
 #[tokio::test]
 async fn a_client_that_asks_first_is_refused_before_it_sends() {
     let rig = Rig::new();
-    let mut stream = rig.connect();
+    let mut stream = rig.connect().await;
     let head = "PATCH /v2/a/blobs/uploads/6c3f62a0-0000-4000-8000-0123456789ab HTTP/1.1\r\nhost: x\r\n\
                 content-length: 1000000\r\nexpect: 100-continue\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut reply = String::new();
-    stream.read_to_string(&mut reply).await.unwrap();
+    drop(stream.read_to_string(&mut reply).await);
     assert!(reply.starts_with("HTTP/1.1 404 Not Found"), "{reply}");
 }
 
 #[tokio::test]
 async fn requests_under_way_finish_at_the_end_and_idle_connections_do_not_wait() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
+    rig.stop().await;
     let listener = bind(&rig.app).unwrap();
     let path = rig.folder.path().join("sock");
     let (stop, stopped) = oneshot::channel::<()>();
@@ -169,7 +170,8 @@ async fn requests_under_way_finish_at_the_end_and_idle_connections_do_not_wait()
 
 #[tokio::test]
 async fn the_end_does_not_wait_longer_than_configured() {
-    let rig = Rig::new();
+    let mut rig = Rig::new();
+    rig.stop().await;
     let mut config = rig.app.settings().config.clone();
     config.drain_timeout = Duration::from_millis(50);
     rig.app.reload(config).unwrap();
