@@ -1,0 +1,145 @@
+//! Which events are worth a line.
+
+use std::fmt;
+use std::str::FromStr;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+
+/// The target of the events that make up the access log.
+const ACCESS: &str = "access";
+
+/// Our own crates: `level = "debug"` is about them, not about the libraries below.
+const OWN: [&str; 5] = ["oci", "proxy", "registry_backend", "settings", "tidegate"];
+
+/// What is worth a line: a level for our own crates, and others by target.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Levels {
+    own: LevelFilter,
+    targets: Vec<(String, LevelFilter)>,
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self {
+            own: LevelFilter::INFO,
+            targets: Vec::new(),
+        }
+    }
+}
+
+impl Levels {
+    /// The filter of the stream that `access` events join or do not.
+    pub(super) fn filter(&self, access: bool) -> Targets {
+        // What a library reports, the crate that uses it reports with more sense.
+        Targets::new()
+            .with_default(self.own.min(LevelFilter::WARN))
+            .with_targets(OWN.map(|target| (target, self.own)))
+            .with_target(ACCESS, LevelFilter::INFO)
+            .with_targets(self.targets.iter().cloned())
+            .with_targets((!access).then_some((ACCESS, LevelFilter::OFF)))
+    }
+
+    /// The filter of a stream of `access` events alone.
+    pub(super) fn access_filter(&self) -> Targets {
+        let level = self
+            .targets
+            .iter()
+            .rev()
+            .find(|(target, _)| target == ACCESS);
+        Targets::new().with_target(ACCESS, level.map_or(LevelFilter::INFO, |(_, level)| *level))
+    }
+}
+
+impl FromStr for Levels {
+    type Err = UnknownLevel;
+
+    /// Parses `"debug"`, or `"warn,proxy=debug,pingora=info"`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut levels = Self::default();
+        for item in text.split(',').map(str::trim) {
+            match item.split_once('=') {
+                Some((target, name)) => levels.targets.push((target.to_owned(), level(name)?)),
+                None => levels.own = level(item)?,
+            }
+        }
+        Ok(levels)
+    }
+}
+
+fn level(name: &str) -> Result<LevelFilter, UnknownLevel> {
+    match name {
+        "debug" => Ok(LevelFilter::DEBUG),
+        "error" => Ok(LevelFilter::ERROR),
+        "info" => Ok(LevelFilter::INFO),
+        "off" => Ok(LevelFilter::OFF),
+        "trace" => Ok(LevelFilter::TRACE),
+        "warn" => Ok(LevelFilter::WARN),
+        _ => Err(UnknownLevel(name.to_owned())),
+    }
+}
+
+/// A word that names no level.
+#[derive(Debug)]
+pub(super) struct UnknownLevel(String);
+
+impl fmt::Display for UnknownLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:?} is no level (off, error, warn, info, debug, trace)",
+            self.0
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_read_as_written() {
+        let levels: Levels = "warn, proxy=debug".parse().unwrap();
+        assert_eq!(levels.own, LevelFilter::WARN);
+        assert_eq!(levels.targets, [("proxy".to_owned(), LevelFilter::DEBUG)]);
+        for bad in ["inof", "", "proxy=loud", "info,"] {
+            assert!(bad.parse::<Levels>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn own_level_does_not_open_the_libraries_and_access_is_apart() {
+        let filter = "debug".parse::<Levels>().unwrap().filter(true);
+        assert!(filter.would_enable("proxy::edge", &tracing::Level::DEBUG));
+        assert!(filter.would_enable("pingora_core", &tracing::Level::WARN));
+        assert!(!filter.would_enable("pingora_core", &tracing::Level::INFO));
+
+        let quiet = "error".parse::<Levels>().unwrap();
+        assert!(
+            quiet
+                .filter(true)
+                .would_enable(ACCESS, &tracing::Level::INFO)
+        );
+        assert!(
+            !quiet
+                .filter(false)
+                .would_enable(ACCESS, &tracing::Level::ERROR)
+        );
+        assert!(
+            quiet
+                .access_filter()
+                .would_enable(ACCESS, &tracing::Level::INFO)
+        );
+        assert!(
+            !quiet
+                .access_filter()
+                .would_enable("proxy", &tracing::Level::ERROR)
+        );
+        let off = "info,access=off".parse::<Levels>().unwrap();
+        assert!(!off.filter(true).would_enable(ACCESS, &tracing::Level::INFO));
+        assert!(
+            !off.access_filter()
+                .would_enable(ACCESS, &tracing::Level::INFO)
+        );
+    }
+}
