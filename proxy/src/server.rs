@@ -161,14 +161,13 @@ impl Edge {
             });
             let refreshing = tokio::spawn(refresh(Arc::clone(&shared.current)));
             let mut stop = shared.stop.subscribe();
-            let asked = tokio::select! {
-                // Serving ends because it was asked to, too: then that is what happened.
-                biased;
-                _ = stop.wait_for(|stop| *stop) => true,
-                _ = serving => false,
-            };
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => {}
+                _ = serving => {}
+            }
             refreshing.abort();
-            if asked {
+            // Serving ends because it was asked to, too, and may be seen to do so first.
+            if *shared.stop.borrow() {
                 Ok(shared.drain().await)
             } else {
                 Err(Error::Ended)

@@ -1,0 +1,348 @@
+//! A real edge in front of a service that says what it was asked, over real connections.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode};
+use proxy::tls::self_signed;
+use proxy::{Config, Drained, Edge, Handle};
+use settings::Document;
+use tempfile::TempDir;
+
+/// A service that answers a request with its head, or shouts back after an upgrade.
+fn echo_service() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || echo(stream));
+        }
+    });
+    address
+}
+
+fn echo(stream: TcpStream) {
+    let mut writer = stream.try_clone().unwrap();
+    let mut reader = BufReader::new(stream);
+    let head = read_head(&mut reader);
+    let lower = head.to_ascii_lowercase();
+    if lower.contains("upgrade: websocket") {
+        let switch =
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        writer.write_all(switch.as_bytes()).unwrap();
+        let mut said = [0; 4];
+        while reader.read_exact(&mut said).is_ok() {
+            drop(writer.write_all(&said.map(|byte| byte.to_ascii_uppercase())));
+        }
+        return;
+    }
+    let length = lower.split("content-length: ").nth(1);
+    let length = length.and_then(|rest| rest.lines().next()?.parse().ok());
+    let mut body = vec![0; length.unwrap_or_default()];
+    drop(reader.read_exact(&mut body));
+    let length = head.len();
+    drop(write!(
+        writer,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{head}"
+    ));
+}
+
+fn read_head(reader: &mut impl BufRead) -> String {
+    let mut head = String::new();
+    while reader.read_line(&mut head).is_ok_and(|read| read > 2) {}
+    head
+}
+
+/// A running edge.
+struct Rig {
+    folder: TempDir,
+    handle: Handle,
+    running: Option<JoinHandle<Drained>>,
+    tls: SocketAddr,
+}
+
+impl Rig {
+    /// Starts an edge whose one site, `a.test`, is in front of `peers`; `rest` goes on after it.
+    fn start(peers: &[SocketAddr], rest: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = self_signed::generate(&["a.test".to_owned()], &[]).unwrap();
+        fs::write(folder.path().join("cert.pem"), pair.cert_pem).unwrap();
+        fs::write(folder.path().join("key.pem"), pair.key_pem).unwrap();
+        let edge = Edge::bind(read(&folder, &config(peers, rest))).unwrap();
+        let handle = edge.handle();
+        Self {
+            tls: handle.https_address().unwrap(),
+            folder,
+            running: Some(thread::spawn(move || edge.run().unwrap())),
+            handle,
+        }
+    }
+
+    fn connect(&self) -> SslStream<TcpStream> {
+        let mut connector = SslConnector::builder(SslMethod::tls()).unwrap();
+        connector.set_verify(SslVerifyMode::NONE);
+        let stream = TcpStream::connect(self.tls).unwrap();
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).unwrap();
+        connector.build().connect("a.test", stream).unwrap()
+    }
+
+    /// Sends `request` on a connection of its own and returns all that comes back.
+    fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut reply = Vec::new();
+        // The end may come as a reset, when the edge closed first.
+        drop(stream.read_to_end(&mut reply));
+        String::from_utf8_lossy(&reply).into_owned()
+    }
+
+    /// Opens a connection that has been upgraded.
+    fn websocket(&self) -> BufReader<SslStream<TcpStream>> {
+        let mut stream = self.connect();
+        let upgrade = "GET /ws HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\n\
+                       Upgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        stream.write_all(upgrade.as_bytes()).unwrap();
+        let mut reader = BufReader::new(stream);
+        let head = read_head(&mut reader);
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        reader
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.handle.drain();
+        if let Some(running) = self.running.take() {
+            drop(running.join());
+        }
+    }
+}
+
+fn config(peers: &[SocketAddr], rest: &str) -> String {
+    let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+    format!(
+        r#"
+drain_timeout = "10s"
+workers = 2
+[[listener]]
+address = "127.0.0.1:0"
+tls = true
+[[upstream]]
+name = "echo"
+peers = {peers:?}
+[[site]]
+hosts = ["a.test"]
+certificate = {{ cert_file = "cert.pem", key_file = "key.pem" }}
+upstream = "echo"
+{rest}
+"#
+    )
+}
+
+fn read(folder: &TempDir, text: &str) -> Config {
+    let mut document = Document::parse(&folder.path().join("edge.toml"), text).unwrap();
+    let config = Config::read(&mut document.root(), None);
+    document.finish().unwrap();
+    config.unwrap()
+}
+
+fn shouts(connection: &mut BufReader<SslStream<TcpStream>>, said: &[u8; 4]) {
+    connection.get_mut().write_all(said).unwrap();
+    let mut heard = [0; 4];
+    connection.read_exact(&mut heard).unwrap();
+    assert_eq!(heard, said.map(|byte| byte.to_ascii_uppercase()));
+}
+
+const GET: &str = "GET /x?y=%20z HTTP/1.1\r\nHost: a.test:8443\r\nConnection: close\r\n";
+
+#[test]
+fn a_service_sees_who_is_asking_and_nothing_a_client_made_up() {
+    let rig = Rig::start(&[echo_service()], "");
+    let reply = rig.ask(&format!(
+        "{GET}X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: gopher\r\nForwarded: for=6.6.6.6\r\n\
+         X-Real-IP: 6.6.6.6\r\nX-Tidegate-User: admin\r\nRemote_User: admin\r\nX-Request-Id: mine\r\n\
+         Authorization: Bearer its-own\r\nAccept-Encoding: gzip\r\n\r\n"
+    ));
+    assert!(reply.starts_with("HTTP/1.1 200 OK\r\n"), "{reply}");
+    let reply = reply.to_ascii_lowercase();
+    for line in [
+        "get /x?y=%20z http/1.1",
+        "host: a.test:8443",
+        "x-forwarded-for: 127.0.0.1",
+        "x-forwarded-proto: https",
+        "x-forwarded-host: a.test:8443",
+        "x-real-ip: 127.0.0.1",
+        "forwarded: for=127.0.0.1;host=\"a.test:8443\";proto=https",
+        "authorization: bearer its-own",
+        "accept-encoding: gzip",
+    ] {
+        let found = reply.contains(&format!("{line}\r\n"));
+        assert!(found, "{line}\n--- is not in\n{reply}");
+    }
+    for word in ["6.6.6.6", "gopher", "admin", "mine"] {
+        assert!(!reply.contains(word), "{word} was passed on\n{reply}");
+    }
+}
+
+#[test]
+fn an_absolute_target_reaches_the_service_as_a_path() {
+    let rig = Rig::start(&[echo_service()], "");
+    let reply =
+        rig.ask("GET https://a.test/x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n");
+    assert!(reply.contains("GET /x HTTP/1.1\r\n"), "{reply}");
+}
+
+#[test]
+fn a_websocket_is_carried_both_ways() {
+    let rig = Rig::start(&[echo_service()], "");
+    let mut connection = rig.websocket();
+    shouts(&mut connection, b"ping");
+    shouts(&mut connection, b"pong");
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_passed_over() {
+    // Bound and dropped: nobody listens there now.
+    let bound = TcpListener::bind("127.0.0.1:0").unwrap();
+    let gone = bound.local_addr().unwrap();
+    drop(bound);
+    let rig = Rig::start(&[gone, echo_service()], "");
+    for _ in 0..4 {
+        let reply = rig.ask(&format!("{GET}\r\n"));
+        assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+    }
+    let rig = Rig::start(&[gone], "");
+    let reply = rig.ask(&format!("{GET}\r\n")).to_ascii_lowercase();
+    assert!(reply.starts_with("http/1.1 503 "), "{reply}");
+    assert!(reply.contains("retry-after: 5\r\n"), "{reply}");
+}
+
+#[test]
+fn a_dripping_head_is_cut_and_a_slow_body_is_not() {
+    let limits = "[limits]\nheader_timeout = \"1s\"\nkeepalive_timeout = \"1s\"\n";
+    let rig = Rig::start(&[echo_service()], limits);
+    let began = Instant::now();
+    let mut stream = rig.connect();
+    let cut = (0..100).any(|_| {
+        thread::park_timeout(Duration::from_millis(100));
+        stream.write_all(b"X").is_err()
+    });
+    assert!(cut, "still there after {:?}", began.elapsed());
+
+    let mut stream = rig.connect();
+    let head = "PUT /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 8\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    for _ in 0..8 {
+        thread::park_timeout(Duration::from_millis(300));
+        stream.write_all(b"X").unwrap();
+    }
+    let mut reply = Vec::new();
+    drop(stream.read_to_end(&mut reply));
+    let reply = String::from_utf8_lossy(&reply);
+    assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+}
+
+#[test]
+fn heads_that_are_too_large_and_bodies_that_are_too_long_are_refused() {
+    let limits = "[limits]\nmax_uri_size = \"64B\"\nmax_headers = 10\n";
+    let rig = Rig::start(
+        &[echo_service()],
+        &format!("max_body_size = \"1KiB\"\n{limits}"),
+    );
+    let ending = "Host: a.test\r\nConnection: close\r\n";
+    let long = "a".repeat(70);
+    let many: String = (0..12).map(|n| format!("X-{n}: 1\r\n")).collect();
+    let body = "b".repeat(2048);
+    for (request, status) in [
+        (format!("GET /{long} HTTP/1.1\r\n{ending}\r\n"), 414),
+        (format!("{GET}{many}\r\n"), 431),
+        (
+            format!("PUT / HTTP/1.1\r\n{ending}Content-Length: 2048\r\n\r\n{body}"),
+            413,
+        ),
+        (
+            format!(
+                "PUT / HTTP/1.1\r\n{ending}Transfer-Encoding: chunked\r\n\r\n800\r\n{body}\r\n0\r\n\r\n"
+            ),
+            413,
+        ),
+        (
+            "GET / HTTP/1.1\r\nConnection: close\r\n\r\n".to_owned(),
+            400,
+        ),
+        (GET.replace("a.test", "b.test") + "\r\n", 421),
+    ] {
+        let reply = rig.ask(&request);
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(reply.starts_with(&expected), "{status}: {reply}");
+    }
+}
+
+#[test]
+fn a_connection_is_kept_over_a_refusal_of_a_small_body() {
+    let rig = Rig::start(&[echo_service()], "max_body_size = \"4B\"\n");
+    let mut reader = BufReader::new(rig.connect());
+    for _ in 0..3 {
+        let request = b"PUT / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\n12345";
+        reader.get_mut().write_all(request).unwrap();
+        let head = read_head(&mut reader);
+        assert!(head.starts_with("HTTP/1.1 413 "), "{head}");
+        let mut body = String::new();
+        reader.read_line(&mut body).unwrap();
+        assert_eq!(body, "the body may have 4 bytes at most\n");
+    }
+}
+
+#[test]
+fn a_reload_changes_sites_and_refuses_other_sockets() {
+    let echo = [echo_service()];
+    let rig = Rig::start(&echo, "");
+    let text = config(&echo, "").replace("[\"a.test\"]", "[\"b.test\"]");
+    rig.handle.reload(read(&rig.folder, &text)).unwrap();
+    let reply = rig.ask(&format!("{GET}\r\n"));
+    assert!(reply.starts_with("HTTP/1.1 421 "), "{reply}");
+    let moved = text
+        .replace("127.0.0.1:0", "127.0.0.2:0")
+        .replace("workers = 2", "workers = 1");
+    let error = rig.handle.reload(read(&rig.folder, &moved)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "listener, workers: changed, which needs a restart"
+    );
+}
+
+#[test]
+fn a_taken_address_is_an_error_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let rig = Rig::start(&[echo_service()], "");
+    let text = config(&[rig.tls], "").replace("127.0.0.1:0", &address);
+    let error = Edge::bind(read(&rig.folder, &text)).err().unwrap();
+    let told = error.to_string();
+    assert!(
+        told.starts_with(&format!("listen at {address}: ")),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_drain_waits_for_what_is_under_way_and_not_for_what_is_idle() {
+    let mut rig = Rig::start(&[echo_service()], "");
+    let idle = rig.connect();
+    let mut connection = rig.websocket();
+    rig.handle.drain();
+    while TcpStream::connect(rig.tls).is_ok() {
+        thread::yield_now();
+    }
+    shouts(&mut connection, b"more");
+    assert!(!rig.running.as_ref().unwrap().is_finished());
+    drop(connection);
+    let drained = rig.running.take().unwrap().join().unwrap();
+    assert_eq!(drained, Drained { abandoned: 0 });
+    drop(idle);
+}
