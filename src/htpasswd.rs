@@ -163,6 +163,11 @@ fn remove(file: &Path, user: &str) -> Result<()> {
     Staged::write_secret(file, with_entry(&text, user, "").as_bytes())?.replace()
 }
 
+/// Whether there is an entry for `user`.
+pub(crate) fn knows(file: &Path, user: &str) -> Result<bool> {
+    Ok(users(&read(file)?).any(|known| known == user))
+}
+
 /// Whether `user` may log in with `password`, by the edge's own reading of the file.
 pub(crate) fn lets_in(file: &Path, user: &str, password: &Password) -> Result<bool> {
     let users = Users::parse(&read(file)?, false).map_err(|errors| {
@@ -173,8 +178,7 @@ pub(crate) fn lets_in(file: &Path, user: &str, password: &Password) -> Result<bo
 }
 
 fn verify(file: &Path, user: &str) -> Result<()> {
-    let known = users(&read(file)?).any(|known| known == user);
-    ensure!(known, "{}: no user {user:?}", file.display());
+    ensure!(knows(file, user)?, "{}: no user {user:?}", file.display());
     let password = Password::ask_once(user)?;
     ensure!(
         lets_in(file, user, &password)?,

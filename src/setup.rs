@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
 
 use crate::files::{self, Staged};
 use crate::folder::Folder;
@@ -126,7 +127,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     say(format_args!(
         "start it with: tidegate up --dir {}",
-        args.dir.display()
+        shell_word(&args.dir)
     ))
 }
 
@@ -175,7 +176,7 @@ fn write(args: &Args) -> Result<Report> {
     files.extend([(folder.certificate(), pair), (folder.key(), pair)]);
     files.extend(write_users(&folder, args, given)?);
     let socket = run.join("registry.sock");
-    let text = config_text(http, https, &hosts(&names, &addresses), &socket);
+    let text = config_text(http, https, &hosts(&names, &addresses), &socket)?;
     files.push((folder.config(), write_config(&folder, args, &text)?));
     Ok(Report { folder, files })
 }
@@ -207,47 +208,46 @@ fn write_users(
     folder: &Folder,
     args: &Args,
     given: Option<Password>,
-) -> Result<[(PathBuf, Outcome); 2]> {
+) -> Result<Vec<(PathBuf, Outcome)>> {
     let (htpasswd, file, user) = (folder.htpasswd(), folder.password(), args.username());
+    let kept = files::exists(&file)?;
     if files::exists(&htpasswd)? {
-        let lets_in = given.is_none_or(|password| {
-            htpasswd::lets_in(&htpasswd, user, &password).is_ok_and(|lets_in| lets_in)
-        });
-        if !lets_in {
+        if !is_as_given(&htpasswd, args, given.as_ref())? {
             note(format_args!(
-                "{} is kept: {user} cannot log in with the password given; to change that: \
+                "{} is kept, and {user} cannot log in as given; to change that: \
                  tidegate htpasswd add {} {user}",
                 htpasswd.display(),
                 shell_word(&htpasswd)
             ));
         }
-        return Ok([(file, Outcome::Kept), (htpasswd, Outcome::Kept)]);
+        let password = kept.then_some((file, Outcome::Kept));
+        return Ok(password
+            .into_iter()
+            .chain([(htpasswd, Outcome::Kept)])
+            .collect());
     }
     // The password first: the htpasswd file can be made from it, but not the other way round.
-    let kept = if files::exists(&file)? {
-        Some(Password::read_file(&file)?)
-    } else {
-        None
-    };
-    let outcome = if kept.is_some() {
-        Outcome::Kept
-    } else {
-        Outcome::Wrote
-    };
-    let password = match kept.or(given) {
+    let password = match given {
+        _ if kept => Password::read_file(&file)?,
         Some(password) => password,
         None => Password::random()?,
     };
-    if outcome == Outcome::Wrote {
+    if !kept {
         Staged::write(&file, format!("{}\n", password.reveal()).as_bytes(), 0o600)?.create()?;
     }
-    Staged::write(
-        &htpasswd,
-        htpasswd::entry(user, &password)?.as_bytes(),
-        0o600,
-    )?
-    .create()?;
-    Ok([(file, outcome), (htpasswd, Outcome::Wrote)])
+    let entry = htpasswd::entry(user, &password)?;
+    Staged::write(&htpasswd, entry.as_bytes(), 0o600)?.create()?;
+    let outcome = if kept { Outcome::Kept } else { Outcome::Wrote };
+    Ok(vec![(file, outcome), (htpasswd, Outcome::Wrote)])
+}
+
+/// Whether an htpasswd file that is kept agrees with the user and the password that were given.
+fn is_as_given(htpasswd: &Path, args: &Args, given: Option<&Password>) -> Result<bool> {
+    match (given, &args.username) {
+        (Some(password), _) => htpasswd::lets_in(htpasswd, args.username(), password),
+        (None, Some(user)) => htpasswd::knows(htpasswd, user),
+        (None, None) => Ok(true),
+    }
 }
 
 fn write_config(folder: &Folder, args: &Args, text: &str) -> Result<Outcome> {
@@ -283,12 +283,22 @@ fn hosts(names: &[String], addresses: &[IpAddr]) -> Vec<String> {
     names.iter().cloned().chain(addresses).collect()
 }
 
-fn config_text(http: SocketAddr, https: SocketAddr, hosts: &[String], socket: &Path) -> String {
-    let hosts: Vec<String> = hosts.iter().map(|host| format!("{host:?}")).collect();
+fn config_text(
+    http: SocketAddr,
+    https: SocketAddr,
+    hosts: &[String],
+    socket: &Path,
+) -> Result<String> {
+    let socket = socket
+        .to_str()
+        .with_context(|| format!("{}: not UTF-8", socket.display()))?;
+    // A text as JSON writes it is one of TOML too.
+    let listen = json!(format!("unix:{socket}"));
+    let hosts: Vec<String> = hosts.iter().map(|host| json!(host).to_string()).collect();
     let hosts = hosts.join(", ");
-    format!(
+    Ok(format!(
         r#"# Written once by `tidegate setup`; it is yours to edit. conf/edge.toml in the sources (after
-# `make install`: /usr/share/doc/tidegate/edge.toml) explains every key there is.
+# `make install`: /usr/local/share/doc/tidegate/edge.toml) explains every key there is.
 # Paths are relative to the folder of this file. `tidegate check --config FILE` says whether all is
 # well; a running role takes a change on SIGHUP.
 
@@ -309,13 +319,12 @@ realm = "Tidegate"
 htpasswd_file = "auth/htpasswd"           # users: tidegate htpasswd add FILE USER
 
 [registry]
-listen = "unix:{}"
+listen = {listen}
 
 [registry.storage]
 filesystem = {{ root = "registry" }}        # holds docker/registry/v2/…
-"#,
-        socket.display()
-    )
+"#
+    ))
 }
 
 #[cfg(test)]
