@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::ArgGroup;
+use proxy::tls::self_signed::{self, DAYS, Pair};
 
 use crate::files::{self, Staged};
 use crate::output::say;
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// The key's file, instead of key.pem in that folder.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// How long it holds; Apple's platforms accept no more than the default.
+    #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=36500))]
+    days: u32,
     /// Replace files that exist.
     #[arg(long)]
     force: bool,
@@ -50,9 +54,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "{}: the certificate and the key need a file each",
         key.display()
     );
+    let pair = self_signed::generate_for_days(&args.names, &args.addresses, args.days)?;
     if args.force {
-        let (staged_key, staged_certificate) =
-            stage(&args.names, &args.addresses, &certificate, &key)?;
+        let (staged_key, staged_certificate) = stage(&pair, &certificate, &key)?;
         staged_key.replace()?;
         staged_certificate.replace()?;
     } else {
@@ -63,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 path.display()
             );
         }
-        write_pair(&args.names, &args.addresses, &certificate, &key)?;
+        write_pair(&pair, &certificate, &key)?;
     }
     say(format_args!(
         "wrote {}\nwrote {}",
@@ -73,27 +77,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 /// Writes a new pair: both files or none.
-pub(crate) fn write_pair(
-    names: &[String],
-    addresses: &[IpAddr],
-    certificate: &Path,
-    key: &Path,
-) -> Result<()> {
-    let (staged_key, staged_certificate) = stage(names, addresses, certificate, key)?;
+pub(crate) fn write_pair(pair: &Pair, certificate: &Path, key: &Path) -> Result<()> {
+    let (staged_key, staged_certificate) = stage(pair, certificate, key)?;
     staged_key.create()?;
     staged_certificate.create().inspect_err(|_| {
         fs::remove_file(key).ok();
     })
 }
 
-/// Makes a pair and brings all of it to the disk, so that only the names are still to come.
-fn stage(
-    names: &[String],
-    addresses: &[IpAddr],
-    certificate: &Path,
-    key: &Path,
-) -> Result<(Staged, Staged)> {
-    let pair = proxy::tls::self_signed::generate(names, addresses)?;
+/// Brings both files to the disk, so that only their names are still to come.
+fn stage(pair: &Pair, certificate: &Path, key: &Path) -> Result<(Staged, Staged)> {
     let key = Staged::write_secret(key, &pair.key_pem)?;
     let certificate = Staged::write(certificate, &pair.cert_pem, 0o644)?;
     Ok((key, certificate))

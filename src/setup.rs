@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use proxy::tls::self_signed;
 use serde_json::json;
 
 use crate::files::{self, Staged};
@@ -199,7 +200,8 @@ fn write_pair(folder: &Folder, names: &[String], addresses: &[IpAddr]) -> Result
             );
         }
     }
-    gencert::write_pair(names, addresses, &certificate, &key)?;
+    let pair = self_signed::generate(names, addresses)?;
+    gencert::write_pair(&pair, &certificate, &key)?;
     Ok(Outcome::Wrote)
 }
 

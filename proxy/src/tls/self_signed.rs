@@ -16,7 +16,7 @@ use openssl::x509::{X509Builder, X509NameBuilder};
 use super::Error;
 
 /// The longest life that Apple's platforms accept of a server certificate one has trusted oneself.
-const DAYS: u32 = 825;
+pub const DAYS: u32 = 825;
 
 /// X.509 bounds the common name (RFC 5280, appendix A.1, `ub-common-name`).
 const COMMON_NAME_CHARS_MAX: usize = 64;
@@ -29,13 +29,21 @@ pub struct Pair {
     pub key_pem: Vec<u8>,
 }
 
-/// Makes a certificate for `names` and `ips`, signed with its own fresh P-256 key.
+/// Makes a certificate for `names` and `ips`, signed with its own fresh P-256 key, for [`DAYS`].
 ///
 /// It is no CA: clients trust it as what it is, and nothing else can be signed with its key.
 ///
 /// # Errors
 /// [`Error::OpenSsl`] when OpenSSL refuses, as for a name that fits no certificate.
 pub fn generate(names: &[String], ips: &[IpAddr]) -> Result<Pair, Error> {
+    generate_for_days(names, ips, DAYS)
+}
+
+/// Makes a certificate as [`generate`] does, with a life of so many days.
+///
+/// # Errors
+/// As [`generate`].
+pub fn generate_for_days(names: &[String], ips: &[IpAddr], days: u32) -> Result<Pair, Error> {
     let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
     let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
 
@@ -57,7 +65,7 @@ pub fn generate(names: &[String], ips: &[IpAddr]) -> Result<Pair, Error> {
     builder.set_subject_name(&name)?;
     builder.set_issuer_name(&name)?;
     builder.set_pubkey(&key)?;
-    let (from, until) = (Asn1Time::days_from_now(0)?, Asn1Time::days_from_now(DAYS)?);
+    let (from, until) = (Asn1Time::days_from_now(0)?, Asn1Time::days_from_now(days)?);
     builder.set_not_before(&from)?;
     builder.set_not_after(&until)?;
 
