@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crate::harness::{PASSWORD, Rig, Setup, USER, eventually, need, noise, run, tidegate, try_run};
 
@@ -201,4 +203,41 @@ fn cpu_ticks(rig: &Rig) -> u64 {
             fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
         })
         .sum()
+}
+
+#[test]
+fn guessing_passwords_holds_nobody_else_up() {
+    need!("htpasswd");
+    // At this cost one guess takes a second and more of a core.
+    let slow = run(Command::new("htpasswd").args(["-nbBC", "14", "slow", "secret"]));
+    let hashed = bcrypt::hash(PASSWORD, 4).unwrap();
+    let htpasswd = Some(format!("{}\n{USER}:{hashed}\n", slow.trim()));
+    let rig = Setup {
+        htpasswd,
+        ..Setup::default()
+    }
+    .start();
+    let client = rig.client();
+    let answered = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                rig.anonymous()
+                    .as_user("slow", "a guess")
+                    .get("/v2/")
+                    .expect(401);
+                answered.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        // The guesses are there once the edge is busy with them.
+        let before = cpu_ticks(&rig);
+        eventually("the guesses to arrive", || {
+            (cpu_ticks(&rig) > before + 5).then_some(())
+        });
+        for _ in 0..5 {
+            client.get("/v2/").expect(200);
+        }
+        let answered = answered.load(Ordering::Relaxed);
+        assert!(answered < 4, "5 requests waited for {answered} guesses");
+    });
 }

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::harness::{Dockerd, PASSWORD, Rig, USER, heavy, need, skip, tar_of};
+use crate::harness::{
+    Dockerd, PASSWORD, Rig, Setup, USER, heavy, need, run, skip, tar_of, tidegate,
+};
 
 const MIB: u64 = 1 << 20;
 
@@ -54,11 +56,35 @@ fn login(engine: &Dockerd, registry: &str, password: &str) -> crate::harness::Ou
     engine.try_run(&["login", "-u", USER, "-p", password, registry])
 }
 
+/// A rig with a certificate made by `tidegate gencert`.
+fn with_own_certificate() -> Rig {
+    let mut rig = Setup::default().prepare();
+    let mut gencert = tidegate();
+    gencert
+        .args([
+            "gencert",
+            "--force",
+            "--name",
+            "registry.test,localhost",
+            "--ip",
+            "127.0.0.1",
+        ])
+        .arg("--cert")
+        .arg(&rig.certificate.cert)
+        .arg("--key")
+        .arg(&rig.certificate.key);
+    run(&mut gencert);
+    rig.start_registry();
+    rig.start_edge();
+    rig.wait_until_ready();
+    rig
+}
+
 #[test]
 fn docker_logs_in_pushes_pulls_and_logs_out() {
     need_docker!();
     let _one = heavy();
-    let rig = Rig::start();
+    let rig = with_own_certificate();
     let engine = Dockerd::start();
     let registry = format!("registry.test:{}", rig.https.port());
     let image = format!("{registry}/team/app:v1");

@@ -341,3 +341,65 @@ fn nothing_is_deleted_where_deleting_is_switched_off() {
         .location();
     client.delete(&upload).expect(204);
 }
+
+#[test]
+fn indexes_may_nest_be_empty_and_hold_any_media_type() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let leaf = image(46, &[10]);
+    push_image(&client, REPOSITORY, &leaf.digest(), &leaf);
+    let inner = index_of(&[&leaf]);
+    push_manifest(&client, REPOSITORY, "inner", INDEX, &inner).expect(201);
+    let nested = json!({
+        "schemaVersion": 2, "mediaType": INDEX,
+        "manifests": [{ "mediaType": INDEX, "digest": digest(&inner), "size": inner.len() }],
+    });
+    let empty = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [] });
+    for (tag, index) in [("nested", nested), ("empty", empty)] {
+        let index = index.to_string().into_bytes();
+        push_manifest(&client, REPOSITORY, tag, INDEX, &index).expect(201);
+        assert_eq!(client.get(&path(tag)).expect(200).body, index);
+    }
+}
+
+#[test]
+fn artifacts_need_no_layers_and_may_carry_their_data() {
+    let rig = Rig::start();
+    let client = rig.client();
+    push_blob(&client, REPOSITORY, b"{}");
+    let empty = json!({
+        "mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(b"{}"), "size": 2,
+        "data": "e30=",
+    });
+    for layers in [json!([]), json!([empty])] {
+        let artifact = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": "application/vnd.example",
+            "config": empty, "layers": layers,
+        });
+        let artifact = artifact.to_string().into_bytes();
+        push_manifest(&client, REPOSITORY, "artifact", MANIFEST, &artifact).expect(201);
+        assert_eq!(client.get(&path("artifact")).expect(200).body, artifact);
+    }
+}
+
+#[test]
+fn what_is_deleted_is_gone_from_every_list_at_once() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let image = image(47, &[10]);
+    let digest = push_image(&client, REPOSITORY, "one", &image);
+    push_manifest(&client, REPOSITORY, "two", MANIFEST, &image.manifest).expect(201);
+    let tags = || {
+        let reply = client.get(&format!("/v2/{REPOSITORY}/tags/list"));
+        if reply.status == 404 {
+            0
+        } else {
+            reply.json()["tags"].as_array().map_or(0, Vec::len)
+        }
+    };
+    assert_eq!(tags(), 2);
+    client.delete(&path("one")).expect(202);
+    assert_eq!(tags(), 1);
+    client.delete(&path(&digest)).expect(202);
+    assert_eq!(tags(), 0);
+}

@@ -1,9 +1,15 @@
 //! Memory does not grow with the size of blobs, and little with their number.
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::Signal;
 
 use crate::harness::{
-    PASSWORD, Rig, USER, digest, heavy, memory_peak_bytes, need, noise, run, tar_of,
+    PASSWORD, Rig, USER, digest, eventually, heavy, memory_peak_bytes, need, noise, pause, run,
+    tar_of, with_query,
 };
 
 const MIB: u64 = 1 << 20;
@@ -40,7 +46,7 @@ fn peaks(clients: u32, size: u64) -> [u64; 2] {
 fn push(rig: &Rig, number: u32, blob: &std::path::Path, digest: &str) -> Child {
     let repository = format!("/v2/many/r{number}/blobs/uploads/");
     let location = rig.client().post(&repository).expect(202).location();
-    let location = crate::harness::with_query(&location, &format!("digest={digest}"));
+    let location = with_query(&location, &format!("digest={digest}"));
     let version = if number.is_multiple_of(2) {
         "--http1.1"
     } else {
@@ -133,4 +139,47 @@ fn memory_is_flat_in_the_size_of_downloads() {
     for reader in &mut readers {
         assert!(reader.read_some(&mut piece).unwrap() > 0);
     }
+}
+
+#[test]
+fn a_registry_that_stalls_holds_its_clients_back_and_fills_no_memory() {
+    let mut rig = Rig::start();
+    let client = rig.client();
+    let piece = noise(3, 1 << 20);
+    let pieces: Vec<u8> = piece.repeat(512);
+    let digest = digest(&pieces);
+    let location = client
+        .post("/v2/stalled/blobs/uploads/")
+        .expect(202)
+        .location();
+    let location = with_query(&location, &format!("digest={digest}"));
+    let mut push = client
+        .request("PUT", &location)
+        .header("Content-Length", &pieces.len().to_string())
+        .open()
+        .unwrap();
+    push.write(&piece).unwrap();
+    // Stopped, the registry is as slow as a disk can be.
+    rig.registry().signal(Signal::STOP);
+    let sent = AtomicU64::new(1);
+    let reply = thread::scope(|scope| {
+        let pushing = scope.spawn(|| {
+            for _ in 1..512 {
+                push.write(&piece).unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+            push.reply().unwrap()
+        });
+        let held = eventually("the client to be held back", || {
+            let before = sent.load(Ordering::Relaxed);
+            pause(Duration::from_millis(500));
+            (sent.load(Ordering::Relaxed) == before).then_some(before)
+        });
+        rig.registry().signal(Signal::CONT);
+        assert!(held < 64, "{held} MiB were taken that nobody had read");
+        pushing.join().unwrap()
+    });
+    reply.expect(201);
+    let edge = memory_peak_bytes(rig.pids()[0]);
+    assert!(edge < 128 * MIB, "the edge held {edge} bytes");
 }

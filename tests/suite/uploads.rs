@@ -242,3 +242,15 @@ fn a_blob_anyone_has_is_mounted_without_saying_from_where() {
         assert_eq!(blob(&client, &digest).expect(200).body, noise(16, 1000));
     }
 }
+
+#[test]
+fn a_session_may_be_told_its_algorithm_from_the_start() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let bytes = noise(17, 70_000);
+    let path = format!("/v2/{REPOSITORY}/blobs/uploads/?digest-algorithm=sha512");
+    let location = client.post(&path).expect(202).location();
+    let location = append(&client, &location, 0, &bytes).expect(202).location();
+    let created = finish(&client, &location, &digest512(&bytes));
+    assert_stored(&client, &created, &bytes, &digest512(&bytes));
+}
