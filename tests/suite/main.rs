@@ -31,6 +31,8 @@ mod manifests;
 mod memory;
 mod reload;
 mod second_site;
+mod spec_blobs;
+mod spec_manifests;
 mod systemd;
 mod up;
 mod uploads;
