@@ -1,4 +1,46 @@
 //! The edge: the only thing that faces the network.
+//!
+//! It takes connections, speaks TLS, finds the site of a request, decides who may come in, and
+//! streams everything else to what stands behind: the registry on its Unix socket, or any other
+//! service. It holds the keys and no data.
+//!
+//! # The map
+//! - [`Config`] reads what the operator wrote and proves it, or says everything that is wrong;
+//! - [`Edge`] binds the sockets and serves, [`Handle`] reloads and drains it (`server`, `reload`);
+//! - `listener`: the sockets, and what is minded about each connection: its number, the time a
+//!   request's head may take, the buffers;
+//! - `edge`: the life of a request; `context`: what it carries from step to step;
+//! - `filter`: the steps that look at the head alone; `auth`: who is asking;
+//! - `site` and `upstream`: what a request is for, and where it goes;
+//! - `request_body`: a body on its way; `respond`: the one place that turns a refusal into a reply;
+//! - `state`: everything a reload swaps, as one value; `in_flight`: what a drain waits for;
+//! - [`tls`]: certificates and which one a handshake gets; `telemetry`: a line for each request.
+//!
+//! # The life of a request
+//! 1. `listener` accepts the connection, `tls::accept` gives the handshake the certificate of the
+//!    site that it asks for, and Pingora reads the head.
+//! 2. `edge` takes the state of this moment, to the request's end. `filter::limits` and
+//!    `filter::host` look at the head; a plain listener answers here, with a challenge's answer or
+//!    the way to TLS.
+//! 3. The site is found by host. For the registry `filter::registry` lets only its API through. The
+//!    site asks `auth` who is there; the path is read by the parser that the registry routes with.
+//! 4. Any of these may answer or refuse. The reply goes out, and a client that is still sending is
+//!    listened to for a moment, so that it sees the reply.
+//! 5. Otherwise `upstream` names an address, `auth::identity` and `filter::forwarded` say which
+//!    headers go and come, and Pingora streams both ways. `request_body` counts and gathers.
+//! 6. `filter::response_headers` marks the reply. When all is sent, or when it failed, there is one
+//!    line in the access log.
+//!
+//! # Invariants
+//! - **Identity headers from downstream are removed, always**, and set only from what was verified
+//!   here. So are the forwarding headers, unless the config trusts the proxy that sent them.
+//! - **A body is streamed, never spooled**: what the edge holds of it is bounded, whatever its size.
+//! - **No timeout runs while bytes move.**
+//! - **Under `/v2/` every reply names the API's version once**, refusals and failures included.
+//! - **A reply that fails half-way is cut**, never ended as if it were whole.
+//! - **Hashing passwords never holds up a thread that streams.**
+//! - **A config with a problem changes nothing.**
+//! - Pingora is known to `edge`, `listener`, `server`, `upstream` and `tls::accept` alone.
 
 mod auth;
 mod config;

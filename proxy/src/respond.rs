@@ -14,6 +14,8 @@ use http::{StatusCode, Version};
 use oci::route::RouteError;
 use oci::{ErrorBody, ErrorCode};
 
+use crate::request_body::TooLarge;
+
 /// What every reply under `/v2/` says of itself (distribution's API version header).
 pub(crate) const API_VERSION: (HeaderName, HeaderValue) = (
     HeaderName::from_static("docker-distribution-api-version"),
@@ -68,6 +70,12 @@ pub(crate) enum Rejection {
     UpstreamUnreachable,
     /// The path and query are too long.
     UriTooLong,
+}
+
+impl From<TooLarge> for Rejection {
+    fn from(TooLarge { max }: TooLarge) -> Self {
+        Self::BodyTooLarge { max }
+    }
 }
 
 impl Rejection {

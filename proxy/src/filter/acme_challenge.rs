@@ -18,19 +18,19 @@ const PREFIX: &str = "/.well-known/acme-challenge/";
 pub(crate) struct Challenges(HashMap<Box<str>, Box<str>>);
 
 /// Answers for a token that is known; all else is left to the next step.
-pub(crate) fn answer(parts: &Parts, challenges: &Challenges) -> Decision {
+pub(crate) fn answer(parts: &Parts, challenges: &Challenges) -> Result<(), Decision> {
     let answer = parts
         .uri
         .path()
         .strip_prefix(PREFIX)
         .and_then(|token| challenges.0.get(token));
     match answer {
-        Some(answer) => Decision::Answer(Reply::page(
+        Some(answer) => Err(Decision::Answer(Reply::page(
             StatusCode::OK,
             "application/octet-stream",
             answer.as_bytes().to_vec().into(),
-        )),
-        None => Decision::Continue,
+        ))),
+        None => Ok(()),
     }
 }
 
@@ -56,7 +56,11 @@ mod tests {
                 .into_parts()
                 .0;
             let decision = answer(&parts, &challenges);
-            assert_eq!(matches!(decision, Decision::Answer(_)), answered, "{path}");
+            assert_eq!(
+                matches!(decision, Err(Decision::Answer(_))),
+                answered,
+                "{path}"
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The steps of policy that look at a request's head and nothing else.
 //!
-//! Each takes [`http::request::Parts`] and what the config says, and returns a value: a
-//! [`Decision`], or the [`Edits`] to make. No IO, no clock, nothing of Pingora: the order in which
-//! they are asked is written down in `edge`.
+//! Each takes [`http::request::Parts`] and what the config says, and returns a value: nothing, or
+//! the [`Decision`] that ends the request's way here, or the [`Edits`] to make. No IO, no clock,
+//! nothing of Pingora: the order in which they are asked is written down in `edge`.
 
 pub(crate) mod acme_challenge;
 pub(crate) mod forwarded;
@@ -14,17 +14,28 @@ pub(crate) mod response_headers;
 
 use http::header::{HeaderName, HeaderValue};
 
+use crate::request_body::TooLarge;
 use crate::respond::{Rejection, Reply};
 
-/// What a step says of a request.
+/// What a step decides of a request that goes no further.
 #[derive(Clone, Debug)]
 pub(crate) enum Decision {
-    /// It has nothing against it: ask the next one.
-    Continue,
     /// It knows the answer.
     Answer(Reply),
     /// It refuses.
     Refuse(Rejection),
+}
+
+impl From<TooLarge> for Decision {
+    fn from(error: TooLarge) -> Self {
+        Self::Refuse(error.into())
+    }
+}
+
+impl From<Rejection> for Decision {
+    fn from(rejection: Rejection) -> Self {
+        Self::Refuse(rejection)
+    }
 }
 
 /// Changes to the headers of a message; a name that is set has this one value afterwards.

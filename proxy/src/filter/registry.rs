@@ -10,21 +10,21 @@ use crate::respond::{Rejection, Reply};
 const WELCOME: &str = "This is a container registry. Its API is under /v2/.\n";
 
 /// Answers what needs no name and no upstream.
-pub(crate) fn admit(parts: &Parts) -> Decision {
+pub(crate) fn admit(parts: &Parts) -> Result<(), Decision> {
     let path = parts.uri.path();
     if Route::covers(path) {
         // A browser's preflight carries no credentials, so it must not be asked for any.
         return if parts.method == Method::OPTIONS {
-            Decision::Answer(Reply::methods())
+            Err(Decision::Answer(Reply::methods()))
         } else {
-            Decision::Continue
+            Ok(())
         };
     }
     if path == "/" && matches!(parts.method, Method::GET | Method::HEAD) {
         let page = Reply::page(StatusCode::OK, "text/plain; charset=utf-8", WELCOME.into());
-        return Decision::Answer(page);
+        return Err(Decision::Answer(page));
     }
-    Decision::Refuse(Rejection::NotFound)
+    Err(Decision::Refuse(Rejection::NotFound))
 }
 
 /// Returns what a path under `/v2/` names; the registry reads it with the same parser.
@@ -54,9 +54,9 @@ mod tests {
             let request = http::Request::builder().method(method).uri(path);
             let parts = request.body(()).unwrap().into_parts().0;
             let said = match admit(&parts) {
-                Decision::Continue => "continue".to_owned(),
-                Decision::Answer(reply) => format!("answer {}", reply.status),
-                Decision::Refuse(rejection) => format!("refuse {rejection:?}"),
+                Ok(()) => "continue".to_owned(),
+                Err(Decision::Answer(reply)) => format!("answer {}", reply.status),
+                Err(Decision::Refuse(rejection)) => format!("refuse {rejection:?}"),
             };
             assert_eq!(said, expected, "{method} {path}");
         }

@@ -1,23 +1,26 @@
 //! The life of a request, step by step: the order of policy is read here.
 //!
 //! [`EdgeProxy::admit`] asks the filters and the site in turn; what they answer or refuse is sent
-//! by [`EdgeProxy::reply`], and everything else is handed to Pingora to be streamed. Nothing is
+//! by [`answer::send`], and everything else is handed to Pingora to be streamed. Nothing is
 //! decided here that a filter, the site or the upstream could decide.
+
+mod answer;
+mod failure;
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT};
-use http::{Method, StatusCode, Version};
+use http::request::Parts;
+use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType, Result};
+use pingora::{Error, ErrorType, Result};
 
 use crate::auth::{Hashing, identity};
 use crate::context::Context;
@@ -27,20 +30,10 @@ use crate::filter::response_headers::{self, REQUEST_ID};
 use crate::filter::{Decision, Edits, acme_challenge, https_redirect, limits, registry};
 use crate::in_flight::InFlight;
 use crate::listener::{HeadRead, Kept};
-use crate::request_body::{RequestBody, TooLarge};
-use crate::respond::{Audience, Rejection, Reply, protocol};
+use crate::request_body::RequestBody;
+use crate::respond::{Audience, Rejection, protocol};
 use crate::state::Current;
 use crate::telemetry::access_log::{Entry, Fault};
-
-/// How long a client that is still sending is listened to after it was answered, so that it sees
-/// the answer before the connection ends.
-const LINGER: Duration = Duration::from_millis(500);
-
-/// What is read at full speed in that time; all else only a piece at a time.
-const LINGER_BYTES: usize = 64 << 10;
-
-/// How long to wait between those pieces: a flood costs next to nothing.
-const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// The edge as Pingora sees it.
 pub(crate) struct EdgeProxy {
@@ -52,91 +45,37 @@ pub(crate) struct EdgeProxy {
 }
 
 impl EdgeProxy {
-    /// Asks everyone who has a say, in this order.
-    async fn admit(&self, session: &Session, ctx: &mut Context) -> Decision {
-        let parts: &http::request::Parts = session.req_header();
+    /// Asks everyone who has a say, in this order; with nothing decided, the request goes upstream.
+    async fn admit(&self, session: &Session, ctx: &mut Context) -> Result<(), Decision> {
+        let parts: &Parts = session.req_header();
         let state = Arc::clone(&ctx.state);
         if oci::Route::covers(parts.uri.path()) {
             // Until the site is known, a path like the API's is taken for it.
             ctx.audience = Audience::RegistryClient;
         }
-        if let decided @ (Decision::Answer(_) | Decision::Refuse(_)) =
-            limits::check(parts, &state.limits)
-        {
-            return decided;
-        }
-        let host = match Host::of(parts) {
-            Ok(host) => host,
-            Err(rejection) => return Decision::Refuse(rejection),
-        };
-        let host = &*ctx.host.insert(host);
+        limits::check(parts, &state.limits)?;
+        let host = &*ctx.host.insert(Host::of(parts)?);
         let site = state.sites.select(host);
         if !over_tls(session) {
-            let known = site.map(|_site| host);
-            return plain(parts, known, &state.challenges, self.https_port);
+            acme_challenge::answer(parts, &state.challenges)?;
+            site.ok_or(Rejection::UnknownHost)?;
+            return Err(https_redirect::redirect(parts, host, self.https_port));
         }
-        let Some(site) = site else {
-            return Decision::Refuse(Rejection::UnknownHost);
-        };
-        ctx.site = Some(Arc::clone(site));
+        let site = ctx
+            .site
+            .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
         ctx.audience = site.audience(parts.uri.path());
-        if site.upstream.is_registry()
-            && let decided @ (Decision::Answer(_) | Decision::Refuse(_)) = registry::admit(parts)
-        {
-            return decided;
+        if site.upstream.is_registry() {
+            registry::admit(parts)?;
         }
-        match site.authenticate(&parts.headers, &self.hashing).await {
-            Ok(principal) => ctx.principal = principal,
-            Err(rejection) => return Decision::Refuse(rejection),
+        ctx.principal = site.authenticate(&parts.headers, &self.hashing).await?;
+        if site.upstream.is_registry() {
+            registry::route(parts)?;
         }
-        if site.upstream.is_registry()
-            && let Err(rejection) = registry::route(parts)
-        {
-            return Decision::Refuse(rejection);
-        }
-        // An upstream that talks back while it is being sent to must not wait for us.
+        // Who talks back while being sent to must not wait for a whole piece; the registry does not.
         ctx.body = RequestBody::new(site.max_body_size, site.upstream.is_registry());
-        match ctx.body.announce(content_length(parts)) {
-            Ok(()) => Decision::Continue,
-            Err(TooLarge { max }) => Decision::Refuse(Rejection::BodyTooLarge { max }),
-        }
-    }
-
-    /// Sends a reply of our own, whatever the client is still sending.
-    async fn reply(&self, session: &mut Session, ctx: &Context, reply: Reply) -> Result<()> {
-        let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3))?;
-        for (name, value) in reply.headers {
-            header.append_header(name, value)?;
-        }
-        header.insert_header(REQUEST_ID, ctx.request_id.clone())?;
-        if reply.status != StatusCode::NO_CONTENT {
-            header.set_content_length(reply.body.len())?;
-        }
-        let sends = !session.is_body_done();
-        let head = session.req_header();
-        // One that waits for a `100 Continue` may send its body now, or not: who can tell?
-        let unclear = head.headers.contains_key(EXPECT);
-        let long = content_length(head) > LINGER_BYTES as u64;
-        if sends && (unclear || long) || self.is_draining(session) {
-            session.set_keepalive(None);
-        }
-        let bodiless = reply.body.is_empty() || session.req_header().method == Method::HEAD;
-        session
-            .write_response_header(Box::new(header), bodiless)
-            .await?;
-        if bodiless {
-            session.as_downstream_mut().finish_body().await?;
-        } else {
-            session.write_response_body(Some(reply.body), true).await?;
-        }
-        if sends {
-            linger(session).await;
-        }
+        ctx.body.announce(content_length(parts))?;
         Ok(())
-    }
-
-    fn is_draining(&self, session: &Session) -> bool {
-        session.is_process_shutting_down()
     }
 }
 
@@ -194,17 +133,17 @@ impl ProxyHttp for EdgeProxy {
         // A `100 Continue` that passes through must not make the final reply say `close`; what a
         // refused client still sends is read for a moment instead.
         downstream.set_close_on_response_before_downstream_finish(false);
-        downstream.set_total_drain_timeout(Some(LINGER));
+        downstream.set_total_drain_timeout(Some(answer::LINGER));
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let reply = match self.admit(session, ctx).await {
-            Decision::Continue => return Ok(false),
-            Decision::Answer(reply) => reply,
-            Decision::Refuse(rejection) => rejection.reply(ctx.audience),
+            Ok(()) => return Ok(false),
+            Err(Decision::Answer(reply)) => reply,
+            Err(Decision::Refuse(rejection)) => rejection.reply(ctx.audience),
         };
-        self.reply(session, ctx, reply).await?;
+        answer::send(session, &ctx.request_id, reply).await?;
         Ok(true)
     }
 
@@ -270,7 +209,7 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Context,
     ) -> Result<()> {
         let mut edits = Edits::default();
-        let parts: &http::request::Parts = session.req_header();
+        let parts: &Parts = session.req_header();
         if let Some(origin) = &ctx.origin {
             let host = ctx.host.as_ref().map_or("", Host::authority);
             origin.tell(parts, scheme(session), host, &mut edits);
@@ -313,8 +252,8 @@ impl ProxyHttp for EdgeProxy {
         }
         match ctx.body.pass(body.take(), last) {
             Ok(piece) => *body = piece,
-            Err(TooLarge { max }) => {
-                ctx.rejection = Some(Rejection::BodyTooLarge { max });
+            Err(too_large) => {
+                ctx.rejection = Some(too_large.into());
                 return Err(
                     Error::explain(ErrorType::HTTPStatus(413), "body too large").into_down()
                 );
@@ -342,7 +281,7 @@ impl ProxyHttp for EdgeProxy {
         for (name, value) in set {
             response.insert_header(name, value)?;
         }
-        if self.is_draining(session) {
+        if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
         if response.status.is_server_error() {
@@ -357,20 +296,23 @@ impl ProxyHttp for EdgeProxy {
         error: &Error,
         ctx: &mut Context,
     ) -> FailToProxy {
-        let fault = fault(error);
+        let fault = failure::fault(error);
         ctx.fault = Some(fault);
         let answered = session
             .response_written()
             .is_some_and(|response| !response.status.is_informational() || session.was_upgraded());
         tracing::debug!(request_id = ?ctx.request_id, %error, "request failed");
-        let rejection = ctx.rejection.take().or_else(|| rejection(error, fault));
+        let rejection = ctx
+            .rejection
+            .take()
+            .or_else(|| failure::rejection(error, fault));
         let mut error_code = 0;
         // A reply that has begun can only be cut: the client sees that it is not whole.
         if !answered && let Some(rejection) = rejection {
             let reply = rejection.reply(ctx.audience);
             error_code = reply.status.as_u16();
             session.set_keepalive(None);
-            if let Err(error) = self.reply(session, ctx, reply).await {
+            if let Err(error) = answer::send(session, &ctx.request_id, reply).await {
                 tracing::debug!(%error, "the client did not wait for the reply");
             }
         }
@@ -392,11 +334,11 @@ impl ProxyHttp for EdgeProxy {
             // As nginx writes it: the client went away before there was anything to tell it.
             None => 499,
         };
-        let fault = error.map(fault).or(ctx.fault);
+        let fault = error.map(failure::fault).or(ctx.fault);
         // A client that goes away needs no explanation.
         let cause = error
             .filter(|_| fault != Some(Fault::Downstream))
-            .map(cause);
+            .map(failure::cause);
         Entry {
             client: ctx.client(),
             site: ctx.site.as_ref().map(|site| &*site.name),
@@ -417,44 +359,7 @@ impl ProxyHttp for EdgeProxy {
     }
 }
 
-/// What a plain listener says: a challenge's answer, or the way to TLS.
-fn plain(
-    parts: &http::request::Parts,
-    host: Option<&Host>,
-    challenges: &acme_challenge::Challenges,
-    https_port: u16,
-) -> Decision {
-    let answer = acme_challenge::answer(parts, challenges);
-    match (answer, host) {
-        (decided @ (Decision::Answer(_) | Decision::Refuse(_)), _) => decided,
-        (Decision::Continue, Some(host)) => https_redirect::redirect(parts, host, https_port),
-        (Decision::Continue, None) => Decision::Refuse(Rejection::UnknownHost),
-    }
-}
-
-/// Listens to a client that is still sending after it was answered.
-async fn linger(session: &mut Session) {
-    let listening = async {
-        let mut heard = 0;
-        loop {
-            if heard > LINGER_BYTES {
-                tokio::time::sleep(LINGER_PAUSE).await;
-            }
-            match session.as_downstream_mut().read_request_body().await {
-                Ok(Some(piece)) => heard += piece.len(),
-                Ok(None) => return true,
-                Err(_) => return false,
-            }
-        }
-    };
-    let whole = tokio::time::timeout(LINGER, listening).await;
-    if !whole.unwrap_or_default() {
-        // What it goes on to send must not be taken for its next request.
-        session.set_keepalive(None);
-    }
-}
-
-fn content_length(parts: &http::request::Parts) -> u64 {
+fn content_length(parts: &Parts) -> u64 {
     let length = parts.headers.get(CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
     length.unwrap_or_default()
@@ -468,49 +373,4 @@ fn over_tls(session: &Session) -> bool {
 
 fn scheme(session: &Session) -> &'static str {
     if over_tls(session) { "https" } else { "http" }
-}
-
-fn fault(error: &Error) -> Fault {
-    match error.esource() {
-        ErrorSource::Downstream => Fault::Downstream,
-        ErrorSource::Upstream => Fault::Upstream,
-        ErrorSource::Internal | ErrorSource::Unset => Fault::Internal,
-    }
-}
-
-/// Says what went wrong in a few words; Pingora's own would quote what was received.
-fn cause(error: &Error) -> String {
-    let root = error.root_cause();
-    if root.is::<Box<Error>>() || root.is::<Error>() {
-        error.etype().as_str().to_owned()
-    } else {
-        format!("{}: {root}", error.etype().as_str())
-    }
-}
-
-/// Returns what the client is told of an error, if it is still there to be told.
-fn rejection(error: &Error, fault: Fault) -> Option<Rejection> {
-    use ErrorType as T;
-    Some(match (fault, error.etype()) {
-        (Fault::Downstream, T::ReadTimedout) => Rejection::Timeout,
-        (
-            Fault::Downstream,
-            T::ConnectionClosed | T::ReadError | T::WriteError | T::WriteTimedout | T::H2Error,
-        ) => {
-            return None;
-        }
-        (Fault::Downstream, _) => Rejection::BadRequest,
-        (
-            Fault::Upstream,
-            T::ConnectTimedout
-            | T::ConnectRefused
-            | T::ConnectNoRoute
-            | T::ConnectError
-            | T::BindError
-            | T::SocketError,
-        ) => Rejection::UpstreamUnreachable,
-        (Fault::Upstream, T::ReadTimedout | T::WriteTimedout) => Rejection::UpstreamTimeout,
-        (Fault::Upstream, _) => Rejection::UpstreamFailed,
-        (Fault::Internal, _) => Rejection::Internal,
-    })
 }

@@ -1,0 +1,82 @@
+//! Sends a reply of the edge's own, so that the client sees it whatever it is still sending.
+
+use std::time::Duration;
+
+use http::header::EXPECT;
+use http::{HeaderValue, Method, StatusCode};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use super::content_length;
+use crate::filter::response_headers::REQUEST_ID;
+use crate::respond::Reply;
+
+/// How long a client that is still sending is listened to after it was answered, so that it sees
+/// the answer before the connection ends.
+pub(super) const LINGER: Duration = Duration::from_millis(500);
+
+/// What is read at full speed in that time; all else only a piece at a time.
+const LINGER_BYTES: usize = 64 << 10;
+
+/// How long to wait between those pieces: a flood costs next to nothing.
+const LINGER_PAUSE: Duration = Duration::from_millis(10);
+
+/// Sends a reply of our own, whatever the client is still sending.
+pub(super) async fn send(
+    session: &mut Session,
+    request_id: &HeaderValue,
+    reply: Reply,
+) -> Result<()> {
+    let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3))?;
+    for (name, value) in reply.headers {
+        header.append_header(name, value)?;
+    }
+    header.insert_header(REQUEST_ID, request_id.clone())?;
+    if reply.status != StatusCode::NO_CONTENT {
+        header.set_content_length(reply.body.len())?;
+    }
+    let sends = !session.is_body_done();
+    let head = session.req_header();
+    // One that waits for a `100 Continue` may send its body now, or not: who can tell?
+    let unclear = head.headers.contains_key(EXPECT);
+    let long = content_length(head) > LINGER_BYTES as u64;
+    if sends && (unclear || long) || session.is_process_shutting_down() {
+        session.set_keepalive(None);
+    }
+    let bodiless = reply.body.is_empty() || session.req_header().method == Method::HEAD;
+    session
+        .write_response_header(Box::new(header), bodiless)
+        .await?;
+    if bodiless {
+        session.as_downstream_mut().finish_body().await?;
+    } else {
+        session.write_response_body(Some(reply.body), true).await?;
+    }
+    if sends {
+        linger(session).await;
+    }
+    Ok(())
+}
+
+/// Listens to a client that is still sending after it was answered.
+async fn linger(session: &mut Session) {
+    let listening = async {
+        let mut heard = 0;
+        loop {
+            if heard > LINGER_BYTES {
+                tokio::time::sleep(LINGER_PAUSE).await;
+            }
+            match session.as_downstream_mut().read_request_body().await {
+                Ok(Some(piece)) => heard += piece.len(),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+    };
+    let whole = tokio::time::timeout(LINGER, listening).await;
+    if !whole.unwrap_or_default() {
+        // What it goes on to send must not be taken for its next request.
+        session.set_keepalive(None);
+    }
+}
