@@ -14,7 +14,7 @@ use crate::registry::{self, Blob};
 
 /// How much is read at once. One such piece is being sent while the next is being read, so a
 /// download holds two of them, whatever the size of the blob.
-const PIECE_BYTES: u64 = 256 << 10;
+const PIECE_BYTES: u64 = 512 << 10;
 
 /// The body of a reply.
 #[derive(Debug)]

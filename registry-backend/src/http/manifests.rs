@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use http::{HeaderName, Method, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use oci::{Reference, RepositoryName, Tag};
 
 use super::blocking;
 use super::body::Body;
 use super::conditions::{entity_tag, none_match_fails};
 use super::error::Error;
+use super::payload::Payload;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
 use crate::registry::{Layers, NewManifest};
@@ -57,7 +56,7 @@ pub(super) async fn put(
     call: &Call<'_>,
     repository: &RepositoryName,
     reference: &Reference,
-    body: &mut Incoming,
+    payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
     let tags = tags(call, reference)?;
     let content_type = call.parts.headers.get(header::CONTENT_TYPE);
@@ -65,7 +64,7 @@ pub(super) async fn put(
         reference: reference.clone(),
         tags: tags.clone(),
         content_type: content_type.and_then(|value| Some(value.to_str().ok()?.to_owned())),
-        content: read(call, body).await?,
+        content: read(call, payload).await?,
     };
     let layers = if call.settings.config.sparse_images {
         Layers::Optional
@@ -128,14 +127,10 @@ fn tags(call: &Call<'_>, reference: &Reference) -> Result<Vec<Tag>, Error> {
     Ok(tags)
 }
 
-async fn read(call: &Call<'_>, body: &mut Incoming) -> Result<Vec<u8>, Error> {
+async fn read(call: &Call<'_>, payload: &mut Payload) -> Result<Vec<u8>, Error> {
     let size_max = call.settings.config.max_manifest_size;
     let mut content = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|source| Error::BodyCut { source })?;
-        let Ok(data) = frame.into_data() else {
-            continue; // trailers
-        };
+    while let Some(data) = payload.next().await? {
         if (content.len() + data.len()) as u64 > size_max {
             return Err(Error::ManifestTooLarge { size_max });
         }

@@ -14,6 +14,7 @@ mod error;
 mod health;
 mod manifests;
 mod pages;
+mod payload;
 mod principal;
 mod receive;
 mod referrers;
@@ -31,8 +32,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::{HeaderValue, Request, Response, header};
-use http_body_util::BodyExt as _;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -43,11 +43,9 @@ use crate::app::{App, Error as AppError};
 use crate::jobs::expire_uploads;
 use body::Body;
 use error::Error;
+use payload::Payload;
 
 pub use socket::bind;
-
-/// How long a body that nobody wants is read after the reply.
-const DISCARD_TIME: Duration = Duration::from_secs(30);
 
 /// How long accepting rests when the system cannot give another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -198,18 +196,16 @@ async fn is_true(value: &mut watch::Receiver<bool>) {
 }
 
 async fn answer(under_way: UnderWay, request: Request<Incoming>) -> Response<Body> {
-    let (parts, mut body) = request.into_parts();
-    let response = match router::route(&under_way.0.app, &parts, &mut body).await {
+    let (parts, body) = request.into_parts();
+    let mut payload = Payload::new(body);
+    let response = match router::route(&under_way.0.app, &parts, &mut payload).await {
         Ok(response) => response,
         Err(error) => {
             error.log(&parts);
             error.reply()
         }
     };
-    let waits_for_leave = parts.headers.contains_key(header::EXPECT);
-    if !body.is_end_stream() && !waits_for_leave {
-        tokio::spawn(tokio::time::timeout(DISCARD_TIME, discard(body)));
-    }
+    payload.discard(parts.headers.contains_key(header::EXPECT));
     versioned(response).map(|body| body.keeping(under_way))
 }
 
@@ -219,10 +215,6 @@ fn versioned(mut response: Response<Body>) -> Response<Body> {
         .headers_mut()
         .insert("docker-distribution-api-version", version);
     response
-}
-
-async fn discard(mut body: Incoming) {
-    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// Runs work on storage on a thread that may block.

@@ -5,17 +5,19 @@
 //! size of a blob, and a slow disk stops the reading of the socket, and so the client.
 
 use bytes::Bytes;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use tokio::task::JoinHandle;
 
 use super::blocking;
 use super::error::Error;
+use super::payload::Payload;
 use crate::registry::{self, Append};
 
 /// Large enough that handing a chunk over costs nothing beside hashing it, small enough for
 /// hundreds of uploads at once.
 const CHUNK_BYTES: usize = 512 << 10;
+
+/// A chunk is also full with so many parts: each costs memory of its own, however small it is.
+const CHUNK_PARTS: usize = 1024;
 
 /// A body that is all there: written but for the last chunk, which is for the caller to write
 /// together with what comes next, on one thread.
@@ -30,7 +32,7 @@ pub(super) struct Received {
 /// Receives a body of `announced` bytes, if that is known. A body of another length leaves the
 /// upload as it was; of one that was cut all that came is kept, for the client to go on from there.
 pub(super) async fn receive(
-    body: &mut Incoming,
+    payload: &mut Payload,
     append: Append,
     announced: Option<u64>,
 ) -> Result<Received, Error> {
@@ -38,25 +40,22 @@ pub(super) async fn receive(
     let mut writer = Writer::new(append);
     let mut actual = 0;
     let cut = loop {
-        match body.frame().await {
-            Some(Ok(frame)) => {
-                let Ok(data) = frame.into_data() else {
-                    continue; // trailers
-                };
+        match payload.next().await {
+            Ok(Some(data)) => {
                 actual += data.len() as u64;
                 if announced.is_some_and(|announced| actual > announced) {
                     break None;
                 }
                 writer.take(data).await?;
             }
-            Some(Err(source)) => break Some(source),
-            None => break None,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
         }
     };
     let Received { mut append, rest } = writer.finish().await?;
-    if let Some(source) = cut {
+    if let Some(cut) = cut {
         blocking(move || append.write(&rest)).await?;
-        return Err(Error::BodyCut { source });
+        return Err(cut);
     }
     match announced {
         Some(announced) if announced != actual => {
@@ -92,7 +91,7 @@ impl Writer {
     async fn take(&mut self, data: Bytes) -> Result<(), Error> {
         self.chunk_bytes += data.len();
         self.chunk.push(data);
-        if self.chunk_bytes >= CHUNK_BYTES {
+        if self.chunk_bytes >= CHUNK_BYTES || self.chunk.len() >= CHUNK_PARTS {
             let mut append = self.idle().await?;
             let chunk = std::mem::take(&mut self.chunk);
             self.chunk_bytes = 0;

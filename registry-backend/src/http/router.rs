@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use hyper::body::Incoming;
 use oci::{Query, Route};
 
 use super::body::Body;
 use super::error::Error;
+use super::payload::Payload;
 use super::{blobs, catalog, health, manifests, referrers, reply, tags, uploads};
 use crate::app::{App, Settings};
 use crate::registry::Registry;
@@ -30,7 +30,7 @@ pub(super) struct Call<'a> {
 pub(super) async fn route(
     app: &App,
     parts: &Parts,
-    body: &mut Incoming,
+    payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
     let call = Call {
         registry: &app.registry,
@@ -58,16 +58,16 @@ pub(super) async fn route(
         }
 
         (Route::Uploads { repository }, &Method::POST) => {
-            uploads::begin(&call, repository, body).await
+            uploads::begin(&call, repository, payload).await
         }
         (Route::Upload { repository, id }, &Method::GET | &Method::HEAD) => {
             uploads::status(&call, repository, id).await
         }
         (Route::Upload { repository, id }, &Method::PATCH) => {
-            uploads::append(&call, repository, id, body).await
+            uploads::append(&call, repository, id, payload).await
         }
         (Route::Upload { repository, id }, &Method::PUT) => {
-            uploads::finish(&call, repository, id, body).await
+            uploads::finish(&call, repository, id, payload).await
         }
         (Route::Upload { repository, id }, &Method::DELETE) => {
             uploads::cancel(&call, repository, id).await
@@ -86,7 +86,7 @@ pub(super) async fn route(
                 reference,
             },
             &Method::PUT,
-        ) => manifests::put(&call, repository, reference, body).await,
+        ) => manifests::put(&call, repository, reference, payload).await,
         (
             Route::Manifest {
                 repository,

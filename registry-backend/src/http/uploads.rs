@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use http::{HeaderName, Response, StatusCode, header};
-use hyper::body::Incoming;
 use oci::range::UploadRange;
 use oci::{Algorithm, Digest, RepositoryName, UploadId};
 
 use super::blocking;
 use super::body::Body;
 use super::error::Error;
+use super::payload::Payload;
 use super::receive::{Received, receive};
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
@@ -21,7 +21,7 @@ const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 pub(super) async fn begin(
     call: &Call<'_>,
     repository: &RepositoryName,
-    body: &mut Incoming,
+    payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
     if let Some(digest) = mount(call, repository).await? {
         return Ok(created(repository, &digest));
@@ -47,7 +47,7 @@ pub(super) async fn begin(
         return Ok(progress(StatusCode::ACCEPTED, repository, &id, 0));
     };
     let append = open(call.registry, repository, &id).await?;
-    match receive(body, append, content_length(call)).await {
+    match receive(payload, append, content_length(call)).await {
         Ok(received) => {
             finish_received(received, &digest).await?;
             Ok(created(repository, &digest))
@@ -78,11 +78,11 @@ pub(super) async fn append(
     call: &Call<'_>,
     repository: &RepositoryName,
     id: &UploadId,
-    body: &mut Incoming,
+    payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
     let append = open(call.registry, repository, id).await?;
     let announced = announced(call, repository, id, &append)?;
-    let Received { mut append, rest } = receive(body, append, announced).await?;
+    let Received { mut append, rest } = receive(payload, append, announced).await?;
     let size_bytes = blocking(move || {
         append.write(&rest)?;
         Ok(append.size_bytes())
@@ -96,7 +96,7 @@ pub(super) async fn finish(
     call: &Call<'_>,
     repository: &RepositoryName,
     id: &UploadId,
-    body: &mut Incoming,
+    payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
     let digest: Digest = call
         .query
@@ -105,7 +105,7 @@ pub(super) async fn finish(
         .parse()?;
     let append = open(call.registry, repository, id).await?;
     let announced = announced(call, repository, id, &append)?;
-    let received = receive(body, append, announced).await?;
+    let received = receive(payload, append, announced).await?;
     finish_received(received, &digest).await?;
     Ok(created(repository, &digest))
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Driver`] knows nothing of repositories or manifests; every key is made in [`layout`], which
 //! is distribution's tree. What the rooms above rely on is written at the trait's methods, and each
-//! promise is a check in [`conformance`], run against each driver.
+//! promise is a check in `conformance`, run against each driver.
 //!
 //! All calls block: a request does its storage work in one go on a blocking thread, so no client
 //! that goes away can stop it halfway.
