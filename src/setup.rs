@@ -261,11 +261,12 @@ fn write_config(folder: &Folder, args: &Args, text: &str) -> Result<Outcome> {
         }
         Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
         Ok(kept) => {
-            let given = args.https.is_some()
-                || args.http.is_some()
-                || !args.names.is_empty()
-                || !args.addresses.is_empty();
-            if given && kept != text {
+            let mut given = hosts(&args.names, &args.addresses);
+            given.extend(args.http.iter().chain(&args.https).map(ToString::to_string));
+            if !given
+                .iter()
+                .all(|value| kept.contains(&json!(value).to_string()))
+            {
                 note(format_args!(
                     "{} is kept: what --https, --http, --name and --ip say must be edited there",
                     path.display()
