@@ -117,26 +117,25 @@ fn read_listen(section: &mut Section) -> Option<PathBuf> {
     Some(path.into())
 }
 
+const FILESYSTEM_MISSING: &str = "is missing: write it as { root = \"/var/lib/registry\" }";
+
 fn read_root(section: &mut Section) -> Option<PathBuf> {
-    let Some(mut storage) = section.table("storage") else {
-        if !section.has("storage") {
-            section.problem("storage", "is missing");
-        }
-        return None;
-    };
-    let Some(mut filesystem) = storage.table("filesystem") else {
-        if !storage.failed() {
-            storage.problem(
-                "filesystem",
-                "is missing: write it as { root = \"/var/lib/registry\" }",
-            );
-        }
-        return None;
-    };
+    let mut storage = read_table(section, "storage", "is missing")?;
+    let mut filesystem = read_table(&mut storage, "filesystem", FILESYSTEM_MISSING)?;
     if !filesystem.has("root") {
-        filesystem.problem("root", "is missing");
+        filesystem.problem(
+            "root",
+            "is missing: the folder that holds docker/registry/v2",
+        );
     }
     filesystem.path("root")
+}
+
+fn read_table(section: &mut Section, key: &str, missing: &str) -> Option<Section> {
+    if !section.has(key) {
+        section.problem(key, missing);
+    }
+    section.table(key)
 }
 
 #[cfg(test)]
@@ -167,6 +166,71 @@ mod tests {
         );
         let expected = Config::new("/run/r.sock".into(), "/etc/t/data".into());
         assert_eq!(config, Ok(expected));
+    }
+
+    #[test]
+    fn what_is_written_counts() {
+        let config = read(
+            "[registry]\nlisten = 'unix:/r'\nsocket_mode = '0600'\nallow_users = ['edge', '7']\n\
+             drain_timeout = '1m'\nupload_expiry = '24h'\ndelete = false\n\
+             max_manifest_size = '8MiB'\nsparse_images = false\n\
+             storage.filesystem = { root = '/data' }\n",
+        );
+        let expected = Config {
+            listen: "/r".into(),
+            socket_mode: 0o600,
+            allow_users: vec!["edge".to_owned(), "7".to_owned()],
+            drain_timeout: Duration::from_secs(60),
+            upload_expiry: Duration::from_secs(86_400),
+            delete: false,
+            max_manifest_size: 8 << 20,
+            sparse_images: false,
+            root: "/data".into(),
+        };
+        assert_eq!(config, Ok(expected));
+    }
+
+    #[test]
+    fn a_problem_is_told_once() {
+        for (text, expected) in [
+            (
+                "",
+                "registry.listen: is missing\nregistry.storage: is missing",
+            ),
+            (
+                "listen = 'unix:r'\nstorage = 1",
+                "the path after \"unix:\" must be absolute",
+            ),
+            (
+                "listen = 'unix:/r'\nstorage = 1",
+                "registry.storage: invalid type",
+            ),
+            (
+                "listen = 'unix:/r'\nstorage.filesystem = 1",
+                "storage.filesystem: invalid type",
+            ),
+            (
+                "listen = 'unix:/r'\nstorage.filesystem.root = 1",
+                "filesystem.root: invalid type",
+            ),
+            (
+                "listen = 'unix:/r'\nstorage.filesystem = {}",
+                "filesystem.root: is missing",
+            ),
+            (
+                "listen = 'unix:/r'\nstorage.s3 = {}",
+                "storage.filesystem: is missing",
+            ),
+        ] {
+            let problems = read(&format!("[registry]\n{text}\n")).unwrap_err();
+            for line in expected.lines() {
+                let told = problems
+                    .lines()
+                    .filter(|problem| problem.contains(line))
+                    .count();
+                assert_eq!(told, 1, "{text}: {problems}");
+            }
+        }
     }
 
     #[test]

@@ -370,3 +370,30 @@ impl Append {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_sessions_are_forgotten_and_busy_ones_are_not() {
+        let sessions = Sessions::default();
+        let repository: RepositoryName = "a".parse().unwrap();
+        let id = |number: usize| -> UploadId {
+            format!("00000000-0000-4000-8000-{number:012x}")
+                .parse()
+                .unwrap()
+        };
+        let first = sessions.hashed(&repository, &id(0), Algorithm::Sha512);
+        let busy = first.try_lock().unwrap();
+        for number in 1..SESSIONS_MAX * 3 {
+            drop(sessions.hashed(&repository, &id(number), Algorithm::Sha256));
+            assert!(sessions.0.lock().unwrap().len() <= SESSIONS_MAX);
+        }
+        assert!(sessions.is_busy(&repository, &id(0)));
+        let newest = (repository.clone(), id(SESSIONS_MAX * 3 - 1));
+        assert!(sessions.0.lock().unwrap().contains_key(&newest));
+        drop(busy);
+        assert!(!sessions.is_busy(&repository, &id(0)));
+    }
+}

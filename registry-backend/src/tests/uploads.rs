@@ -277,3 +277,31 @@ async fn the_same_blob_pushed_by_many_at_once_ends_as_one() {
     assert!(rig.get(&format!("/v2/r3/blobs/{digest}")).await.body == *content);
     assert_eq!(rig.count("repositories"), 5);
 }
+
+#[tokio::test]
+async fn an_upload_that_rests_too_long_is_removed_and_one_under_way_is_not() {
+    let rig = Rig::new();
+    let (resting, busy) = (rig.begin("a").await, rig.begin("a/b").await);
+    rig.send(&format!("PATCH {resting}"), CONTENT).await;
+    let mut slow = rig.connect().await;
+    let head = format!("PATCH {busy} HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n01234");
+    slow.write_all(head.as_bytes()).await.unwrap();
+    let id = busy.rsplit('/').next().unwrap();
+    let data = rig.path(&format!("repositories/a/b/_uploads/{id}/data"));
+    super::eventually("the writer to have begun", || data.exists()).await;
+    let foreign = rig.path("repositories/a/_uploads/not-an-upload");
+    std::fs::create_dir_all(&foreign).unwrap();
+
+    let expire = |before| rig.app.registry.expire_uploads(before).unwrap();
+    let now = std::time::SystemTime::now();
+    let minute = std::time::Duration::from_secs(60);
+    assert_eq!(expire(now - minute), 0);
+    assert_eq!(rig.get(&resting).await.status, 204);
+    assert_eq!(expire(now + minute), 1);
+
+    assert_eq!(rig.get(&resting).await.status, 404);
+    assert!(foreign.exists());
+    slow.write_all(b"56789").await.unwrap();
+    let put = format!("PUT {busy}?digest={}", sha256(CONTENT));
+    assert_eq!(rig.send(&put, "").await.status, 201);
+}
