@@ -265,6 +265,27 @@ fn ambiguous_requests_are_refused_and_reach_nobody() {
 }
 
 #[test]
+fn who_is_refused_while_sending_without_a_length_is_told_that_the_connection_ends() {
+    let rig = Rig::start();
+    let path = format!("/v2/team/app/manifests/{}", digest(b"x"));
+    let anonymous = rig.anonymous();
+    let request = anonymous.request("PUT", &path);
+    let mut sending = request
+        .header("Transfer-Encoding", "chunked")
+        .open()
+        .unwrap();
+    for _ in 0..40 {
+        // An early end of the connection is as good a sign.
+        drop(sending.chunk(&[b'x'; 32 << 10]));
+    }
+    drop(sending.chunk(b""));
+    let refused = sending.reply().unwrap();
+    refused.error_code();
+    assert_eq!(refused.header("Connection"), Some("close"));
+    refused.expect(401);
+}
+
+#[test]
 fn a_head_without_end_is_cut_off() {
     let rig = Setup {
         tables: "[limits]\nheader_timeout = \"1s\"\nkeepalive_timeout = \"1s\"\n".to_owned(),

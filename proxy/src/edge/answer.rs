@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::EXPECT;
+use http::header::{EXPECT, TRANSFER_ENCODING};
 use http::{HeaderValue, Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -40,8 +40,10 @@ pub(super) async fn send(
     let head = session.req_header();
     // One that waits for a `100 Continue` may send its body now, or not: who can tell?
     let unclear = head.headers.contains_key(EXPECT);
+    // One that does not say how long it is may outlast all patience with it.
+    let endless = head.headers.contains_key(TRANSFER_ENCODING);
     let long = content_length(head) > LINGER_BYTES as u64;
-    if sends && (unclear || long) || session.is_process_shutting_down() {
+    if sends && (unclear || endless || long) || session.is_process_shutting_down() {
         session.set_keepalive(None);
     }
     let bodiless = reply.body.is_empty() || session.req_header().method == Method::HEAD;
