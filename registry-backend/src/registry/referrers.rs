@@ -34,12 +34,14 @@ impl Registry {
         repository: &RepositoryName,
         subject: &Digest,
     ) -> Result<Vec<Descriptor>, Error> {
-        if self.index_is_complete(repository)?
-            && let Some(referrers) = self.indexed_referrers(repository, subject)?
-        {
+        if let Some(referrers) = self.indexed_referrers(repository, subject)? {
             return Ok(referrers);
         }
         let _lock = self.locks.hold(repository);
+        // Whoever held the lock may have completed the index.
+        if let Some(referrers) = self.indexed_referrers(repository, subject)? {
+            return Ok(referrers);
+        }
         self.rebuild_index(repository, subject)
     }
 
@@ -110,12 +112,16 @@ impl Registry {
         Ok(self.driver.write(&key, &content, Durability::Process)?)
     }
 
-    /// Returns what the index holds of a subject; nothing where an entry cannot be read.
+    /// Returns what the index holds of a subject; nothing where it is not complete, or where an entry
+    /// cannot be read.
     fn indexed_referrers(
         &self,
         repository: &RepositoryName,
         subject: &Digest,
     ) -> Result<Option<Vec<Descriptor>>, Error> {
+        if !self.index_is_complete(repository)? {
+            return Ok(None);
+        }
         let folder = layout::referrers_of(repository, subject);
         let mut referrers = Vec::new();
         for algorithm in Algorithm::ALL {
