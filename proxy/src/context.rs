@@ -29,7 +29,7 @@ pub(crate) struct Context {
     pub(crate) state: Arc<State>,
     /// The name by which its log line and its reply find each other.
     pub(crate) request_id: HeaderValue,
-    /// Where it came from; absent only when the connection cannot say.
+    /// Where it came from; absent only until its head has been looked at.
     pub(crate) origin: Option<Origin>,
     /// Which host it is for.
     pub(crate) host: Option<Host>,

@@ -16,12 +16,6 @@ use oci::{ErrorBody, ErrorCode};
 
 use crate::request_body::TooLarge;
 
-/// What every reply under `/v2/` says of itself (distribution's API version header).
-pub(crate) const API_VERSION: (HeaderName, HeaderValue) = (
-    HeaderName::from_static("docker-distribution-api-version"),
-    HeaderValue::from_static("registry/2.0"),
-);
-
 /// Who reads the body of a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Audience {
@@ -152,9 +146,6 @@ impl Rejection {
             ),
         };
         let mut reply = Reply::page(self.status(), content_type, body.into());
-        if audience == Audience::RegistryClient {
-            reply.headers.push(API_VERSION);
-        }
         match self {
             Self::Unauthorized { realm } => {
                 if let Ok(challenge) = challenge(realm) {
@@ -222,7 +213,7 @@ impl Reply {
         let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
         Self {
             status: StatusCode::NO_CONTENT,
-            headers: vec![(ALLOW, methods), API_VERSION],
+            headers: vec![(ALLOW, methods)],
             body: Bytes::new(),
         }
     }
@@ -259,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_client_gets_json_and_the_version_once() {
+    fn a_registry_client_gets_json_and_the_challenge() {
         let rejection = Rejection::Unauthorized {
             realm: "My \"Registry\"".into(),
         };
@@ -268,10 +259,6 @@ mod tests {
         assert_eq!(
             header(&reply, "www-authenticate"),
             ["Basic realm=\"My \\\"Registry\\\"\", charset=\"UTF-8\""]
-        );
-        assert_eq!(
-            header(&reply, "docker-distribution-api-version"),
-            ["registry/2.0"]
         );
         assert_eq!(header(&reply, "content-type"), ["application/json"]);
         assert_eq!(
@@ -284,7 +271,6 @@ mod tests {
     fn anyone_else_gets_a_line_of_text() {
         let reply = Rejection::UnknownHost.reply(Audience::Anyone);
         assert_eq!(reply.status, 421);
-        assert_eq!(header(&reply, "docker-distribution-api-version"), [""; 0]);
         assert_eq!(header(&reply, "x-content-type-options"), ["nosniff"]);
         assert_eq!(&reply.body[..], b"no site of this name is served here\n");
     }

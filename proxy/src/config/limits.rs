@@ -13,7 +13,8 @@ pub(crate) struct Limits {
     pub(crate) keepalive_timeout: Duration,
     /// How long a client may pause in the middle of a body that it sends.
     pub(crate) read_timeout: Duration,
-    /// How long a client may not take what is sent to it.
+    /// How long a client may take nothing of what is sent to it. Longer than one thinks: a client
+    /// that reads slowly opens its window only when half of it is free, megabytes at a time.
     pub(crate) write_timeout: Duration,
     /// All names and values of a request's headers together, in bytes.
     pub(crate) max_header_size: usize,
@@ -37,7 +38,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(30),
             keepalive_timeout: Duration::from_secs(75),
             read_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(5 * 60),
+            write_timeout: Duration::from_secs(15 * 60),
             max_header_size: 32 << 10,
             max_headers: 100,
             max_uri_size: 8 << 10,

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use http::header::{EXPECT, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
 use super::content_length;
-use crate::filter::response_headers::REQUEST_ID;
+use crate::context::Context;
+use crate::filter::response_headers;
 use crate::respond::Reply;
 
 /// How long a client that is still sending is listened to after it was answered, so that it sees
@@ -23,16 +24,12 @@ const LINGER_BYTES: usize = 64 << 10;
 const LINGER_PAUSE: Duration = Duration::from_millis(10);
 
 /// Sends a reply of our own, whatever the client is still sending.
-pub(super) async fn send(
-    session: &mut Session,
-    request_id: &HeaderValue,
-    reply: Reply,
-) -> Result<()> {
+pub(super) async fn send(session: &mut Session, ctx: &Context, reply: Reply) -> Result<()> {
     let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3))?;
     for (name, value) in reply.headers {
         header.append_header(name, value)?;
     }
-    header.insert_header(REQUEST_ID, request_id.clone())?;
+    mark(&mut header, ctx)?;
     if reply.status != StatusCode::NO_CONTENT {
         header.set_content_length(reply.body.len())?;
     }
@@ -57,6 +54,18 @@ pub(super) async fn send(
     }
     if sends {
         linger(session).await;
+    }
+    Ok(())
+}
+
+/// Puts the edge's own headers on a reply, whoever it is from.
+pub(super) fn mark(header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    let (removed, set) = response_headers::edits(ctx.is_api(), &ctx.request_id).into_parts();
+    for name in &removed {
+        header.remove_header(name);
+    }
+    for (name, value) in set {
+        header.insert_header(name, value)?;
     }
     Ok(())
 }

@@ -8,13 +8,14 @@ mod answer;
 mod failure;
 
 use std::any::Any;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT};
+use http::StatusCode;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -26,14 +27,17 @@ use crate::auth::{Hashing, identity};
 use crate::context::Context;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
-use crate::filter::response_headers::{self, REQUEST_ID};
-use crate::filter::{Decision, Edits, acme_challenge, https_redirect, limits, registry};
+use crate::filter::response_headers::REQUEST_ID;
+use crate::filter::{Decision, Edits, acme_challenge, http2, https_redirect, limits, registry};
 use crate::in_flight::InFlight;
 use crate::listener::{HeadRead, Kept};
 use crate::request_body::RequestBody;
 use crate::respond::{Audience, Rejection, protocol};
 use crate::state::Current;
 use crate::telemetry::access_log::{Entry, Fault};
+
+/// The longest request id that is taken over from a proxy.
+const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// The edge as Pingora sees it.
 pub(crate) struct EdgeProxy {
@@ -56,6 +60,9 @@ impl EdgeProxy {
         limits::check(parts, &state.limits)?;
         let host = &*ctx.host.insert(Host::of(parts)?);
         let site = state.sites.select(host);
+        if let Some(site) = site {
+            ctx.audience = site.audience(parts.uri.path());
+        }
         if !over_tls(session) {
             acme_challenge::answer(parts, &state.challenges)?;
             site.ok_or(Rejection::UnknownHost)?;
@@ -64,7 +71,6 @@ impl EdgeProxy {
         let site = ctx
             .site
             .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
-        ctx.audience = site.audience(parts.uri.path());
         if site.upstream.is_registry() {
             registry::admit(parts)?;
         }
@@ -113,17 +119,19 @@ impl ProxyHttp for EdgeProxy {
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
         let limits = ctx.state.limits;
         let peer = match session.client_addr() {
-            Some(SocketAddr::Inet(address)) => Some(address.ip()),
-            Some(SocketAddr::Unix(_)) | None => None,
+            Some(SocketAddr::Inet(address)) => address.ip(),
+            // A client that is gone already is nobody whose word counts.
+            Some(SocketAddr::Unix(_)) | None => Ipv4Addr::UNSPECIFIED.into(),
         };
         let headers = &session.req_header().headers;
-        ctx.origin = peer.map(|peer| Origin::of(headers, peer, &ctx.state.trusted_proxies));
-        if ctx.origin.is_some_and(|origin| origin.is_trusted())
+        let origin = Origin::of(headers, peer, &ctx.state.trusted_proxies);
+        if origin.is_trusted()
             && let Some(id) = headers.get(REQUEST_ID)
-            && id.len() <= 128
+            && id.len() <= REQUEST_ID_BYTES_MAX
         {
             ctx.request_id = id.clone();
         }
+        ctx.origin = Some(origin);
         let downstream = session.as_downstream_mut();
         // Pingora would wait for the next request for ever. `None` means that this is the last.
         if downstream.get_keepalive().is_some() {
@@ -143,7 +151,7 @@ impl ProxyHttp for EdgeProxy {
             Err(Decision::Answer(reply)) => reply,
             Err(Decision::Refuse(rejection)) => rejection.reply(ctx.audience),
         };
-        answer::send(session, &ctx.request_id, reply).await?;
+        answer::send(session, ctx, reply).await?;
         Ok(true)
     }
 
@@ -222,10 +230,7 @@ impl ProxyHttp for EdgeProxy {
             identity::set_or_strip(parts, &ctx.principal, terms, &mut edits);
         }
         edits.set(REQUEST_ID, ctx.request_id.clone());
-        if parts.version == Version::HTTP_2 {
-            // There is no way to pass a `100 Continue` on, so nobody shall wait for one.
-            edits.remove(EXPECT);
-        }
+        http2::translate(parts, &mut edits);
         let (removed, set) = edits.into_parts();
         for name in &removed {
             request.remove_header(name);
@@ -274,13 +279,7 @@ impl ProxyHttp for EdgeProxy {
         }
         let attempt = &mut ctx.attempt;
         attempt.answered_after = attempt.started.map(|started| started.elapsed());
-        let (removed, set) = response_headers::edits(ctx.is_api(), &ctx.request_id).into_parts();
-        for name in &removed {
-            response.remove_header(name);
-        }
-        for (name, value) in set {
-            response.insert_header(name, value)?;
-        }
+        answer::mark(response, ctx)?;
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
@@ -312,7 +311,7 @@ impl ProxyHttp for EdgeProxy {
             let reply = rejection.reply(ctx.audience);
             error_code = reply.status.as_u16();
             session.set_keepalive(None);
-            if let Err(error) = answer::send(session, &ctx.request_id, reply).await {
+            if let Err(error) = answer::send(session, ctx, reply).await {
                 tracing::debug!(%error, "the client did not wait for the reply");
             }
         }

@@ -7,6 +7,7 @@
 pub(crate) mod acme_challenge;
 pub(crate) mod forwarded;
 pub(crate) mod host;
+pub(crate) mod http2;
 pub(crate) mod https_redirect;
 pub(crate) mod limits;
 pub(crate) mod registry;

@@ -1,9 +1,14 @@
-//! What the edge changes in the upstream's response: its own marks, and nothing of the content.
+//! The edge's marks on every reply, its own and the upstream's. Nothing of the content is changed.
 
 use http::header::{HeaderName, HeaderValue};
 
 use super::Edits;
-use crate::respond::API_VERSION;
+
+/// What every reply under `/v2/` says of itself.
+const API_VERSION: (HeaderName, HeaderValue) = (
+    HeaderName::from_static("docker-distribution-api-version"),
+    HeaderValue::from_static("registry/2.0"),
+);
 
 /// By which the access log's line of a request is found.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
