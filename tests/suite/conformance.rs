@@ -67,5 +67,8 @@ fn the_conformance_tool_passes_through_the_edge() {
     let report = fs::read_to_string(results.join("results.yaml"))
         .unwrap_or_else(|error| panic!("no results: {error}\n{output}"));
     assert!(output.success, "{output}");
-    assert!(!report.contains("Fail"), "{report}");
+    // What it calls skipped is what the registry answered that it does not do; the tool lets it pass.
+    for bad in ["FAIL", "Error", "Skip", "Disabled"] {
+        assert!(!report.contains(bad), "{report}");
+    }
 }
