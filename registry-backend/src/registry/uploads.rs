@@ -85,14 +85,6 @@ impl Sessions {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         sessions.remove(&(repository.clone(), id.clone()));
     }
-
-    /// Returns whether a request is writing to an upload.
-    fn is_busy(&self, repository: &RepositoryName, id: &UploadId) -> bool {
-        let sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions
-            .get(&(repository.clone(), id.clone()))
-            .is_some_and(|session| session.hashed.try_lock().is_err())
-    }
 }
 
 /// Forgets the older half of the sessions that no request holds.
@@ -176,11 +168,8 @@ impl Registry {
         self.visit_repositories(None, &mut |repository| {
             let children = if_found(self.driver.list(&layout::uploads(repository)))?;
             for child in children.unwrap_or_default() {
-                if let Ok(id) = child.name.parse()
-                    && self.is_abandoned(repository, &id, before)?
-                {
-                    self.discard_upload(repository, &id)?;
-                    expired += 1;
+                if let Ok(id) = child.name.parse() {
+                    expired += usize::from(self.expire_upload(repository, &id, before)?);
                 }
             }
             Ok(ControlFlow::Continue(()))
@@ -194,6 +183,27 @@ impl Registry {
     /// [`Error::Storage`].
     pub(crate) fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
         Ok(self.driver.sweep(before)?)
+    }
+
+    fn expire_upload(
+        &self,
+        repository: &RepositoryName,
+        id: &UploadId,
+        before: SystemTime,
+    ) -> Result<bool, Error> {
+        if !self.is_abandoned(repository, id, before)? {
+            return Ok(false);
+        }
+        let hashed = self.sessions.hashed(repository, id, Algorithm::default());
+        let Ok(_claim) = hashed.try_lock() else {
+            return Ok(false); // someone goes on with it
+        };
+        // Someone may have gone on with it just before the claim.
+        let is_abandoned = self.is_abandoned(repository, id, before)?;
+        if is_abandoned {
+            self.discard_upload(repository, id)?;
+        }
+        Ok(is_abandoned)
     }
 
     fn is_abandoned(
@@ -213,7 +223,7 @@ impl Registry {
                 return Ok(false);
             }
         }
-        Ok(!self.sessions.is_busy(repository, id))
+        Ok(true)
     }
 
     fn check_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<(), Error> {
@@ -390,10 +400,14 @@ mod tests {
             drop(sessions.hashed(&repository, &id(number), Algorithm::Sha256));
             assert!(sessions.0.lock().unwrap().len() <= SESSIONS_MAX);
         }
-        assert!(sessions.is_busy(&repository, &id(0)));
-        let newest = (repository.clone(), id(SESSIONS_MAX * 3 - 1));
+        let again = sessions.hashed(&repository, &id(0), Algorithm::Sha256);
+        assert!(again.try_lock().is_err(), "it is the same one");
+        let newest = (repository, id(SESSIONS_MAX * 3 - 1));
         assert!(sessions.0.lock().unwrap().contains_key(&newest));
         drop(busy);
-        assert!(!sessions.is_busy(&repository, &id(0)));
+        assert_eq!(
+            again.try_lock().unwrap().hasher.algorithm(),
+            Algorithm::Sha512
+        );
     }
 }
