@@ -7,7 +7,7 @@ use http::{HeaderName, Response, StatusCode, header};
 use oci::digest::DigestError;
 use oci::reference::TagError;
 use oci::route::RouteError;
-use oci::{ErrorBody, ErrorCode, Route};
+use oci::{ErrorBody, ErrorCode, Reference, Route};
 use serde_json::{Value, json};
 
 use super::body::Body;
@@ -115,7 +115,13 @@ impl Error {
             .and_then(Route::repository)
             .map(ToString::to_string);
         let (digest, upload_id) = match &route {
-            Some(Route::Blob { digest, .. }) => (Some(digest.to_string()), None),
+            Some(
+                Route::Blob { digest, .. }
+                | Route::Manifest {
+                    reference: Reference::Digest(digest),
+                    ..
+                },
+            ) => (Some(digest.to_string()), None),
             Some(Route::Upload { id, .. }) => (None, Some(id.to_string())),
             _ => (None, None),
         };
