@@ -37,6 +37,10 @@ const H2_FRAME_BYTES: u32 = 64 << 10;
 const TCP_KEEPALIVE: (Duration, Duration, usize) =
     (Duration::from_secs(60), Duration::from_secs(15), 4);
 
+/// How long connections are still listened to once no new ones are taken: what a client has sent by
+/// then may be on its way to us, and it would not know whether it was read.
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
+
 /// A bound socket.
 pub(crate) struct Bound {
     pub(crate) listener: Listener,
@@ -145,6 +149,8 @@ impl ServerApp for Connections {
     }
 
     async fn cleanup(&self) {
+        tokio::time::sleep(SETTLE).await;
+        // From here on, who is silent is sent away.
         self.http.http_cleanup().await;
     }
 }

@@ -14,14 +14,16 @@ use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
+use tokio::time::{
+    Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until, timeout,
+};
 
 use crate::auth::Hashing;
 use crate::config::Config;
 use crate::edge::EdgeProxy;
 use crate::error::Error;
 use crate::in_flight::InFlight;
-use crate::listener::{self, Bound, Connections};
+use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
 use crate::state::{Current, State};
 use crate::tls::accept;
@@ -218,6 +220,8 @@ impl Shared {
             ?limit,
             "draining: no new connections, waiting for requests under way"
         );
+        // Not all that was sent has been read yet, and who is in a handshake is not counted yet.
+        sleep(SETTLE).await;
         let deadline = Instant::now() + limit;
         let mut news = interval_at(Instant::now() + DRAIN_NEWS_EVERY, DRAIN_NEWS_EVERY);
         let abandoned = loop {
