@@ -299,6 +299,24 @@ fn a_connection_is_kept_over_a_refusal_of_a_small_body() {
 }
 
 #[test]
+fn requests_sent_at_once_are_answered_one_after_the_other() {
+    let rig = Rig::start(&[echo_service()], "");
+    let first = "PUT /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc";
+    let second = "GET /2 HTTP/1.1\r\nHost: b.test\r\n\r\n";
+    let third = "GET /3 HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    let reply = rig.ask(&[first, second, third].concat());
+    let at = |text| reply.find(text);
+    let order = [
+        at("HTTP/1.1 200 "),
+        at("PUT /1 HTTP/1.1"),
+        at("HTTP/1.1 421 "),
+        at("GET /3 HTTP/1.1"),
+    ];
+    assert!(order.iter().all(Option::is_some), "{reply}");
+    assert!(order.is_sorted(), "{reply}");
+}
+
+#[test]
 fn a_reload_changes_sites_and_refuses_other_sockets() {
     let echo = [echo_service()];
     let rig = Rig::start(&echo, "");

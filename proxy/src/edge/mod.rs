@@ -142,6 +142,8 @@ impl ProxyHttp for EdgeProxy {
         // refused client still sends is read for a moment instead.
         downstream.set_close_on_response_before_downstream_finish(false);
         downstream.set_total_drain_timeout(Some(answer::LINGER));
+        // A second request sent behind the first is no mistake (RFC 9112, section 9.3.2).
+        downstream.set_pipelining_enabled(true);
         Ok(())
     }
 
