@@ -89,8 +89,8 @@ pub(crate) fn endpoint(bound: &Bound, limits: &Limits) -> ListenerConfig {
         idle,
         interval,
         count,
-        // The kernel sees each byte that a client takes, so no slow download is ever cut; one that
-        // takes nothing at all is.
+        // The kernel knows what a client has taken; no timer here could tell a slow one, whose
+        // buffer takes minutes to fill a window, from one that takes nothing.
         user_timeout: limits.write_timeout,
     });
     let endpoint = ListenerConfig::tcp(bound.address.to_string()).tcp_socket_options(options);

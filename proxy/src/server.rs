@@ -34,8 +34,12 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How often a drain says what it still waits for.
 const DRAIN_NEWS_EVERY: Duration = Duration::from_secs(10);
 
-/// How long connections may take to say goodbye once nothing is under way on them.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long connections may take to end once nothing is under way on them: HTTP/2 may still have the
+/// end of a reply to send, and a client that is gone never says so.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// How long the threads may take to end after that.
+const THREADS_END: Duration = Duration::from_secs(2);
 
 /// Connections kept open to upstreams, for all of them together.
 const UPSTREAM_POOL: usize = 512;
@@ -175,7 +179,7 @@ impl Edge {
                 Err(Error::Ended)
             }
         });
-        runtime.shutdown_timeout(GOODBYE);
+        runtime.shutdown_timeout(THREADS_END);
         drained
     }
 }
