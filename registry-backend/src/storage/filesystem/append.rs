@@ -23,6 +23,11 @@ const UNWRITTEN_BYTES_MAX: u64 = 32 << 20;
 /// As many parts as one call of `pwritev` takes (`UIO_MAXIOV`).
 const PARTS_MAX: usize = 1024;
 
+/// How much one call writes at most. The page cache takes what a call brings in pieces as large as
+/// the call, and memory in large pieces comes cold, in a virtual machine from its host: a gibibyte
+/// cost 2.3 s of CPU in calls of 512 KiB and 0.9 s in calls of 64 KiB.
+const CALL_BYTES_MAX: usize = 64 << 10;
+
 #[derive(Debug)]
 pub(super) struct AppendFile {
     tree: Arc<Tree>,
@@ -61,13 +66,13 @@ impl AppendFile {
     fn write_parts(&self, parts: &[Bytes]) -> io::Result<u64> {
         let mut slices: Vec<IoSlice<'_>> = parts
             .iter()
-            .filter(|part| !part.is_empty())
-            .map(|part| IoSlice::new(part))
+            .flat_map(|part| part.chunks(CALL_BYTES_MAX))
+            .map(IoSlice::new)
             .collect();
         let mut rest = slices.as_mut_slice();
         let mut offset = self.size_bytes;
         while !rest.is_empty() {
-            let batch = rest.get(..PARTS_MAX).unwrap_or(rest);
+            let batch = rest.get(..parts_of_a_call(rest)).unwrap_or(rest);
             let written =
                 rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.file, batch, offset))?;
             if written == 0 {
@@ -92,6 +97,16 @@ impl AppendFile {
         }
         Ok(())
     }
+}
+
+/// How many of these, one at least, one call writes.
+fn parts_of_a_call(parts: &[IoSlice<'_>]) -> usize {
+    let mut bytes = 0;
+    let fit = parts.iter().take(PARTS_MAX).take_while(|part| {
+        bytes += part.len();
+        bytes <= CALL_BYTES_MAX
+    });
+    fit.count().max(1)
 }
 
 impl Append for AppendFile {
