@@ -45,7 +45,10 @@ impl Tree {
     pub(super) fn stage(&self) -> Result<Staged, Error> {
         let path = self.staging.join(Uuid::new_v4().to_string());
         with_parent(&path, || File::create_new(&path).map(drop))?;
-        Ok(Staged(path))
+        Ok(Staged {
+            path,
+            published: false,
+        })
     }
 
     /// Moves the file `from`, whose content the caller has synced, to `to`.
@@ -59,28 +62,23 @@ impl Tree {
             return with_parent(to, || fs::rename(from, to));
         }
         let folder = parent(to);
-        let mut fresh = self.make_folders(folder)?;
-        match fs::rename(from, to) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // Someone removed a folder that this process had made durable.
-                self.forget(None);
-                fresh = self.make_folders(folder)?;
-                fs::rename(from, to).map_err(|error| Error::io(to, error))?;
-            }
-            Err(error) => return Err(Error::io(to, error)),
-        }
-        sync_folder(folder)?;
-        self.sync_entries(fresh)
+        self.in_folders(|| {
+            let fresh = self.make_folders(folder)?;
+            fs::rename(from, to).map_err(|error| Error::io(to, error))?;
+            sync_folder(folder)?;
+            self.sync_entries(fresh)
+        })
     }
 
     /// Makes `folder`, and those above it, durable.
     pub(super) fn make_folder(&self, folder: &Path) -> Result<(), Error> {
-        if !folder.is_dir() {
-            self.forget(Some(folder));
+        if self.is_durable(folder) && !folder.is_dir() {
+            self.forget(None);
         }
-        let fresh = self.make_folders(folder)?;
-        self.sync_entries(fresh)
+        self.in_folders(|| {
+            let fresh = self.make_folders(folder)?;
+            self.sync_entries(fresh)
+        })
     }
 
     /// Takes a file, or a folder with all that is in it, out of sight in one step.
@@ -88,14 +86,17 @@ impl Tree {
         let metadata = fs::symlink_metadata(path).map_err(|error| Error::io(path, error))?;
         let trash = if metadata.is_dir() {
             let trash = self.staging.join(Uuid::new_v4().to_string());
-            let trash = match with_parent(&trash, || fs::rename(path, &trash)) {
+            let moved = with_parent(&trash, || fs::rename(path, &trash));
+            self.forget(Some(path));
+            match moved {
                 Ok(()) => Some(trash),
                 // No room for a name: then in place, since room is what is missing.
-                Err(Error::NoSpace { .. }) => Some(path.to_owned()),
+                Err(Error::NoSpace { .. }) => {
+                    fs::remove_dir_all(path).map_err(|error| Error::io(path, error))?;
+                    None
+                }
                 Err(error) => return Err(error),
-            };
-            self.forget(Some(path));
-            trash
+            }
         } else {
             fs::remove_file(path).map_err(|error| Error::io(path, error))?;
             None
@@ -132,6 +133,18 @@ impl Tree {
         Ok(removed)
     }
 
+    /// Does `action`, which makes folders; once more if one is gone that this process had made
+    /// durable, as when somebody removes a repository by hand.
+    fn in_folders(&self, action: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+        match action() {
+            Err(Error::NotFound { .. }) => {
+                self.forget(None);
+                action()
+            }
+            result => result,
+        }
+    }
+
     /// Makes the folders on the way to `folder`; returns those whose entries are yet to be synced,
     /// deepest first: syncing the deepest usually takes the others along in one journal commit.
     fn make_folders<'a>(&self, folder: &'a Path) -> Result<Vec<&'a Path>, Error> {
@@ -162,16 +175,25 @@ impl Tree {
         }
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         if durable.len() + folders.len() > DURABLE_FOLDERS_MAX {
+            // Not even these: a folder is only remembered together with all above it.
             durable.clear();
+        } else {
+            durable.extend(folders.into_iter().map(Path::to_owned));
         }
-        durable.extend(folders.into_iter().map(Path::to_owned));
         Ok(())
+    }
+
+    fn is_durable(&self, folder: &Path) -> bool {
+        let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
+        durable.contains(folder)
     }
 
     /// Forgets that `folder`, or every folder, was made durable.
     fn forget(&self, folder: Option<&Path>) {
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         match folder {
+            // Without it there is nothing below it either: an upload's folder, most often.
+            Some(folder) if !durable.contains(folder) => {}
             Some(folder) => durable.retain(|known| !known.starts_with(folder)),
             None => durable.clear(),
         }
@@ -180,24 +202,41 @@ impl Tree {
 
 /// A staged file, removed again unless it is published.
 #[derive(Debug)]
-pub(super) struct Staged(PathBuf);
+pub(super) struct Staged {
+    path: PathBuf,
+    published: bool,
+}
 
 impl Staged {
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Says that the file is now someplace else.
-    pub(super) fn published(self) {
-        std::mem::forget(self);
+    pub(super) fn published(mut self) {
+        self.published = true;
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // What cannot be removed now, the next sweep removes.
-        drop(fs::remove_file(&self.0));
+        if !self.published {
+            // What cannot be removed now, the next sweep removes.
+            drop(fs::remove_file(&self.path));
+        }
     }
+}
+
+/// Makes the root of a tree, durably, with the folders above it that are not there.
+pub(super) fn make_root(root: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = root
+        .ancestors()
+        .take_while(|folder| !folder.exists())
+        .collect();
+    fs::create_dir_all(root)?;
+    missing
+        .into_iter()
+        .try_for_each(|folder| File::open(parent(folder))?.sync_all())
 }
 
 /// Does `action`, and if the folder for `path` is not there, makes it and tries once more.
@@ -212,7 +251,11 @@ pub(super) fn with_parent<T>(path: &Path, action: impl Fn() -> io::Result<T>) ->
 }
 
 fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(path)
+    match path.parent() {
+        Some(parent) if parent == Path::new("") => Path::new("."),
+        Some(parent) => parent,
+        None => path,
+    }
 }
 
 fn sync_folder(folder: &Path) -> Result<(), Error> {

@@ -32,7 +32,7 @@ impl Filesystem {
     /// # Errors
     /// [`Error`] naming the path when the folder cannot be made or written to.
     pub(crate) fn open(root: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(root).map_err(|error| Error::Io {
+        durable::make_root(root).map_err(|error| Error::Io {
             path: root.to_owned(),
             source: error,
         })?;
@@ -206,6 +206,26 @@ mod tests {
         fs::write(&file, "").unwrap();
         let error = Filesystem::open(&file.join("root")).unwrap_err();
         assert_eq!(error.to_string(), file.join("root").display().to_string());
+    }
+
+    #[test]
+    fn a_repository_that_was_removed_by_hand_can_be_pushed_to_again() {
+        let root = tempfile::tempdir().unwrap();
+        let driver = Filesystem::open(root.path()).unwrap();
+        let repository = "a/b".parse().unwrap();
+        let layers = layout::layers(&repository);
+        let link = |name: &str| layers.child(name).child("link");
+        driver.write(&link("one"), b"x", Durability::Power).unwrap();
+        fs::remove_dir_all(layout::repository(&repository).below(root.path())).unwrap();
+
+        driver.write(&link("two"), b"y", Durability::Power).unwrap();
+        assert_eq!(driver.read(&link("two"), 9).unwrap(), b"y");
+        driver.make_folder(&layers.child("three")).unwrap();
+        assert_eq!(driver.list(&layers).unwrap().len(), 2);
+
+        fs::remove_dir_all(layout::repository(&repository).below(root.path())).unwrap();
+        driver.make_folder(&layers).unwrap();
+        assert!(driver.list(&layers).unwrap().is_empty());
     }
 
     #[test]
