@@ -91,6 +91,17 @@ impl Rig {
         connector.build().connect("a.test", stream).unwrap()
     }
 
+    /// Opens a connection that is to speak HTTP/2, and says nothing on it yet.
+    fn connect_http2(&self) -> SslStream<TcpStream> {
+        let mut connector = SslConnector::builder(SslMethod::tls()).unwrap();
+        connector.set_verify(SslVerifyMode::NONE);
+        connector.set_alpn_protos(b"\x02h2").unwrap();
+        let stream = TcpStream::connect(self.tls).unwrap();
+        let patience = Some(Duration::from_secs(20));
+        stream.set_read_timeout(patience).unwrap();
+        connector.build().connect("a.test", stream).unwrap()
+    }
+
     /// Sends `request` on a connection of its own and returns all that comes back.
     fn ask(&self, request: &str) -> String {
         let mut stream = self.connect();
@@ -245,6 +256,52 @@ fn a_dripping_head_is_cut_and_a_slow_body_is_not() {
     drop(stream.read_to_end(&mut reply));
     let reply = String::from_utf8_lossy(&reply);
     assert!(reply.starts_with("HTTP/1.1 200 "), "{reply}");
+}
+
+/// Returns the kind of the next HTTP/2 frame; `None` at the connection's end.
+fn read_frame(stream: &mut impl Read) -> Option<u8> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let [a, b, c, kind, ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    stream.read_exact(&mut payload).ok()?;
+    Some(kind)
+}
+
+/// `GET /` of a host on the first stream, by a client that lets nothing be sent to it.
+fn http2_request_without_window(host: &str) -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS: an initial window of 0 bytes.
+    bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0]);
+    // HEADERS: GET, https and / by their numbers, the host as a literal.
+    let length = u8::try_from(host.len()).unwrap();
+    bytes.extend([0, 0, length + 5, 1, 5, 0, 0, 0, 1]);
+    bytes.extend([0x82, 0x87, 0x84, 0x41, length]);
+    bytes.extend(host.as_bytes());
+    bytes
+}
+
+#[test]
+fn an_http2_client_that_takes_nothing_holds_no_stream_for_ever() {
+    let limits = "[limits]\nheader_timeout = \"1s\"\nwrite_timeout = \"1s\"\n";
+    let rig = Rig::start(&[echo_service()], limits);
+    for host in ["a.test", "refused.test"] {
+        let mut stream = rig.connect_http2();
+        let request = http2_request_without_window(host);
+        stream.write_all(&request).unwrap();
+        let mut kinds = Vec::new();
+        while let Some(kind) = read_frame(&mut stream) {
+            kinds.push(kind);
+            // RST_STREAM
+            if kind == 3 {
+                break;
+            }
+        }
+        assert!(
+            kinds.contains(&1) && kinds.contains(&3),
+            "{host}: {kinds:?}"
+        );
+    }
 }
 
 #[test]

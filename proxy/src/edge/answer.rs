@@ -43,6 +43,11 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: Reply) -> 
     if sends && (unclear || endless || long) || session.is_process_shutting_down() {
         session.set_keepalive(None);
     }
+    // It is small, and who has not proven anything yet holds no place for long.
+    let patience = ctx.state.limits.header_timeout;
+    session
+        .as_downstream_mut()
+        .set_write_timeout(Some(patience));
     let bodiless = reply.body.is_empty() || session.req_header().method == Method::HEAD;
     session
         .write_response_header(Box::new(header), bodiless)

@@ -138,6 +138,10 @@ impl ProxyHttp for EdgeProxy {
             downstream.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
         }
         downstream.set_read_timeout(Some(limits.read_timeout));
+        if downstream.is_http2() {
+            // A stream that may not be sent on is no matter of the kernel's: it minds HTTP/1 alone.
+            downstream.set_write_timeout(Some(limits.write_timeout));
+        }
         // A `100 Continue` that passes through must not make the final reply say `close`; what a
         // refused client still sends is read for a moment instead.
         downstream.set_close_on_response_before_downstream_finish(false);
