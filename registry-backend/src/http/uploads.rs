@@ -46,7 +46,7 @@ pub(super) async fn begin(
     let Some(digest) = digest else {
         return Ok(progress(StatusCode::ACCEPTED, repository, &id, 0));
     };
-    let append = open(call.registry, repository, &id).await?;
+    let append = open(call.registry, repository, &id, Some(algorithm)).await?;
     match receive(payload, append, content_length(call)).await {
         Ok(received) => {
             finish_received(received, &digest).await?;
@@ -80,7 +80,7 @@ pub(super) async fn append(
     id: &UploadId,
     payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
-    let append = open(call.registry, repository, id).await?;
+    let append = open(call.registry, repository, id, None).await?;
     let announced = announced(call, repository, id, &append)?;
     let Received { mut append, rest } = receive(payload, append, announced).await?;
     let size_bytes = blocking(move || {
@@ -103,7 +103,9 @@ pub(super) async fn finish(
         .first("digest")
         .ok_or(Error::DigestMissing)?
         .parse()?;
-    let append = open(call.registry, repository, id).await?;
+    // Known from here on, so that what comes is hashed once, whatever the upload began with.
+    let algorithm = Some(digest.algorithm());
+    let append = open(call.registry, repository, id, algorithm).await?;
     let announced = announced(call, repository, id, &append)?;
     let received = receive(payload, append, announced).await?;
     finish_received(received, &digest).await?;
@@ -144,9 +146,10 @@ async fn open(
     registry: &Arc<Registry>,
     repository: &RepositoryName,
     id: &UploadId,
+    algorithm: Option<Algorithm>,
 ) -> Result<Append, Error> {
     let claim = registry.claim_upload(repository, id).await?;
-    blocking(move || claim.open()).await
+    blocking(move || claim.open(algorithm)).await
 }
 
 async fn finish_received(received: Received, digest: &Digest) -> Result<(), Error> {

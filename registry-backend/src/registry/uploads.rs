@@ -234,11 +234,12 @@ impl Registry {
     }
 
     fn discard_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<(), Error> {
-        self.sessions.forget(repository, id);
+        // In this order: whoever asks in between waits for the same claim, and then finds nothing.
         if_found(
             self.driver
                 .delete(&layout::upload(repository, id), Durability::Process),
         )?;
+        self.sessions.forget(repository, id);
         Ok(())
     }
 }
@@ -253,16 +254,16 @@ pub(crate) struct UploadClaim {
 }
 
 impl UploadClaim {
-    /// Opens the upload at its end.
+    /// Opens the upload at its end, to be hashed by `algorithm` from here on where that is known.
     ///
     /// # Errors
     /// [`Error::UploadUnknown`].
-    pub(crate) fn open(self) -> Result<Append, Error> {
-        self.registry.check_upload(&self.repository, &self.id)?;
+    pub(crate) fn open(self, algorithm: Option<Algorithm>) -> Result<Append, Error> {
+        self.check()?;
         let data = layout::upload_data(&self.repository, &self.id);
         let file = self.registry.driver.append(&data)?;
         let mut append = Append { claim: self, file };
-        let algorithm = append.claim.hashed.hasher.algorithm();
+        let algorithm = algorithm.unwrap_or(append.claim.hashed.hasher.algorithm());
         append.hash_up_to_date(algorithm)?;
         Ok(append)
     }
@@ -272,8 +273,17 @@ impl UploadClaim {
     /// # Errors
     /// [`Error::UploadUnknown`].
     pub(crate) fn cancel(self) -> Result<(), Error> {
-        self.registry.check_upload(&self.repository, &self.id)?;
+        self.check()?;
         self.registry.discard_upload(&self.repository, &self.id)
+    }
+
+    /// Checks that there still is such an upload; of one that is not, nothing is remembered.
+    fn check(&self) -> Result<(), Error> {
+        let checked = self.registry.check_upload(&self.repository, &self.id);
+        if matches!(checked, Err(Error::UploadUnknown { .. })) {
+            self.registry.sessions.forget(&self.repository, &self.id);
+        }
+        checked
     }
 
     fn discard(&self) {
@@ -384,6 +394,65 @@ impl Append {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::storage::Filesystem;
+    use crate::storage::faulty::{Faults, Faulty};
+
+    fn registry(root: &tempfile::TempDir) -> (Arc<Registry>, Arc<Faults>) {
+        let faults = Arc::new(Faults::default());
+        let driver = Filesystem::open(root.path()).unwrap();
+        let driver = Faulty::new(driver, Arc::clone(&faults));
+        (Arc::new(Registry::new(Box::new(driver))), faults)
+    }
+
+    fn remembered(registry: &Registry) -> usize {
+        registry.sessions.0.lock().unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn a_session_is_forgotten_only_once_its_folder_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let (registry, faults) = registry(&root);
+        let name: RepositoryName = "a".parse().unwrap();
+        let id = registry.begin_upload(&name, Algorithm::Sha256).unwrap();
+        faults.break_keys(Some("_uploads"));
+        let claim = registry.claim_upload(&name, &id).await.unwrap();
+        claim.cancel().unwrap_err();
+        assert_eq!(remembered(&registry), 1);
+        faults.break_keys(None);
+
+        let first = registry.claim_upload(&name, &id).await.unwrap();
+        let mut waiting = claim_in_a_task(&registry, &name, &id);
+        tokio::task::yield_now().await;
+        first.cancel().unwrap();
+        let second = (&mut waiting).await.unwrap();
+        let opened = second.open(None);
+        assert!(matches!(opened, Err(Error::UploadUnknown { .. })));
+        assert!(registry.upload_size(&name, &id).is_err());
+        assert_eq!(remembered(&registry), 0);
+    }
+
+    fn claim_in_a_task(
+        registry: &Arc<Registry>,
+        name: &RepositoryName,
+        id: &UploadId,
+    ) -> tokio::task::JoinHandle<UploadClaim> {
+        let (registry, name, id) = (Arc::clone(registry), name.clone(), id.clone());
+        tokio::spawn(async move { registry.claim_upload(&name, &id).await.unwrap() })
+    }
+
+    #[tokio::test]
+    async fn an_unknown_upload_is_not_remembered() {
+        let root = tempfile::tempdir().unwrap();
+        let (registry, _) = registry(&root);
+        let name: RepositoryName = "a".parse().unwrap();
+        let id: UploadId = "6c3f62a0-0000-4000-8000-0123456789ab".parse().unwrap();
+        let claim = registry.claim_upload(&name, &id).await.unwrap();
+        claim.open(None).unwrap_err();
+        assert_eq!(remembered(&registry), 0);
+        let claim = registry.claim_upload(&name, &id).await.unwrap();
+        claim.cancel().unwrap_err();
+        assert_eq!(remembered(&registry), 0);
+    }
 
     #[test]
     fn idle_sessions_are_forgotten_and_busy_ones_are_not() {

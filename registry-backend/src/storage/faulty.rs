@@ -16,6 +16,7 @@ struct State {
     record: Vec<String>,
     full: bool,
     broken: Option<String>,
+    unreadable: Option<String>,
 }
 
 impl Faults {
@@ -32,6 +33,23 @@ impl Faults {
     /// Lets every write fail whose key contains `part`.
     pub(crate) fn break_keys(&self, part: Option<&str>) {
         self.0.lock().unwrap().broken = part.map(str::to_owned);
+    }
+
+    /// Lets every opening and listing fail whose key contains `part`.
+    pub(crate) fn break_reads(&self, part: Option<&str>) {
+        self.0.lock().unwrap().unreadable = part.map(str::to_owned);
+    }
+
+    fn reading(&self, key: &Key) -> Result<(), Error> {
+        let state = self.0.lock().unwrap();
+        let key = key.to_string();
+        match &state.unreadable {
+            Some(part) if key.contains(part) => Err(Error::Io {
+                path: key.into(),
+                source: std::io::Error::from_raw_os_error(libc::EIO),
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn step(&self, verb: &str, key: &Key, durability: Durability) -> Result<(), Error> {
@@ -72,6 +90,7 @@ impl Driver for Faulty {
     }
 
     fn open(&self, key: &Key) -> Result<Box<dyn Read>, Error> {
+        self.faults.reading(key)?;
         self.inner.open(key)
     }
 
@@ -80,6 +99,7 @@ impl Driver for Faulty {
     }
 
     fn list(&self, key: &Key) -> Result<Vec<Entry>, Error> {
+        self.faults.reading(key)?;
         self.inner.list(key)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CONFIG, LAYER, MANIFEST, Rig, blob_path, image, referrer, sha256};
+use super::{CONFIG, LAYER, MANIFEST, Rig, blob_path, image, referrer, sha256, sha512};
 use crate::storage::faulty::{Faults, Faulty};
 
 const CONTENT: &[u8] = b"0123456789";
@@ -136,6 +136,15 @@ async fn a_broken_disk_is_an_error_that_tells_no_paths_and_shows_nothing_partial
     faults.break_keys(None);
     rig.push_blob("a", CONTENT).await;
     rig.put_manifest("a", "v2", &image("2")).await;
+}
+
+#[tokio::test]
+async fn what_is_received_is_not_read_again_for_another_hash() {
+    let (rig, faults) = rig();
+    let location = rig.begin("a").await;
+    faults.break_reads(Some("_uploads"));
+    let put = format!("PUT {location}?digest={}", sha512(CONTENT));
+    assert_eq!(rig.send(&put, CONTENT).await.status, 201);
 }
 
 #[tokio::test]
