@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::config::Config;
 use crate::registry::Registry;
-use crate::storage::Filesystem;
+use crate::storage::{self, Claim, Filesystem};
 
 /// The registry, ready to serve.
 #[derive(Debug)]
@@ -48,6 +48,12 @@ pub enum Error {
         /// The socket's path.
         path: PathBuf,
     },
+    /// Another process has the storage.
+    #[error("registry storage in {}: another registry is using this tree", root.display())]
+    StorageInUse {
+        /// The storage's root.
+        root: PathBuf,
+    },
     /// The storage cannot be used.
     #[error("registry storage in {}", root.display())]
     Storage {
@@ -59,16 +65,23 @@ pub enum Error {
 }
 
 impl App {
-    /// Opens the storage, which is made where it does not exist.
+    /// Opens the storage, which is made where it does not exist, and keeps other registries off it.
     ///
     /// # Errors
-    /// [`Error::Storage`] when it can be neither read nor written.
+    /// [`Error::Storage`] when it can be neither read nor written, and [`Error::StorageInUse`] when
+    /// another process writes to it, which may be one that still finishes its requests.
     pub fn open(config: Config) -> Result<Arc<Self>, Error> {
-        let driver = Filesystem::open(&config.root).map_err(|source| Error::Storage {
-            root: config.root.clone(),
+        let root = &config.root;
+        let failed = |source: storage::Error| Error::Storage {
+            root: root.clone(),
             source: source.into(),
-        })?;
-        Ok(Self::new(config, Registry::new(Box::new(driver))))
+        };
+        let driver = Filesystem::open(root).map_err(failed)?;
+        let Some(claim) = Claim::take(root).map_err(failed)? else {
+            return Err(Error::StorageInUse { root: root.clone() });
+        };
+        let registry = Registry::new(Box::new(driver)).holding(claim);
+        Ok(Self::new(config, registry))
     }
 
     pub(crate) fn new(config: Config, registry: Registry) -> Arc<Self> {
@@ -139,6 +152,25 @@ mod tests {
         assert_eq!(user_id("root"), Some(0));
         assert_eq!(user_id("4711"), Some(4711));
         assert_eq!(user_id("no-such-user"), None);
+    }
+
+    #[test]
+    fn a_tree_has_one_registry_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::new(folder.path().join("sock"), folder.path().join("root"));
+        let first = App::open(config.clone()).unwrap();
+        let error = App::open(config.clone()).unwrap_err();
+        let root = config.root.display();
+        assert_eq!(
+            error.to_string(),
+            format!("registry storage in {root}: another registry is using this tree")
+        );
+        // Work on storage may outlive the rest.
+        let work = Arc::clone(&first.registry);
+        drop(first);
+        assert!(App::open(config.clone()).is_err());
+        drop(work);
+        App::open(config).unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::storage::error::if_found;
 use crate::storage::{self, Durability, Hasher, layout};
 
 /// A manifest stored by anyone may be this large; what clients read stops at 4 MiB and a little.
-const STORED_SIZE_MAX: u64 = 16 << 20;
+pub(crate) const STORED_SIZE_MAX: u64 = 16 << 20;
 
 /// A manifest as it was pushed.
 #[derive(Clone, Debug)]

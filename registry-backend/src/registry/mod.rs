@@ -27,11 +27,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use oci::RepositoryName;
 
-use crate::storage::{Driver, Key};
+use crate::storage::{Claim, Driver, Key};
 
 pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
-pub(crate) use manifests::{Layers, NewManifest};
+pub(crate) use manifests::{Layers, NewManifest, STORED_SIZE_MAX};
 pub(crate) use pages::{Listing, Page};
 pub(crate) use uploads::Append;
 
@@ -44,6 +44,8 @@ pub(crate) struct Registry {
     locks: Locks,
     /// Objects already reported as broken.
     reported: Mutex<HashSet<Key>>,
+    /// Held for as long as any work on storage can go on.
+    _claim: Option<Claim>,
 }
 
 impl Registry {
@@ -54,6 +56,15 @@ impl Registry {
             sessions: uploads::Sessions::default(),
             locks: Locks::default(),
             reported: Mutex::default(),
+            _claim: None,
+        }
+    }
+
+    /// Keeps other registries off the storage, until the last work on it has ended.
+    pub(crate) fn holding(self, claim: Claim) -> Self {
+        Self {
+            _claim: Some(claim),
+            ..self
         }
     }
 }

@@ -7,6 +7,7 @@
 //! All calls block: a request does its storage work in one go on a blocking thread, so no client
 //! that goes away can stop it halfway.
 
+pub(crate) mod claim;
 pub(crate) mod error;
 pub(crate) mod filesystem;
 pub(crate) mod hash;
@@ -22,6 +23,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
+pub(crate) use claim::Claim;
 pub(crate) use error::Error;
 pub(crate) use filesystem::Filesystem;
 pub(crate) use hash::Hasher;

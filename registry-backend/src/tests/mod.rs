@@ -62,7 +62,9 @@ impl Rig {
     /// Starts anew: nothing is remembered but what is on the disk.
     async fn restart(&mut self) {
         self.stop().await;
-        self.app = App::open(Self::config(&self.folder)).unwrap();
+        let config = Self::config(&self.folder);
+        let driver = Filesystem::open(&config.root).unwrap();
+        self.app = App::new(config, Registry::new(Box::new(driver)));
         self.server = Self::serve(&self.app);
     }
 
