@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use settings::Section;
 
+use crate::registry::STORED_SIZE_MAX;
+
 /// The path of a Unix socket must fit into `sockaddr_un`.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
@@ -87,6 +89,15 @@ impl Config {
                 section.problem(
                     "max_manifest_size",
                     "must be 4MiB at least, as the spec asks",
+                );
+            }
+            if size > STORED_SIZE_MAX {
+                section.problem(
+                    "max_manifest_size",
+                    format!(
+                        "must be {}MiB at most: the registry reads no larger ones",
+                        STORED_SIZE_MAX >> 20
+                    ),
                 );
             }
             config.max_manifest_size = size;
@@ -216,6 +227,10 @@ mod tests {
             (
                 "listen = 'unix:/r'\nstorage.filesystem = {}",
                 "filesystem.root: is missing",
+            ),
+            (
+                "listen = 'unix:/r'\nstorage.filesystem.root = '/r'\nmax_manifest_size = '17MiB'",
+                "registry.max_manifest_size: must be 16MiB at most",
             ),
             (
                 "listen = 'unix:/r'\nstorage.s3 = {}",
