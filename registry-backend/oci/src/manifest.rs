@@ -139,6 +139,14 @@ impl Written {
             (Some(written), Some(declared)) if written != declared => {
                 Err(ManifestError::MediaTypeMismatch { written, declared })
             }
+            (None, Some(declared))
+                if matches!(
+                    declared.as_str(),
+                    media_type::DOCKER_MANIFEST | media_type::DOCKER_LIST
+                ) =>
+            {
+                Err(ManifestError::MediaTypeUnwritten { declared })
+            }
             (Some(media_type), _) | (None, Some(media_type)) => match media_type.as_str() {
                 media_type::DOCKER_SCHEMA1 | media_type::DOCKER_SCHEMA1_SIGNED => {
                     Err(ManifestError::Schema1)
@@ -165,6 +173,12 @@ pub enum ManifestError {
     MediaTypeMismatch {
         /// The `mediaType` in the document.
         written: String,
+        /// The `Content-Type` of the request.
+        declared: String,
+    },
+    /// It was sent as a type that must be written in it: without, it would be read back as another.
+    #[error("manifest says no mediaType and was sent as {declared:?}")]
+    MediaTypeUnwritten {
         /// The `Content-Type` of the request.
         declared: String,
     },
@@ -203,9 +217,26 @@ mod tests {
         assert_eq!(manifest.media_type, media_type::OCI_MANIFEST);
         let index = Manifest::parse(br#"{"schemaVersion":2,"manifests":null}"#, None).unwrap();
         assert_eq!(index.media_type, media_type::OCI_INDEX);
-        let declared = Some("application/vnd.docker.distribution.manifest.v2+json; charset=utf-8");
+        let declared = Some("application/vnd.oci.image.manifest.v1+json; charset=utf-8");
         let manifest = Manifest::parse(image("").as_bytes(), declared).unwrap();
-        assert_eq!(manifest.media_type, media_type::DOCKER_MANIFEST);
+        assert_eq!(manifest.media_type, media_type::OCI_MANIFEST);
+    }
+
+    #[test]
+    fn a_type_that_would_be_lost_is_refused() {
+        for (body, declared) in [
+            (image(""), media_type::DOCKER_MANIFEST),
+            (
+                r#"{"schemaVersion":2,"manifests":[]}"#.to_owned(),
+                media_type::DOCKER_LIST,
+            ),
+        ] {
+            let error = Manifest::parse(body.as_bytes(), Some(declared)).unwrap_err();
+            assert_eq!(
+                error.to_string(),
+                format!("manifest says no mediaType and was sent as {declared:?}")
+            );
+        }
     }
 
     #[test]
