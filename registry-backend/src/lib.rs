@@ -25,7 +25,8 @@
 //!
 //! # Invariants
 //!
-//! - A reply of 201 or 202 to a finished step means that a loss of power would not undo it.
+//! - A reply of 201, or of 202 to a deletion, means that a loss of power would not undo it. The 202
+//!   of an upload under way means that the end of this process would not.
 //! - What was not acknowledged is either whole or invisible.
 //! - A blob can be read only if its bytes matched its digest.
 //! - Memory depends on the number of requests, never on the size of a blob.
