@@ -7,12 +7,12 @@ use oci::range::{ByteRange, ByteRanges};
 use oci::{Digest, RepositoryName, media_type};
 use uuid::Uuid;
 
-use super::blocking;
 use super::body::{Body, Part};
 use super::conditions::{entity_tag, none_match_fails, range_applies};
 use super::error::Error;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
+use super::{blocking, changing};
 use crate::registry::Blob;
 
 /// Content under a digest never changes; but who may see it can, so no shared cache may keep it.
@@ -80,7 +80,7 @@ pub(super) async fn delete(
     }
     let registry = Arc::clone(call.registry);
     let (repository, wanted) = (repository.clone(), digest.clone());
-    blocking(move || registry.delete_blob(&repository, &wanted)).await?;
+    changing(move || registry.delete_blob(&repository, &wanted)).await?;
     let headers = [(CONTENT_DIGEST, digest.to_string())];
     Ok(reply(StatusCode::ACCEPTED, headers, ""))
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use http::{HeaderName, Method, Response, StatusCode, header};
 use oci::{Reference, RepositoryName, Tag};
 
-use super::blocking;
 use super::body::Body;
 use super::conditions::{entity_tag, none_match_fails};
 use super::error::Error;
 use super::payload::Payload;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
+use super::{blocking, changing};
 use crate::registry::{Layers, NewManifest};
 
 /// The spec asks for ten tags at once; each costs some writes to the disk.
@@ -73,7 +73,7 @@ pub(super) async fn put(
     };
     let registry = Arc::clone(call.registry);
     let name = repository.clone();
-    let pushed = blocking(move || registry.push_manifest(&name, &new, layers)).await?;
+    let pushed = changing(move || registry.push_manifest(&name, &new, layers)).await?;
     let mut headers = vec![
         (
             header::LOCATION,
@@ -101,7 +101,7 @@ pub(super) async fn delete(
     }
     let registry = Arc::clone(call.registry);
     let (repository, reference) = (repository.clone(), reference.clone());
-    blocking(move || match &reference {
+    changing(move || match &reference {
         Reference::Digest(digest) => registry.delete_manifest(&repository, digest),
         Reference::Tag(tag) => registry.delete_tag(&repository, tag),
     })

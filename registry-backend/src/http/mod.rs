@@ -37,7 +37,8 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::app::{App, Error as AppError};
 use crate::jobs::expire_uploads;
@@ -46,6 +47,12 @@ use error::Error;
 use payload::Payload;
 
 pub use socket::bind;
+
+/// How many changes of storage can be under way at once: half of the threads that tokio has for what
+/// blocks, so that readers find one however many pushes wait for a lock or for the disk.
+const CHANGES_MAX: usize = 256;
+
+static CHANGES: Semaphore = Semaphore::const_new(CHANGES_MAX);
 
 /// How long accepting rests when the system cannot give another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -217,7 +224,36 @@ fn versioned(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// Runs work on storage on a thread that may block.
+/// Begins work that changes storage, or waits for others who do, once there is a thread for it.
+async fn begin_change<T, F>(work: F) -> JoinHandle<Result<T, crate::registry::Error>>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, crate::registry::Error> + Send + 'static,
+{
+    let permit = CHANGES
+        .acquire()
+        .await
+        .expect("invariant: the semaphore is never closed");
+    tokio::task::spawn_blocking(move || {
+        let result = work();
+        drop(permit);
+        result
+    })
+}
+
+/// Runs work that changes storage, or waits for others who do, on a thread that may block.
+async fn changing<T, F>(work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, crate::registry::Error> + Send + 'static,
+{
+    match begin_change(work).await.await {
+        Ok(result) => Ok(result?),
+        Err(_panic) => Err(Error::Panicked),
+    }
+}
+
+/// Runs work that only reads storage on a thread that may block.
 async fn blocking<T, F>(work: F) -> Result<T, Error>
 where
     T: Send + 'static,
@@ -226,5 +262,34 @@ where
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result?),
         Err(_panic) => Err(Error::Panicked),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn reading_goes_on_while_every_change_waits() {
+        let gate = Arc::new(tokio::sync::Mutex::new(()));
+        let closed = gate.lock().await;
+        let changes: Vec<_> = (0..600)
+            .map(|_| {
+                let gate = Arc::clone(&gate);
+                tokio::spawn(changing(move || {
+                    drop(gate.blocking_lock());
+                    Ok(())
+                }))
+            })
+            .collect();
+        while CHANGES.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let read = tokio::time::timeout(Duration::from_secs(20), blocking(|| Ok(7))).await;
+        assert_eq!(read.unwrap().unwrap(), 7);
+        drop(closed);
+        for change in changes {
+            change.await.unwrap().unwrap();
+        }
     }
 }

@@ -7,9 +7,9 @@
 use bytes::Bytes;
 use tokio::task::JoinHandle;
 
-use super::blocking;
 use super::error::Error;
 use super::payload::Payload;
+use super::{begin_change, changing};
 use crate::registry::{self, Append};
 
 /// Large enough that handing a chunk over costs nothing beside hashing it, small enough for
@@ -54,12 +54,12 @@ pub(super) async fn receive(
     };
     let Received { mut append, rest } = writer.finish().await?;
     if let Some(cut) = cut {
-        blocking(move || append.write(&rest)).await?;
+        changing(move || append.write(&rest)).await?;
         return Err(cut);
     }
     match announced {
         Some(announced) if announced != actual => {
-            blocking(move || append.go_back(mark)).await?;
+            changing(move || append.go_back(mark)).await?;
             Err(Error::LengthMismatch { announced, actual })
         }
         _ => Ok(Received { append, rest }),
@@ -95,10 +95,11 @@ impl Writer {
             let mut append = self.idle().await?;
             let chunk = std::mem::take(&mut self.chunk);
             self.chunk_bytes = 0;
-            self.writing = Some(tokio::task::spawn_blocking(move || {
+            let write = begin_change(move || {
                 append.write(&chunk)?;
                 Ok(append)
-            }));
+            });
+            self.writing = Some(write.await);
         }
         Ok(())
     }

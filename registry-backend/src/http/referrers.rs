@@ -6,8 +6,8 @@ use http::{HeaderName, Response, StatusCode, header};
 use oci::{Digest, RepositoryName, media_type};
 use serde_json::json;
 
-use super::blocking;
 use super::body::Body;
+use super::changing;
 use super::error::Error;
 use super::reply::reply;
 use super::router::Call;
@@ -22,7 +22,7 @@ pub(super) async fn list(
 ) -> Result<Response<Body>, Error> {
     let registry = Arc::clone(call.registry);
     let (repository, subject) = (repository.clone(), subject.clone());
-    let mut referrers = blocking(move || registry.referrers(&repository, &subject)).await?;
+    let mut referrers = changing(move || registry.referrers(&repository, &subject)).await?;
     let mut headers = vec![(header::CONTENT_TYPE, media_type::OCI_INDEX.to_owned())];
     if let Some(wanted) = call.query.first("artifactType") {
         referrers.retain(|referrer| referrer.artifact_type.as_deref() == Some(wanted));

@@ -6,13 +6,13 @@ use http::{HeaderName, Response, StatusCode, header};
 use oci::range::UploadRange;
 use oci::{Algorithm, Digest, RepositoryName, UploadId};
 
-use super::blocking;
 use super::body::Body;
 use super::error::Error;
 use super::payload::Payload;
 use super::receive::{Received, receive};
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
+use super::{blocking, changing};
 use crate::registry::{Append, Registry};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -41,7 +41,7 @@ pub(super) async fn begin(
     let registry = Arc::clone(call.registry);
     let id = {
         let repository = repository.clone();
-        blocking(move || registry.begin_upload(&repository, algorithm)).await?
+        changing(move || registry.begin_upload(&repository, algorithm)).await?
     };
     let Some(digest) = digest else {
         return Ok(progress(StatusCode::ACCEPTED, repository, &id, 0));
@@ -55,7 +55,7 @@ pub(super) async fn begin(
         Err(error) => {
             // The client has never heard of the upload, so it cannot go on with it.
             let claim = call.registry.claim_upload(repository, &id).await?;
-            drop(blocking(move || claim.cancel()).await);
+            drop(changing(move || claim.cancel()).await);
             Err(error)
         }
     }
@@ -83,7 +83,7 @@ pub(super) async fn append(
     let append = open(call.registry, repository, id, None).await?;
     let announced = announced(call, repository, id, &append)?;
     let Received { mut append, rest } = receive(payload, append, announced).await?;
-    let size_bytes = blocking(move || {
+    let size_bytes = changing(move || {
         append.write(&rest)?;
         Ok(append.size_bytes())
     })
@@ -119,7 +119,7 @@ pub(super) async fn cancel(
     id: &UploadId,
 ) -> Result<Response<Body>, Error> {
     let claim = call.registry.claim_upload(repository, id).await?;
-    blocking(move || claim.cancel()).await?;
+    changing(move || claim.cancel()).await?;
     Ok(reply(StatusCode::NO_CONTENT, [], ""))
 }
 
@@ -134,7 +134,7 @@ async fn mount(call: &Call<'_>, repository: &RepositoryName) -> Result<Option<Di
     };
     let registry = Arc::clone(call.registry);
     let (repository, wanted) = (repository.clone(), digest.clone());
-    let mounted = blocking(move || {
+    let mounted = changing(move || {
         let from: Option<RepositoryName> = from;
         registry.mount_blob(&repository, &wanted, from.as_ref())
     })
@@ -149,13 +149,13 @@ async fn open(
     algorithm: Option<Algorithm>,
 ) -> Result<Append, Error> {
     let claim = registry.claim_upload(repository, id).await?;
-    blocking(move || claim.open(algorithm)).await
+    changing(move || claim.open(algorithm)).await
 }
 
 async fn finish_received(received: Received, digest: &Digest) -> Result<(), Error> {
     let Received { mut append, rest } = received;
     let digest = digest.clone();
-    blocking(move || {
+    changing(move || {
         append.write(&rest)?;
         append.finish(&digest)
     })
