@@ -17,8 +17,14 @@ impl Registry {
     pub(crate) fn catalog(&self, page: &Page) -> Result<Listing, Error> {
         let mut listing = Listing::default();
         self.visit_repositories(page.last.as_deref(), &mut |repository| {
-            let has_manifests =
-                if_found(self.driver.stat(&layout::manifests(repository)))?.is_some();
+            let manifests = layout::manifests(repository);
+            let has_manifests = match if_found(self.driver.stat(&manifests)) {
+                Ok(found) => found.is_some(),
+                Err(error) => {
+                    self.report_skipped(&manifests, &error);
+                    false
+                }
+            };
             Ok(
                 if !has_manifests || listing.offer(page, repository.as_str()) {
                     ControlFlow::Continue(())
@@ -31,7 +37,8 @@ impl Registry {
     }
 
     /// Visits each folder that may be a repository's and comes after `last`, in the order of the
-    /// bytes of their names, until `visit` has seen enough.
+    /// bytes of their names, until `visit` has seen enough. What is below a folder that cannot be
+    /// read is passed over.
     pub(super) fn visit_repositories(
         &self,
         last: Option<&str>,
@@ -48,7 +55,14 @@ impl Registry {
         last: Option<&str>,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, Error> {
-        let children = if_found(self.driver.list(folder))?.unwrap_or_default();
+        let children = match if_found(self.driver.list(folder)) {
+            Ok(children) => children.unwrap_or_default(),
+            Err(error) if parent.is_some() => {
+                self.report_skipped(folder, &error);
+                Vec::new()
+            }
+            Err(error) => return Err(error.into()),
+        };
         // `a-b` comes after `a` and before `a/b`: a repository and those below it are two steps.
         let mut steps: Vec<Step> = Vec::with_capacity(children.len() * 2);
         for child in children.into_iter().filter(|child| child.is_folder) {

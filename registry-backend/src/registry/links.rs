@@ -47,4 +47,12 @@ impl Registry {
             tracing::warn!(path = %key, "{problem}");
         }
     }
+
+    /// Tells the log, once, of an object that is passed over because storage failed.
+    pub(super) fn report_skipped(&self, key: &Key, error: &(dyn std::error::Error + 'static)) {
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        if reported.len() < REPORTED_MAX && reported.insert(key.clone()) {
+            tracing::error!(path = %key, error, "storage failed: passed over");
+        }
+    }
 }

@@ -159,19 +159,15 @@ impl Registry {
         }
     }
 
-    /// Removes the uploads that nobody has written to since `before`; returns how many.
+    /// Removes the uploads that nobody has written to since `before`; returns how many. What cannot be
+    /// read or removed is passed over.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub(crate) fn expire_uploads(&self, before: SystemTime) -> Result<usize, Error> {
         let mut expired = 0;
         self.visit_repositories(None, &mut |repository| {
-            let children = if_found(self.driver.list(&layout::uploads(repository)))?;
-            for child in children.unwrap_or_default() {
-                if let Ok(id) = child.name.parse() {
-                    expired += usize::from(self.expire_upload(repository, &id, before)?);
-                }
-            }
+            expired += self.expire_uploads_of(repository, before);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(expired)
@@ -183,6 +179,25 @@ impl Registry {
     /// [`Error::Storage`].
     pub(crate) fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
         Ok(self.driver.sweep(before)?)
+    }
+
+    fn expire_uploads_of(&self, repository: &RepositoryName, before: SystemTime) -> usize {
+        let folder = layout::uploads(repository);
+        let children = if_found(self.driver.list(&folder)).unwrap_or_else(|error| {
+            self.report_skipped(&folder, &error);
+            None
+        });
+        let mut expired = 0;
+        for child in children.unwrap_or_default() {
+            let Ok(id) = child.name.parse() else {
+                continue;
+            };
+            match self.expire_upload(repository, &id, before) {
+                Ok(is_expired) => expired += usize::from(is_expired),
+                Err(error) => self.report_skipped(&folder.child(&child.name), &error),
+            }
+        }
+        expired
     }
 
     fn expire_upload(
@@ -263,7 +278,7 @@ impl UploadClaim {
         let data = layout::upload_data(&self.repository, &self.id);
         let file = self.registry.driver.append(&data)?;
         let mut append = Append { claim: self, file };
-        let algorithm = algorithm.unwrap_or(append.claim.hashed.hasher.algorithm());
+        let algorithm = algorithm.unwrap_or_else(|| append.claim.hashed.hasher.algorithm());
         append.hash_up_to_date(algorithm)?;
         Ok(append)
     }
