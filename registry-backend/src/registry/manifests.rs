@@ -180,7 +180,11 @@ impl Registry {
         }
         // Tags first: a crash in between must leave no tag that names nothing.
         self.untag(repository, digest)?;
-        Ok(self.driver.delete(&key, Durability::Power)?)
+        // With its folder, so that the time of the folder above tells when someone else puts it back.
+        self.keeping_index(repository, || {
+            let folder = layout::revision_folder(repository, digest);
+            Ok(self.driver.delete(&folder, Durability::Power)?)
+        })
     }
 
     /// Checks that a repository has the blobs that an image points at: its config, and its layers

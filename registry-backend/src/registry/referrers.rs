@@ -71,6 +71,23 @@ impl Registry {
         Ok(())
     }
 
+    /// Runs `unlink`, which takes a manifest from its repository, and keeps the index complete if it
+    /// was. The caller holds the repository's lock.
+    pub(super) fn keeping_index(
+        &self,
+        repository: &RepositoryName,
+        unlink: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let complete = self.index_is_complete(repository)?;
+        unlink()?;
+        if complete {
+            let stamp = self.stamp(repository)?;
+            // Without it the next query makes the index anew.
+            drop(self.write_stamp(repository, &stamp));
+        }
+        Ok(())
+    }
+
     fn index_is_complete(&self, repository: &RepositoryName) -> Result<bool, Error> {
         let key = layout::referrers_stamp(repository);
         match if_found(self.driver.read(&key, STAMP_SIZE_MAX))? {
@@ -141,7 +158,8 @@ impl Registry {
                 }
             }
         }
-        Ok(Some(referrers))
+        // What others added meanwhile may have been missed.
+        Ok(self.index_is_complete(repository)?.then_some(referrers))
     }
 
     /// Makes the index anew from the manifests themselves; returns what refers to `subject`, also

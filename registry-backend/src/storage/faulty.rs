@@ -11,12 +11,21 @@ use super::{Append, Driver, Durability, Entry, Error, Filesystem, Key, Read, Sta
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Mutex<State>);
 
-#[derive(Debug, Default)]
+type Hook = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
 struct State {
     record: Vec<String>,
     full: bool,
     broken: Option<String>,
     unreadable: Option<String>,
+    before_list: Option<(String, Hook)>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
 }
 
 impl Faults {
@@ -38,6 +47,19 @@ impl Faults {
     /// Lets every opening and listing fail whose key contains `part`.
     pub(crate) fn break_reads(&self, part: Option<&str>) {
         self.0.lock().unwrap().unreadable = part.map(str::to_owned);
+    }
+
+    /// Does `hook` once, just before something is listed whose key contains `part`.
+    pub(crate) fn before_list(&self, part: &str, hook: impl FnOnce() + Send + 'static) {
+        self.0.lock().unwrap().before_list = Some((part.to_owned(), Box::new(hook)));
+    }
+
+    fn listing(&self, key: &Key) {
+        let is_it = |(part, _): &mut (String, Hook)| key.to_string().contains(part.as_str());
+        let hook = self.0.lock().unwrap().before_list.take_if(is_it);
+        if let Some((_, hook)) = hook {
+            hook();
+        }
     }
 
     fn reading(&self, key: &Key) -> Result<(), Error> {
@@ -100,6 +122,7 @@ impl Driver for Faulty {
 
     fn list(&self, key: &Key) -> Result<Vec<Entry>, Error> {
         self.faults.reading(key)?;
+        self.faults.listing(key);
         self.inner.list(key)
     }
 

@@ -99,6 +99,11 @@ pub(crate) fn revision(repository: &RepositoryName, digest: &Digest) -> Key {
     link(&manifests(repository).child("revisions"), digest)
 }
 
+/// The folder of that link, with all that says so.
+pub(crate) fn revision_folder(repository: &RepositoryName, digest: &Digest) -> Key {
+    digest_folder(&manifests(repository).child("revisions"), digest)
+}
+
 /// The folder of a repository's tags.
 pub(crate) fn tags(repository: &RepositoryName) -> Key {
     manifests(repository).child("tags")

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{CONFIG, LAYER, MANIFEST, Rig, blob_path, image, referrer, sha256, sha512};
+use super::{
+    CONFIG, LAYER, MANIFEST, Rig, blob_path, image, push_foreign, referrer, sha256, sha512,
+};
 use crate::storage::faulty::{Faults, Faulty};
 
 const CONTENT: &[u8] = b"0123456789";
@@ -59,7 +61,7 @@ async fn a_manifest_is_durable_before_its_tags() {
         .await;
     insta::assert_snapshot!(shown(&faults, &[("MANIFEST", content.as_bytes())]), @"
     delete repositories/a/_manifests/tags/v1
-    delete repositories/a/_manifests/revisions/sha256/MANIFEST/link
+    delete repositories/a/_manifests/revisions/sha256/MANIFEST
     ");
 }
 
@@ -136,6 +138,42 @@ async fn a_broken_disk_is_an_error_that_tells_no_paths_and_shows_nothing_partial
     faults.break_keys(None);
     rig.push_blob("a", CONTENT).await;
     rig.put_manifest("a", "v2", &image("2")).await;
+}
+
+#[tokio::test]
+async fn a_referrer_that_someone_else_pushes_meanwhile_is_found() {
+    let (rig, faults) = rig();
+    let digest = rig.push_image("a", "v1", &image("1")).await;
+    let path = format!("/v2/a/referrers/{digest}");
+    rig.put_manifest("a", "r1", &referrer(&image("1"), None))
+        .await;
+    let count = |reply: super::Reply| reply.json()["manifests"].as_array().unwrap().len();
+    assert_eq!(count(rig.get(&path).await), 1);
+    let foreign = referrer(&image("1"), Some("application/x.foreign")).to_string();
+    let tree = rig.path("");
+    faults.before_list("_referrers", move || push_foreign(&tree, &foreign));
+    assert_eq!(count(rig.get(&path).await), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_or_removed_is_passed_over() {
+    let (rig, faults) = rig();
+    for name in ["a", "b", "c"] {
+        rig.push_image(name, "v1", &image("1")).await;
+    }
+    let (stuck, gone) = (rig.begin("b").await, rig.begin("b").await);
+    let id = stuck.rsplit('/').next().unwrap();
+    faults.break_keys(Some(id));
+    faults.break_reads(Some("repositories/a"));
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    assert_eq!(rig.app.registry.expire_uploads(later).unwrap(), 1);
+    assert_eq!(rig.get(&stuck).await.status, 204);
+    assert_eq!(rig.get(&gone).await.status, 404);
+    let listed = rig.get("/v2/_catalog").await;
+    assert_eq!(
+        (listed.status, &listed.json()["repositories"]),
+        (200, &serde_json::json!(["a", "b", "c"]))
+    );
 }
 
 #[tokio::test]

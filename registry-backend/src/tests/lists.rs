@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{MANIFEST, Rig, blob_path, image, referrer, sha256};
+use super::{MANIFEST, Rig, image, push_foreign, referrer, sha256};
 
 #[tokio::test]
 async fn tags_are_listed_in_order_and_in_pages() {
@@ -240,21 +240,22 @@ async fn a_lost_or_broken_index_of_referrers_is_made_anew() {
 
 #[tokio::test]
 async fn a_referrer_that_someone_else_pushed_is_found() {
-    // As `registry:2` does: a blob and a link, and no word about the subject.
     let (rig, path) = rig_with_referrers().await;
     let manifest = referrer(&image("1"), Some("application/x.foreign")).to_string();
-    let digest = sha256(manifest.as_bytes());
-    let link = format!(
-        "repositories/a/_manifests/revisions/sha256/{}/link",
-        digest.hex()
-    );
-    for (path, content) in [
-        (blob_path(&digest), manifest.clone()),
-        (link, digest.to_string()),
-    ] {
-        let path = rig.path(&path);
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, content).unwrap();
-    }
+    push_foreign(&rig.path(""), &manifest);
     assert_eq!(types(&rig.get(&path).await).len(), 3);
+}
+
+#[tokio::test]
+async fn a_deleted_referrer_that_someone_else_puts_back_is_found() {
+    let (rig, path) = rig_with_referrers().await;
+    let manifest = referrer(&image("1"), Some("application/x.signature")).to_string();
+    let digest = sha256(manifest.as_bytes());
+    rig.send(&format!("DELETE /v2/a/manifests/{digest}"), "")
+        .await;
+    // An index made since does not know of it.
+    std::fs::remove_dir_all(rig.path("_tidegate/repositories/a/_referrers")).unwrap();
+    assert_eq!(types(&rig.get(&path).await).len(), 1);
+    push_foreign(&rig.path(""), &manifest);
+    assert_eq!(types(&rig.get(&path).await).len(), 2);
 }

@@ -8,7 +8,7 @@ mod serving;
 mod uploads;
 mod uploads_refused;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci::{Algorithm, Digest};
@@ -291,6 +291,24 @@ fn referrer(subject: &Value, artifact_type: Option<&str>) -> Value {
         manifest["artifactType"] = json!(artifact_type);
     }
     manifest
+}
+
+/// Pushes a manifest to the repository `a` as `registry:2` does: a blob and a link, and no word about
+/// a subject.
+fn push_foreign(tree: &Path, manifest: &str) {
+    let digest = sha256(manifest.as_bytes());
+    let link = format!(
+        "repositories/a/_manifests/revisions/sha256/{}/link",
+        digest.hex()
+    );
+    for (path, content) in [
+        (blob_path(&digest), manifest.to_owned()),
+        (link, digest.to_string()),
+    ] {
+        let path = tree.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    }
 }
 
 /// Waits until something is so.
