@@ -14,21 +14,23 @@ const TIDEGATE_USER: HeaderName = HeaderName::from_static("x-tidegate-user");
 const FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 
 /// The names by which services behind a proxy let themselves be told who is asking.
-const CLAIMS: [&str; 14] = [
-    "remote-email",
-    "remote-groups",
-    "remote-name",
-    "remote-user",
+const CLAIMS: [&str; 7] = [
     "x-auth-user",
     "x-authenticated-user",
+    "x-forwarded-access-token",
     "x-forwarded-email",
     "x-forwarded-groups",
     "x-forwarded-preferred-username",
     "x-forwarded-user",
-    "x-remote-group",
-    "x-remote-groups",
-    "x-remote-user",
-    "x-webauth-user",
+];
+
+/// How such names begin where there is a family of them: who is asking, in which groups and roles.
+const CLAIM_FAMILIES: [&str; 5] = [
+    "remote-",
+    "x-auth-request-",
+    "x-remote-",
+    "x-tidegate-",
+    "x-webauth-",
 ];
 
 /// What the site does with names and passwords.
@@ -64,7 +66,8 @@ pub(crate) fn set_or_strip(parts: &Parts, principal: &Principal, terms: Terms, e
 fn claims_identity(name: &HeaderName) -> bool {
     // Services that turn headers into variables cannot tell `_` from `-`.
     let name = name.as_str().replace('_', "-");
-    name.starts_with("x-tidegate-") || CLAIMS.contains(&name.as_str())
+    let of_family = CLAIM_FAMILIES.iter().any(|family| name.starts_with(family));
+    of_family || CLAIMS.contains(&name.as_str())
 }
 
 #[cfg(test)]
@@ -92,13 +95,19 @@ mod tests {
         lines
     }
 
-    const CLAIMED: [(&str, &str); 7] = [
+    const CLAIMED: [(&str, &str); 13] = [
         ("X-Tidegate-User", "admin"),
         ("x_tidegate_user", "admin"),
         ("X-Tidegate-Anything", "1"),
         ("X-Forwarded-User", "admin"),
         ("Remote-User", "admin"),
         ("X-WEBAUTH-USER", "admin"),
+        ("X_WEBAUTH_ROLE", "Admin"),
+        ("X-Auth-Request-Email", "admin@a.test"),
+        ("Remote_Groups", "admins"),
+        ("X-Remote-Extra-Scopes", "all"),
+        ("X-Forwarded-Access-Token", "t"),
+        ("X_Forwarded_Preferred_Username", "admin"),
         ("Accept", "*/*"),
     ];
 
