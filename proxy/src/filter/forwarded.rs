@@ -35,9 +35,9 @@ impl Origin {
         let trusted = trusts(peer);
         let mut client = peer;
         if trusted {
-            for hop in chain(headers).iter().rev() {
+            for hop in chain(headers).into_iter().rev() {
                 // What cannot be read was not written by a proxy to be trusted.
-                let Some(address) = node(hop) else { break };
+                let Some(address) = hop else { break };
                 client = address;
                 if !trusts(address) {
                     break;
@@ -69,38 +69,49 @@ impl Origin {
             claimed.by_ref().for_each(|name| edits.remove(name.clone()));
         }
         let before = |name: &HeaderName| {
-            if self.trusted {
-                joined(headers, name)
-            } else {
-                None
-            }
+            let list = joined(headers, name);
+            list.filter(|_| self.trusted)
         };
         let element = format!(
             "for={};host={};proto={scheme}",
             quoted_node(self.peer),
             quoted(host)
         );
-        let lists = [(FOR, self.peer.to_string()), (FORWARDED, element)];
-        for (name, hop) in lists {
-            let list = match before(&name) {
-                Some(list) => format!("{list}, {hop}"),
-                None => hop,
-            };
-            set(edits, name, &list);
-        }
+        let forwarded = if self.trusted && headers.contains_key(FOR) {
+            // The proxy may have let its client's `Forwarded` through: the hops are those it
+            // wrote down itself.
+            let hops = chain(headers).into_iter();
+            let hops = hops.map(|hop| {
+                format!(
+                    "for={}, ",
+                    hop.map_or_else(|| "unknown".into(), quoted_node)
+                )
+            });
+            Some(hops.collect::<String>().into_bytes())
+        } else {
+            before(&FORWARDED).map(|list| [&list[..], b", "].concat())
+        };
+        let forwarded = [forwarded.unwrap_or_default(), element.into_bytes()].concat();
+        set(edits, FORWARDED, &forwarded);
+        let peer = self.peer.to_string().into_bytes();
+        let list = match before(&FOR) {
+            Some(list) => [list, peer].join(&b", "[..]),
+            None => peer,
+        };
+        set(edits, FOR, &list);
         if before(&PROTO).is_none() {
             edits.set(PROTO, HeaderValue::from_static(scheme));
         }
         if before(&HOST).is_none() {
-            set(edits, HOST, host);
+            set(edits, HOST, host.as_bytes());
         }
-        set(edits, REAL_IP, &self.client.to_string());
+        set(edits, REAL_IP, self.client.to_string().as_bytes());
     }
 }
 
 /// Every value is made of what was a header before or of an address, so it always is one again.
-fn set(edits: &mut Edits, name: HeaderName, value: &str) {
-    match HeaderValue::from_str(value) {
+fn set(edits: &mut Edits, name: HeaderName, value: &[u8]) {
+    match HeaderValue::from_bytes(value) {
         Ok(value) => edits.set(name, value),
         Err(_) => edits.remove(name),
     }
@@ -112,38 +123,50 @@ fn is_claim(name: &HeaderName) -> bool {
     name.starts_with("x-forwarded-") || matches!(name.as_str(), "forwarded" | "x-real-ip")
 }
 
-/// Returns the hops that earlier proxies wrote down, the client first.
-fn chain(headers: &HeaderMap) -> Vec<String> {
-    if let Some(list) = joined(headers, &FOR) {
-        return list.split(',').map(|hop| hop.trim().to_owned()).collect();
+/// Returns the hops that earlier proxies wrote down, the client first; `None` is one that cannot be
+/// read.
+fn chain(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    // Whichever is there counts, readable or not: a proxy that keeps the one lets its client write
+    // whatever it likes into the other.
+    if headers.contains_key(FOR) {
+        elements(headers, &FOR).map(node).collect()
+    } else {
+        let elements = elements(headers, &FORWARDED);
+        elements.map(|element| node(for_of(element)?)).collect()
     }
-    let Some(list) = joined(headers, &FORWARDED) else {
-        return Vec::new();
-    };
-    let for_of = |element: &str| {
-        element.split(';').find_map(|pair| {
-            let (name, value) = pair.split_once('=')?;
-            let named = name.trim().eq_ignore_ascii_case("for");
-            named.then(|| value.trim().trim_matches('"').to_owned())
-        })
-    };
-    list.split(',')
-        .map(|element| for_of(element).unwrap_or_default())
-        .collect()
 }
 
-fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<&str> = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .filter(|value| !value.trim().is_empty())
+fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let values = headers.get_all(name).iter();
+    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+}
+
+/// Returns for whom an element of `Forwarded` speaks.
+fn for_of(element: &[u8]) -> Option<&[u8]> {
+    element.split(|byte| *byte == b';').find_map(|pair| {
+        let at = pair.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = pair.split_at_checked(at)?;
+        let value = value.get(1..)?.trim_ascii();
+        let bare = value.strip_prefix(b"\"").unwrap_or(value);
+        let bare = bare.strip_suffix(b"\"").unwrap_or(bare);
+        name.trim_ascii()
+            .eq_ignore_ascii_case(b"for")
+            .then_some(bare)
+    })
+}
+
+/// Returns all values of a list that is there and says something.
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
+    let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let values: Vec<&[u8]> = values
+        .filter(|value| !value.trim_ascii().is_empty())
         .collect();
-    (!values.is_empty()).then(|| values.join(", "))
+    (!values.is_empty()).then(|| values.join(&b", "[..]))
 }
 
 /// Reads an address as proxies write it: alone, or with a port.
-fn node(text: &str) -> Option<IpAddr> {
+fn node(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?.trim();
     let bare = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'));
@@ -250,6 +273,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_hop_that_cannot_be_read_does_not_make_way_for_what_a_client_wrote() {
+        for (hops, client, told) in [
+            (&b"\xff"[..], "10.0.0.1", "for=unknown"),
+            (b"", "10.0.0.1", "for=unknown"),
+            (b"\xff, 1.1.1.1", "1.1.1.1", "for=unknown, for=1.1.1.1"),
+        ] {
+            let mut parts = parts(&[("forwarded", "for=6.6.6.6")]);
+            let value = HeaderValue::from_bytes(hops).unwrap();
+            parts.headers.insert(FOR, value);
+            let origin = Origin::of(&parts.headers, "10.0.0.1".parse().unwrap(), &proxies());
+            assert_eq!(origin.client().to_string(), client, "{hops:?}");
+            let mut edits = Edits::default();
+            origin.tell(&parts, "https", "a.test", &mut edits);
+            edits.apply(&mut parts.headers);
+            let forwarded = parts.headers.get(FORWARDED).unwrap().to_str().unwrap();
+            let expected = format!("{told}, for=10.0.0.1;host=a.test;proto=https");
+            assert_eq!(forwarded, expected, "{hops:?}");
+        }
+    }
+
+    #[test]
+    fn forwarded_is_continued_where_it_is_alone() {
+        assert_eq!(
+            told("10.0.0.1", "a.test", &[("Forwarded", "for=1.1.1.1;by=_x")]),
+            [
+                "forwarded: for=1.1.1.1;by=_x, for=10.0.0.1;host=a.test;proto=https",
+                "x-forwarded-for: 10.0.0.1",
+                "x-forwarded-host: a.test",
+                "x-forwarded-proto: https",
+                "x-real-ip: 1.1.1.1",
+            ]
+        );
+    }
+
     fn told(peer: &str, host: &str, headers: &[(&str, &str)]) -> Vec<String> {
         let parts = parts(headers);
         let mut edits = Edits::default();
@@ -271,7 +329,7 @@ mod tests {
         ("X-Forwarded-Host", "outside.test"),
         ("X-Forwarded-Port", "80"),
         ("X-Real-IP", "6.6.6.6"),
-        ("Forwarded", "for=1.1.1.1"),
+        ("Forwarded", "for=6.6.6.6"),
     ];
 
     #[test]
