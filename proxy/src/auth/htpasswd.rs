@@ -64,16 +64,19 @@ impl Users {
 
     /// Returns whether `password` is that of the user `name`.
     ///
-    /// A user who is not there costs as much time as one who is.
+    /// A wrong password costs as much time whoever it is for: somebody with a cheap hash, with a
+    /// dear one, or who is not there.
     pub fn verify(&self, name: &str, password: &[u8]) -> bool {
-        match (self.by_name.get(name), &self.dearest) {
-            (Some(hash), _) => hash.matches(password),
-            (None, Some(dearest)) => {
-                std::hint::black_box(dearest.matches(password));
-                false
-            }
-            (None, None) => false,
+        let hash = self.by_name.get(name);
+        if hash.is_some_and(|hash| hash.matches(password)) {
+            return true;
         }
+        if let Some(dearest) = &self.dearest
+            && hash.is_none_or(|hash| hash.cost() < dearest.cost())
+        {
+            std::hint::black_box(dearest.matches(password));
+        }
+        false
     }
 }
 
@@ -99,6 +102,9 @@ pub struct LineError {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LineErrorKind {
+    /// Nothing after the colon, which would let in whoever knows the name.
+    #[error("the password or its hash is missing")]
+    Empty,
     /// The hash announces a known format and is not of it.
     #[error("the {0} hash is malformed")]
     Malformed(&'static str),
@@ -205,6 +211,9 @@ fn parse_line(text: &str, plain: bool) -> Result<(&str, Hash), LineErrorKind> {
     }
     // What follows a second colon is a comment to Apache and nginx.
     let hash = rest.split(':').next().unwrap_or_default();
+    if hash.is_empty() {
+        return Err(LineErrorKind::Empty);
+    }
     Ok((name, Hash::parse(hash, plain)?))
 }
 
@@ -318,6 +327,11 @@ mod tests {
         assert!(!users.verify("a", b"secre"));
         // What announces a format is never taken for a password.
         assert!(Users::parse("a:$9$x$y\n", true).is_err());
+        // No password is no password.
+        for (text, plain) in [("a:\n", true), ("a::of the build\n", true), ("a:\n", false)] {
+            let errors = Users::parse(text, plain).unwrap_err();
+            assert_eq!(errors[0].kind, LineErrorKind::Empty, "{text}");
+        }
     }
 
     #[test]
