@@ -4,10 +4,16 @@
 //! eight at once cost one. What is held back is bounded by [`PIECE_BYTES`] and goes with the last
 //! piece at the latest, so it is only done where the upstream answers after the whole body.
 
+use std::time::{Duration, Instant};
+
 use bytes::{Bytes, BytesMut};
 
 /// How much is gathered: measured, larger pieces gain no more.
 const PIECE_BYTES: usize = 128 << 10;
+
+/// How long the upstream may see nothing for the sake of gathering: from a slow client it gets
+/// smaller pieces instead, and never takes a body that moves for one that has stopped.
+const HOLD_MAX: Duration = Duration::from_secs(1);
 
 /// The body of one request.
 #[derive(Debug, Default)]
@@ -16,6 +22,8 @@ pub(crate) struct RequestBody {
     seen: u64,
     gather: bool,
     held: BytesMut,
+    /// When the last piece was let go or, before that, when the first one came.
+    let_go: Option<Instant>,
 }
 
 /// Says that a body is longer than it may be.
@@ -51,17 +59,28 @@ impl RequestBody {
         piece: Option<Bytes>,
         last: bool,
     ) -> Result<Option<Bytes>, TooLarge> {
+        self.pass_at(Instant::now(), piece, last)
+    }
+
+    fn pass_at(
+        &mut self,
+        now: Instant,
+        piece: Option<Bytes>,
+        last: bool,
+    ) -> Result<Option<Bytes>, TooLarge> {
         self.seen += piece.as_ref().map_or(0, |piece| piece.len() as u64);
         self.announce(self.seen)?;
         if !self.gather {
             return Ok(piece);
         }
-        if self.held.is_empty()
-            && (last
-                || piece
-                    .as_ref()
-                    .is_none_or(|piece| piece.len() >= PIECE_BYTES))
-        {
+        let let_go = *self.let_go.get_or_insert(now);
+        let waited = now.saturating_duration_since(let_go) >= HOLD_MAX;
+        let len = self.held.len() + piece.as_ref().map_or(0, Bytes::len);
+        let goes = last || waited || len >= PIECE_BYTES;
+        if goes {
+            self.let_go = Some(now);
+        }
+        if self.held.is_empty() && (goes || piece.is_none()) {
             return Ok(piece);
         }
         if let Some(piece) = piece {
@@ -71,7 +90,7 @@ impl RequestBody {
             }
             self.held.extend_from_slice(&piece);
         }
-        if last || self.held.len() >= PIECE_BYTES {
+        if goes {
             return Ok(Some(std::mem::take(&mut self.held).freeze()));
         }
         Ok(Some(Bytes::new()))
@@ -120,6 +139,21 @@ mod tests {
             let mut body = RequestBody::new(None, true);
             assert_eq!(send(&mut body, &pieces), expected, "{pieces:?}");
         }
+    }
+
+    #[test]
+    fn from_a_slow_client_nothing_is_held_back_for_long() {
+        let mut body = RequestBody::new(None, true);
+        let begin = Instant::now();
+        let sent = [0, 600, 1200, 1300, 3000].map(|at| {
+            let now = begin + Duration::from_millis(at);
+            let piece = Bytes::from_static(b"12345");
+            body.pass_at(now, Some(piece), false)
+                .unwrap()
+                .unwrap()
+                .len()
+        });
+        assert_eq!(sent, [0, 0, 15, 0, 10]);
     }
 
     #[test]
