@@ -306,7 +306,8 @@ impl ProxyHttp for EdgeProxy {
         let answered = session
             .response_written()
             .is_some_and(|response| !response.status.is_informational() || session.was_upgraded());
-        tracing::debug!(request_id = ?ctx.request_id, %error, "request failed");
+        let cause = failure::cause(error);
+        tracing::debug!(request_id = ?ctx.request_id, error = %cause, "request failed");
         let rejection = ctx
             .rejection
             .take()
@@ -318,7 +319,8 @@ impl ProxyHttp for EdgeProxy {
             error_code = reply.status.as_u16();
             session.set_keepalive(None);
             if let Err(error) = answer::send(session, ctx, reply).await {
-                tracing::debug!(%error, "the client did not wait for the reply");
+                let cause = failure::cause(&error);
+                tracing::debug!(error = %cause, "the client did not wait for the reply");
             }
         }
         FailToProxy {
