@@ -209,6 +209,17 @@ fn an_absolute_target_reaches_the_service_as_a_path() {
 }
 
 #[test]
+fn a_path_that_is_no_text_is_refused() {
+    let rig = Rig::start(&[echo_service()], "");
+    let mut stream = rig.connect();
+    let request = b"GET /\xff HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).unwrap();
+    let mut reply = String::new();
+    drop(stream.read_to_string(&mut reply));
+    assert!(reply.starts_with("HTTP/1.1 400 "), "{reply}");
+}
+
+#[test]
 fn a_websocket_is_carried_both_ways() {
     let rig = Rig::start(&[echo_service()], "");
     let mut connection = rig.websocket();

@@ -58,6 +58,10 @@ impl EdgeProxy {
             ctx.audience = Audience::RegistryClient;
         }
         limits::check(parts, &state.limits)?;
+        if !session.req_header().raw_path_is_utf8() {
+            // Upstream would see other bytes than everyone who decides here.
+            return Err(Rejection::BadRequest.into());
+        }
         let host = &*ctx.host.insert(Host::of(parts)?);
         let site = state.sites.select(host);
         if let Some(site) = site {
