@@ -1,6 +1,7 @@
 //! Which site a request is for, and what it does with requests.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::auth::{Hashing, Principal, Refusal};
@@ -92,12 +93,13 @@ impl Site {
     pub(crate) async fn authenticate(
         &self,
         headers: &http::HeaderMap,
+        client: IpAddr,
         hashing: &Hashing,
     ) -> Result<Principal, Rejection> {
         let Some(auth) = &self.auth else {
             return Ok(Principal::Anonymous);
         };
-        match auth.basic.authenticate(headers, hashing).await {
+        match auth.basic.authenticate(headers, client, hashing).await {
             Ok(principal) => Ok(principal),
             Err(Refusal::Busy) => Err(Rejection::Busy),
             Err(Refusal::Unauthorized) => Err(Rejection::Unauthorized {

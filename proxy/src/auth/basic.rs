@@ -1,8 +1,10 @@
 //! Basic authentication (RFC 7617) against an htpasswd file that is picked up when it changes.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use std::{fmt, fs, io};
@@ -26,21 +28,33 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The longest line of waiting for a hash. At bcrypt's usual 50 ms each and two cores, the last one
-/// waits six seconds; who comes after that is better told so.
 /// Longer names and passwords are nobody's. SHA-crypt's time grows with the square of a password's
 /// length, so one as long as a header may be would keep a core busy for minutes.
 const NAME_BYTES_MAX: usize = 255;
 const PASSWORD_BYTES_MAX: usize = 1024;
 
+/// The longest line of waiting for a hash. At bcrypt's usual 50 ms each and two cores, the last one
+/// waits six seconds; who comes after that is better told so.
 const WAITING_MAX: usize = 256;
+
+/// How many of them may be from one client, so that nobody can keep all others out. Whoever comes
+/// with credentials that are being verified already takes no place.
+const WAITING_MAX_PER_CLIENT: usize = 16;
 
 /// The right to hash: as many at once as there are cores, so that hashing passwords never starves
 /// what streams.
 #[derive(Debug)]
 pub(crate) struct Hashing {
     permits: Arc<Semaphore>,
-    waiting: AtomicUsize,
+    waiting: Mutex<Line>,
+}
+
+/// Who waits for a hash.
+#[derive(Debug, Default)]
+struct Line {
+    len: usize,
+    /// Those who wait, counted by [`neighbours`].
+    by_client: HashMap<IpAddr, usize>,
 }
 
 impl Hashing {
@@ -48,13 +62,17 @@ impl Hashing {
     pub(crate) fn new(at_once: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(at_once.max(1))),
-            waiting: AtomicUsize::new(0),
+            waiting: Mutex::default(),
         }
     }
 
     /// Runs `work` on a thread where blocking is allowed, when it is its turn.
-    async fn run(&self, work: impl FnOnce() -> bool + Send + 'static) -> Result<bool, Refusal> {
-        let _place = Place::take(&self.waiting)?;
+    async fn run(
+        &self,
+        client: IpAddr,
+        work: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<bool, Refusal> {
+        let _place = Place::take(&self.waiting, neighbours(client))?;
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         debug_assert!(permit.is_ok(), "the semaphore is never closed");
         let hash = move || {
@@ -69,23 +87,49 @@ impl Hashing {
 }
 
 /// A place in the line, given up when dropped.
-struct Place<'a>(&'a AtomicUsize);
+struct Place<'a> {
+    line: &'a Mutex<Line>,
+    client: IpAddr,
+}
 
 impl<'a> Place<'a> {
-    fn take(waiting: &'a AtomicUsize) -> Result<Self, Refusal> {
-        let before = waiting.fetch_add(1, Ordering::Relaxed);
-        let place = Self(waiting);
-        if before < WAITING_MAX {
-            Ok(place)
-        } else {
-            Err(Refusal::Busy)
+    fn take(waiting: &'a Mutex<Line>, client: IpAddr) -> Result<Self, Refusal> {
+        let mut line = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = line.by_client.get(&client).copied().unwrap_or_default();
+        if line.len >= WAITING_MAX || own >= WAITING_MAX_PER_CLIENT {
+            return Err(Refusal::Busy);
         }
+        line.len += 1;
+        line.by_client.insert(client, own + 1);
+        Ok(Self {
+            line: waiting,
+            client,
+        })
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.len -= 1;
+        if let Entry::Occupied(mut own) = line.by_client.entry(self.client) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
+/// Returns the first address of those that one client has: an IPv6 network of 64 bits is handed out
+/// to a single line.
+fn neighbours(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            Ipv6Addr::from_bits(network).into()
+        }
     }
 }
 
@@ -189,6 +233,7 @@ impl Basic {
     pub(crate) async fn authenticate(
         &self,
         headers: &HeaderMap,
+        client: IpAddr,
         hashing: &Hashing,
     ) -> Result<Principal, Refusal> {
         let (name, password) = credentials(headers).ok_or(Refusal::Unauthorized)?;
@@ -202,7 +247,7 @@ impl Basic {
         let pending = loaded.remembered.pending(fingerprint);
         let verify = || {
             let (loaded, name) = (Arc::clone(&loaded), name.clone());
-            hashing.run(move || loaded.users.verify(&name, &password))
+            hashing.run(client, move || loaded.users.verify(&name, &password))
         };
         let right = *pending.get_or_try_init(verify).await?;
         loaded.remembered.settle(fingerprint, right);
@@ -276,12 +321,18 @@ fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let decoded = BASE64.decode(encoded.trim()).ok()?;
     let colon = decoded.iter().position(|byte| *byte == b':')?;
     let (name, password) = decoded.split_at_checked(colon)?;
+    let password = password.get(1..)?;
+    if name.len() > NAME_BYTES_MAX || password.len() > PASSWORD_BYTES_MAX {
+        return None;
+    }
     let name = String::from_utf8(name.to_vec()).ok()?;
-    Some((name, password.get(1..)?.to_vec()))
+    Some((name, password.to_vec()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use http::HeaderValue;
     use tempfile::TempDir;
 
@@ -289,6 +340,8 @@ mod tests {
 
     /// `correct horse`
     const RIGHT: &str = "docker:{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=\n";
+
+    const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn site(text: &str) -> (TempDir, Basic) {
         let folder = tempfile::tempdir().unwrap();
@@ -312,7 +365,7 @@ mod tests {
     }
 
     async fn ask(basic: &Basic, headers: &HeaderMap) -> Result<Principal, Refusal> {
-        basic.authenticate(headers, &Hashing::new(1)).await
+        basic.authenticate(headers, CLIENT, &Hashing::new(1)).await
     }
 
     fn docker() -> Principal {
@@ -321,10 +374,6 @@ mod tests {
 
     #[test]
     fn credentials_are_read_as_clients_write_them() {
-    let password = password.get(1..)?;
-    if name.len() > NAME_BYTES_MAX || password.len() > PASSWORD_BYTES_MAX {
-        return None;
-    }
         for (values, expected) in [
             (&["Basic ZG9ja2VyOnB3"][..], Some(("docker", "pw"))),
             (&["basic  ZG9ja2VyOnB3 "], Some(("docker", "pw"))),
@@ -344,6 +393,18 @@ mod tests {
                 .as_ref()
                 .map(|(name, password)| (name.as_str(), std::str::from_utf8(password).unwrap()));
             assert_eq!(found, expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_have_a_length_that_can_be_hashed() {
+        for (name, password, read) in [
+            (NAME_BYTES_MAX, PASSWORD_BYTES_MAX, true),
+            (NAME_BYTES_MAX + 1, 1, false),
+            (1, PASSWORD_BYTES_MAX + 1, false),
+        ] {
+            let header = basic_header(&"n".repeat(name), &"p".repeat(password));
+            assert_eq!(credentials(&header).is_some(), read, "{name} {password}");
         }
     }
 
@@ -384,42 +445,49 @@ mod tests {
         let other = Arc::clone(&hashing.permits).acquire_owned().await.unwrap();
         let request = basic_header("docker", "correct horse");
         let mut together: Vec<_> = (0..5)
-            .map(|_| Box::pin(basic.authenticate(&request, &hashing)))
+            .map(|_| Box::pin(basic.authenticate(&request, CLIENT, &hashing)))
             .collect();
         for one in &mut together {
             let waited = tokio::time::timeout(Duration::from_millis(5), one).await;
             assert!(waited.is_err());
         }
-        assert_eq!(hashing.waiting.load(Ordering::Relaxed), 1);
+        assert_eq!(hashing.waiting.lock().unwrap().len, 1);
         drop(other);
         for one in together {
             assert_eq!(one.await, Ok(docker()));
         }
     }
-    #[test]
-    fn credentials_have_a_length_that_can_be_hashed() {
-        for (name, password, read) in [
-            (NAME_BYTES_MAX, PASSWORD_BYTES_MAX, true),
-            (NAME_BYTES_MAX + 1, 1, false),
-            (1, PASSWORD_BYTES_MAX + 1, false),
-        ] {
-            let header = basic_header(&"n".repeat(name), &"p".repeat(password));
-            assert_eq!(credentials(&header).is_some(), read, "{name} {password}");
-        }
-    }
-
 
     #[tokio::test]
     async fn a_line_that_is_too_long_is_told_to_come_back() {
         let (_folder, basic) = site(RIGHT);
         let hashing = Hashing::new(1);
-        hashing.waiting.store(WAITING_MAX, Ordering::Relaxed);
+        hashing.waiting.lock().unwrap().len = WAITING_MAX;
         let request = basic_header("docker", "correct horse");
         assert_eq!(
-            basic.authenticate(&request, &hashing).await,
+            basic.authenticate(&request, CLIENT, &hashing).await,
             Err(Refusal::Busy)
         );
-        assert_eq!(hashing.waiting.load(Ordering::Relaxed), WAITING_MAX);
+        assert_eq!(hashing.waiting.lock().unwrap().len, WAITING_MAX);
+    }
+
+    #[test]
+    fn no_client_fills_the_line_alone() {
+        let line = Mutex::default();
+        let take = |client: &str| Place::take(&line, neighbours(client.parse().unwrap()));
+        for (client, neighbour, other) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("2001:db8::1", "2001:db8::2:0:0:1", "2001:db8:0:1::1"),
+        ] {
+            let mut places: Vec<_> = (0..WAITING_MAX_PER_CLIENT).map(|_| take(client)).collect();
+            assert!(places.iter().all(Result::is_ok));
+            assert!(take(neighbour).is_err());
+            assert!(take(other).is_ok());
+            places.pop();
+            assert!(take(neighbour).is_ok());
+        }
+        assert_eq!(line.lock().unwrap().len, 0);
+        assert!(line.lock().unwrap().by_client.is_empty());
     }
 
     #[tokio::test]

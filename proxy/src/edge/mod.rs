@@ -72,13 +72,16 @@ impl EdgeProxy {
             site.ok_or(Rejection::UnknownHost)?;
             return Err(https_redirect::redirect(parts, host, self.https_port));
         }
+        let client = ctx.client().unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into());
         let site = ctx
             .site
             .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
         if site.upstream.is_registry() {
             registry::admit(parts)?;
         }
-        ctx.principal = site.authenticate(&parts.headers, &self.hashing).await?;
+        ctx.principal = site
+            .authenticate(&parts.headers, client, &self.hashing)
+            .await?;
         if site.upstream.is_registry() {
             registry::route(parts)?;
         }
