@@ -118,7 +118,8 @@ pub(crate) fn tune(proxy: &mut HttpProxy<EdgeProxy>, limits: &Limits) {
 
 /// Every connection: counted from its first byte to its last.
 pub(crate) struct Connections {
-    http: Arc<Heads>,
+    proxy: Arc<HttpProxy<EdgeProxy>>,
+    current: Arc<Current>,
     open: Arc<InFlight>,
 }
 
@@ -129,11 +130,11 @@ impl Connections {
         current: Arc<Current>,
         open: Arc<InFlight>,
     ) -> Self {
-        let http = Arc::new(Heads {
+        Self {
             proxy: Arc::new(proxy),
             current,
-        });
-        Self { http, open }
+            open,
+        }
     }
 }
 
@@ -145,23 +146,38 @@ impl ServerApp for Connections {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let _open = self.open.enter();
-        self.http.process_new(stream, shutdown).await
+        let heads = Arc::new(Heads {
+            proxy: Arc::clone(&self.proxy),
+            current: Arc::clone(&self.current),
+            begun: AtomicBool::new(false),
+        });
+        let patience = self.current.load().limits.header_timeout;
+        let mut connection = Box::pin(heads.process_new(stream, shutdown));
+        match tokio::time::timeout(patience, &mut connection).await {
+            Ok(reused) => reused,
+            Err(_) if heads.begun.load(Ordering::Relaxed) => connection.await,
+            // HTTP/2 was agreed on, and there has been no request: Pingora would wait for its
+            // first bytes for ever.
+            Err(_) => None,
+        }
     }
 
     async fn cleanup(&self) {
         tokio::time::sleep(SETTLE).await;
         // From here on, who is silent is sent away.
-        self.http.http_cleanup().await;
+        self.proxy.http_cleanup().await;
     }
 }
 
-/// Every request's head: it has to arrive in time.
+/// The heads of one connection's requests: each has to arrive in time.
 ///
 /// Pingora's own timeout is for each read, so a client that drips a byte at a time would never meet
 /// it.
 struct Heads {
     proxy: Arc<HttpProxy<EdgeProxy>>,
     current: Arc<Current>,
+    /// HTTP/1 is spoken, whose heads are timed one by one, or HTTP/2 has brought a request.
+    begun: AtomicBool,
 }
 
 /// Tells [`Heads`] that a connection has carried a request before.
@@ -184,6 +200,7 @@ impl HttpServerApp for Heads {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
+        self.begun.store(true, Ordering::Relaxed);
         if session.is_http2() {
             // HTTP/2 hands over whole heads only.
             return self.proxy.process_new_http(session, shutdown).await;

@@ -316,6 +316,23 @@ fn an_http2_client_that_takes_nothing_holds_no_stream_for_ever() {
 }
 
 #[test]
+fn an_http2_connection_without_a_request_ends() {
+    let limits = "[limits]\nheader_timeout = \"1s\"\n";
+    let rig = Rig::start(&[echo_service()], limits);
+    for said in [
+        &b""[..],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
+    ] {
+        let began = Instant::now();
+        let mut stream = rig.connect_http2();
+        stream.write_all(said).unwrap();
+        while read_frame(&mut stream).is_some() {}
+        let lasted = began.elapsed();
+        assert!(lasted < Duration::from_secs(15), "open for {lasted:?}");
+    }
+}
+
+#[test]
 fn heads_that_are_too_large_and_bodies_that_are_too_long_are_refused() {
     let limits = "[limits]\nmax_uri_size = \"64B\"\nmax_headers = 10\n";
     let rig = Rig::start(
