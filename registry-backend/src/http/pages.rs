@@ -26,10 +26,15 @@ pub(super) fn page(query: &Query<'_>, size_default: Option<usize>) -> Result<Pag
     })
 }
 
+/// Encodes a value for a query.
+pub(super) fn encoded(value: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(value, RESERVED)
+}
+
 /// Returns the header that leads to the next page, if there is one.
 pub(super) fn link(path: &str, page: &Page, listing: &Listing) -> Option<(HeaderName, String)> {
     let last = listing.names.last().filter(|_| listing.more)?;
-    let last = utf8_percent_encode(last, RESERVED);
+    let last = encoded(last);
     let size_max = page.size_max?;
     let link = format!("<{path}?n={size_max}&last={last}>; rel=\"next\"");
     Some((header::LINK, link))

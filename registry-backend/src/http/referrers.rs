@@ -9,29 +9,46 @@ use serde_json::json;
 use super::body::Body;
 use super::changing;
 use super::error::Error;
+use super::pages::encoded;
 use super::reply::reply;
 use super::router::Call;
+use crate::registry::Wanted;
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-/// Lists the manifests that have another as their subject: none where nobody knows it.
+/// Lists the manifests that have another as their subject, in pages where they are large: none where
+/// nobody knows it.
 pub(super) async fn list(
     call: &Call<'_>,
     repository: &RepositoryName,
     subject: &Digest,
 ) -> Result<Response<Body>, Error> {
+    let wanted = Wanted {
+        artifact_type: call.query.first("artifactType").map(str::to_owned),
+        last: call.query.first("last").map(str::parse).transpose()?,
+    };
     let registry = Arc::clone(call.registry);
-    let (repository, subject) = (repository.clone(), subject.clone());
-    let mut referrers = changing(move || registry.referrers(&repository, &subject)).await?;
+    let (name, of, which) = (repository.clone(), subject.clone(), wanted.clone());
+    let referrers = changing(move || registry.referrers(&name, &of, &which)).await?;
     let mut headers = vec![(header::CONTENT_TYPE, media_type::OCI_INDEX.to_owned())];
-    if let Some(wanted) = call.query.first("artifactType") {
-        referrers.retain(|referrer| referrer.artifact_type.as_deref() == Some(wanted));
+    if wanted.artifact_type.is_some() {
         headers.push((OCI_FILTERS_APPLIED, "artifactType".to_owned()));
+    }
+    if let Some(last) = referrers.descriptors.last().filter(|_| referrers.more) {
+        let filter = wanted.artifact_type.map_or_else(String::new, |kind| {
+            format!("artifactType={}&", encoded(&kind))
+        });
+        let last = last.digest.to_string();
+        let link = format!(
+            "</v2/{repository}/referrers/{subject}?{filter}last={}>; rel=\"next\"",
+            encoded(&last)
+        );
+        headers.push((header::LINK, link));
     }
     let index = json!({
         "schemaVersion": 2,
         "mediaType": media_type::OCI_INDEX,
-        "manifests": referrers,
+        "manifests": referrers.descriptors,
     });
     Ok(reply(StatusCode::OK, headers, index.to_string()))
 }

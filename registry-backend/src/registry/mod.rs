@@ -33,6 +33,7 @@ pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
 pub(crate) use manifests::{Layers, NewManifest, STORED_SIZE_MAX};
 pub(crate) use pages::{Listing, Page};
+pub(crate) use referrers::Wanted;
 pub(crate) use uploads::Append;
 
 /// The registry over one storage.

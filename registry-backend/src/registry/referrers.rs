@@ -24,8 +24,46 @@ const ENTRY_SIZE_MAX: u64 = 16 << 20;
 
 const STAMP_SIZE_MAX: u64 = 1024;
 
+/// A page ends before its descriptors are larger than this, unless it is a single one: clients read
+/// no larger manifests, and a page is held in memory.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Which of a subject's referrers are asked for.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Wanted {
+    /// Only those of this artifact type.
+    pub(crate) artifact_type: Option<String>,
+    /// Only those after this one, which need not exist.
+    pub(crate) last: Option<Digest>,
+}
+
+/// A page of a subject's referrers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Referrers {
+    /// What they are, in the order of their digests.
+    pub(crate) descriptors: Vec<Descriptor>,
+    /// Whether there are more after the last one.
+    pub(crate) more: bool,
+    size_bytes: usize,
+}
+
+impl Referrers {
+    /// Adds a descriptor of `size_bytes` if it is wanted, or notes that the page is full.
+    fn offer(&mut self, wanted: &Wanted, descriptor: Descriptor, size_bytes: usize) {
+        let kind = &wanted.artifact_type;
+        if self.more || (kind.is_some() && descriptor.artifact_type != *kind) {
+            return;
+        }
+        self.size_bytes += size_bytes;
+        self.more = self.size_bytes > PAGE_BYTES && !self.descriptors.is_empty();
+        if !self.more {
+            self.descriptors.push(descriptor);
+        }
+    }
+}
+
 impl Registry {
-    /// Returns the manifests of a repository that have `subject` as theirs.
+    /// Returns a page of the manifests of a repository that have `subject` as theirs.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -33,16 +71,17 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         subject: &Digest,
-    ) -> Result<Vec<Descriptor>, Error> {
-        if let Some(referrers) = self.indexed_referrers(repository, subject)? {
+        wanted: &Wanted,
+    ) -> Result<Referrers, Error> {
+        if let Some(referrers) = self.indexed_referrers(repository, subject, wanted)? {
             return Ok(referrers);
         }
         let _lock = self.locks.hold(repository);
         // Whoever held the lock may have completed the index.
-        if let Some(referrers) = self.indexed_referrers(repository, subject)? {
+        if let Some(referrers) = self.indexed_referrers(repository, subject, wanted)? {
             return Ok(referrers);
         }
-        self.rebuild_index(repository, subject)
+        self.rebuild_index(repository, subject, wanted)
     }
 
     /// Runs `link`, which links a manifest to its repository, and keeps the index complete if it was.
@@ -124,9 +163,9 @@ impl Registry {
         entry: &Descriptor,
     ) -> Result<(), Error> {
         let key = layout::referrer(repository, subject, &entry.digest);
-        let content = serde_json::to_vec(entry)
-            .expect("invariant: a descriptor holds nothing that JSON cannot");
-        Ok(self.driver.write(&key, &content, Durability::Process)?)
+        Ok(self
+            .driver
+            .write(&key, &encoded(entry), Durability::Process)?)
     }
 
     /// Returns what the index holds of a subject; nothing where it is not complete, or where an entry
@@ -135,26 +174,33 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         subject: &Digest,
-    ) -> Result<Option<Vec<Descriptor>>, Error> {
+        wanted: &Wanted,
+    ) -> Result<Option<Referrers>, Error> {
         if !self.index_is_complete(repository)? {
             return Ok(None);
         }
         let folder = layout::referrers_of(repository, subject);
-        let mut referrers = Vec::new();
+        let mut referrers = Referrers::default();
         for algorithm in Algorithm::ALL {
             let children = if_found(self.driver.list(&folder.child(algorithm.as_str())))?;
             for child in children.unwrap_or_default() {
                 let Ok(digest) = Digest::from_parts(algorithm.as_str(), &child.name) else {
                     continue;
                 };
+                if wanted.last.as_ref().is_some_and(|last| digest <= *last) {
+                    continue;
+                }
+                if referrers.more {
+                    break;
+                }
                 if self.link(&layout::revision(repository, &digest))?.is_none() {
                     continue; // deleted
                 }
                 let key = layout::referrer(repository, subject, &digest);
-                let entry = if_found(self.driver.read(&key, ENTRY_SIZE_MAX))?;
-                match entry.and_then(|entry| serde_json::from_slice(&entry).ok()) {
-                    Some(descriptor) => referrers.push(descriptor),
-                    None => return Ok(None),
+                let entry = if_found(self.driver.read(&key, ENTRY_SIZE_MAX))?.unwrap_or_default();
+                match serde_json::from_slice(&entry) {
+                    Ok(descriptor) => referrers.offer(wanted, descriptor, entry.len()),
+                    Err(_torn_or_absent) => return Ok(None),
                 }
             }
         }
@@ -168,7 +214,8 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         subject: &Digest,
-    ) -> Result<Vec<Descriptor>, Error> {
+        wanted: &Wanted,
+    ) -> Result<Referrers, Error> {
         // Taken first: what others add from here on makes it outdated.
         let stamp = self.stamp(repository)?;
         let index = layout::referrers(repository);
@@ -176,7 +223,7 @@ impl Registry {
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
         };
-        let mut referrers = Vec::new();
+        let mut referrers = Referrers::default();
         for digest in self.revisions(repository)? {
             let Some((stored, manifest)) = self.revision(repository, &digest)? else {
                 continue;
@@ -188,8 +235,10 @@ impl Registry {
             if writing.is_ok() {
                 writing = self.write_entry(repository, &its_subject.digest, &entry);
             }
-            if its_subject.digest == *subject {
-                referrers.push(entry);
+            let is_after = wanted.last.as_ref().is_none_or(|last| entry.digest > *last);
+            if its_subject.digest == *subject && is_after {
+                let size_bytes = encoded(&entry).len();
+                referrers.offer(wanted, entry, size_bytes);
             }
         }
         let has_manifests = if_found(self.driver.stat(&layout::manifests(repository)))?.is_some();
@@ -205,4 +254,8 @@ impl Registry {
         }
         Ok(referrers)
     }
+}
+
+fn encoded(entry: &Descriptor) -> Vec<u8> {
+    serde_json::to_vec(entry).expect("invariant: a descriptor holds nothing that JSON cannot")
 }

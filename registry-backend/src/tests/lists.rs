@@ -259,3 +259,34 @@ async fn a_deleted_referrer_that_someone_else_puts_back_is_found() {
     push_foreign(&rig.path(""), &manifest);
     assert_eq!(types(&rig.get(&path).await).len(), 2);
 }
+
+#[tokio::test]
+async fn large_referrers_come_in_pages() {
+    let (rig, path) = rig_with_referrers().await;
+    for note in ["1", "2", "3"] {
+        let mut manifest = referrer(&image("1"), Some("application/x+large"));
+        manifest["annotations"]["note"] = json!(note.repeat(2_000_000));
+        rig.put_manifest("a", note, &manifest).await;
+    }
+    let mut next = Some(format!("{path}?artifactType=application%2Fx%2Blarge"));
+    let mut sizes = Vec::new();
+    let mut digests = Vec::new();
+    // From an index made anew, and then from the one that is kept.
+    std::fs::remove_dir_all(rig.path("_tidegate/repositories/a/_referrers")).unwrap();
+    while let Some(path) = next {
+        let reply = rig.get(&path).await;
+        assert_eq!(reply.header("oci-filters-applied"), Some("artifactType"));
+        let manifests = reply.json()["manifests"].as_array().unwrap().clone();
+        sizes.push(manifests.len());
+        digests.extend(manifests.iter().map(|m| m["digest"].to_string()));
+        next = reply.header("link").map(|link| {
+            assert!(link.contains("?artifactType=application%2Fx%2Blarge&last=sha256%3A"));
+            let target = link.strip_prefix('<').unwrap();
+            target.strip_suffix(">; rel=\"next\"").unwrap().to_owned()
+        });
+    }
+    assert_eq!(sizes, [2, 1]);
+    digests.dedup();
+    assert_eq!(digests.len(), 3);
+    assert!(digests.is_sorted());
+}
