@@ -28,6 +28,10 @@ pub(crate) struct Limits {
     pub(crate) upstream_read_timeout: Duration,
 }
 
+/// Longer than any wait that makes sense, and as long as a connection's options can express: they
+/// count milliseconds in 31 bits.
+const DURATION_MAX: Duration = Duration::from_secs(24 * 24 * 60 * 60);
+
 /// Pingora reads no more than this, in headers and in bytes.
 const HEADERS_MAX: usize = 256;
 const HEAD_SIZE_MAX: u64 = 64 << 10;
@@ -93,9 +97,19 @@ impl Limits {
 
 /// Reads a timeout: in whole seconds, as those of a connection are counted.
 pub(super) fn timeout(section: &mut Section, key: &str) -> Option<Duration> {
-    let duration = section.duration(key)?;
+    let duration = wait(section, key)?;
     if duration < Duration::from_secs(1) {
         section.problem(key, "must be one second at least");
+        return None;
+    }
+    Some(duration)
+}
+
+/// Reads how long to wait for something.
+pub(super) fn wait(section: &mut Section, key: &str) -> Option<Duration> {
+    let duration = section.duration(key)?;
+    if duration > DURATION_MAX {
+        section.problem(key, "must be 24 days at most");
         return None;
     }
     Some(duration)

@@ -83,7 +83,7 @@ impl Config {
         registry: Option<&RegistryPeer>,
         files: Files,
     ) -> Option<Self> {
-        let drain_timeout = root.duration("drain_timeout");
+        let drain_timeout = limits::wait(root, "drain_timeout");
         let workers = root.optional("workers");
         if workers.is_some_and(|workers: NonZero<usize>| workers.get() > WORKERS_MAX) {
             root.problem("workers", format!("must be {WORKERS_MAX} at most"));
@@ -284,6 +284,24 @@ keepalive_timeout = "0s"
             assert!(told, "{at}: {message}\n--- is not among\n{problems}");
         }
         assert!(problems.lines().count() <= expected.len() + 2, "{problems}");
+    }
+
+    #[test]
+    fn no_duration_is_longer_than_can_be_counted() {
+        let folder = folder();
+        let text = format!(
+            "drain_timeout = \"100000y\"\n{GOOD}\nremember_for = \"100000y\"\n\
+             [limits]\nwrite_timeout = \"25days\"\nheader_timeout = \"24days\"\n"
+        );
+        let problems = read_in(folder.path(), &text).unwrap_err();
+        for told in [
+            "drain_timeout: must be 24 days at most",
+            "site[0].auth.remember_for: must be 24 hours at most",
+            "limits.write_timeout: must be 24 days at most",
+        ] {
+            assert!(problems.contains(told), "{told}\n--- not in\n{problems}");
+        }
+        assert_eq!(problems.lines().count(), 3, "{problems}");
     }
 
     #[test]

@@ -148,7 +148,7 @@ fn read_auth(mut section: Section, files: Files, warnings: &mut Vec<String>) -> 
     if files == Files::LeaveAlone {
         return None;
     }
-    match Basic::load(file.clone(), plain, remember_for) {
+    match Basic::load(file.clone(), plain, remember_for.min(REMEMBER_FOR_MAX)) {
         Ok(basic) => {
             if basic.is_empty() {
                 let file = file.display();
