@@ -26,10 +26,6 @@ use crate::state::Current;
 const READ_BUFFER_BYTES: usize = 256 << 10;
 const WRITE_BUFFER_BYTES: usize = 264 << 10;
 
-/// What an HTTP/2 client may send ahead. HTTP's own default of 64 KiB caps an upload at 3 MB/s over
-/// a line of 20 ms; this much fills a line of 400 MB/s.
-const H2_WINDOW_BYTES: u32 = 8 << 20;
-
 /// The largest HTTP/2 frame: four TLS records instead of one.
 const H2_FRAME_BYTES: u32 = 64 << 10;
 
@@ -110,8 +106,8 @@ pub(crate) fn tune(proxy: &mut HttpProxy<EdgeProxy>, limits: &Limits) {
     // Pingora's own options bound what a hostile client can make HTTP/2 hold in memory.
     let mut options = default_h2_options();
     options
-        .initial_window_size(H2_WINDOW_BYTES)
-        .initial_connection_window_size(H2_WINDOW_BYTES)
+        .initial_window_size(limits.http2_window)
+        .initial_connection_window_size(limits.http2_window)
         .max_frame_size(H2_FRAME_BYTES);
     proxy.h2_options = Some(options);
 }

@@ -12,6 +12,7 @@ pub(crate) struct Fixed {
     tls: Tls,
     workers: usize,
     write_timeout: Duration,
+    http2_window: u32,
 }
 
 /// Why a config cannot take the place of the one in force, which stays.
@@ -32,12 +33,17 @@ pub enum Error {
 impl Fixed {
     /// Takes down what `config` says of it.
     pub(crate) fn of(config: &Config) -> Self {
-        let Limits { write_timeout, .. } = config.limits;
+        let Limits {
+            write_timeout,
+            http2_window,
+            ..
+        } = config.limits;
         Self {
             listeners: config.listeners.clone(),
             tls: config.tls.clone(),
             workers: config.workers.get(),
             write_timeout,
+            http2_window,
         }
     }
 
@@ -50,6 +56,10 @@ impl Fixed {
             (
                 "limits.write_timeout",
                 self.write_timeout != other.write_timeout,
+            ),
+            (
+                "limits.http2_window",
+                self.http2_window != other.http2_window,
             ),
         ]
         .into_iter()

@@ -16,6 +16,8 @@ pub(crate) struct Limits {
     /// How long a client may take nothing of what is sent to it. Longer than one thinks: a client
     /// that reads slowly opens its window only when half of it is free, megabytes at a time.
     pub(crate) write_timeout: Duration,
+    /// What an HTTP/2 client may send ahead on one connection, in bytes.
+    pub(crate) http2_window: u32,
     /// All names and values of a request's headers together, in bytes.
     pub(crate) max_header_size: usize,
     /// A request's headers, counted.
@@ -36,6 +38,10 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 const HEADERS_MAX: usize = 256;
 const HEAD_SIZE_MAX: u64 = 64 << 10;
 
+/// HTTP/2's own default, and more than anyone can use.
+const HTTP2_WINDOW_MIN: u32 = 64 << 10;
+const HTTP2_WINDOW_MAX: u32 = 64 << 20;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -43,6 +49,7 @@ impl Default for Limits {
             keepalive_timeout: Duration::from_secs(75),
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(15 * 60),
+            http2_window: 4 << 20,
             max_header_size: 32 << 10,
             max_headers: 100,
             max_uri_size: 8 << 10,
@@ -82,6 +89,11 @@ impl Limits {
                 Some(_) => section.problem(key, "must be between 1 byte and 64 KiB"),
                 None => {}
             }
+        }
+        match section.size("http2_window").map(u32::try_from) {
+            Some(Ok(window @ HTTP2_WINDOW_MIN..=HTTP2_WINDOW_MAX)) => limits.http2_window = window,
+            Some(_) => section.problem("http2_window", "must be between 64KiB and 64MiB"),
+            None => {}
         }
         match section.optional("max_headers") {
             Some(count @ 1..=HEADERS_MAX) => limits.max_headers = count,
