@@ -121,8 +121,13 @@ fn kill_9_at_any_moment_loses_nothing_acknowledged_and_shows_nothing_partial() {
             for _ in 0..4 {
                 scope.spawn(|| push_until(&client, &seed, &stop, &log));
             }
-            // Another moment in each round, from the first request to well into the pushes.
-            pause(Duration::from_millis(5 + (round * 37) % 400));
+            // Another moment in each round: after so many acknowledgements, and so long after
+            // them, from the first request to well into the pushes, however slow the machine is.
+            let wanted = usize::try_from(round * 7 % 16).unwrap();
+            eventually("pushes to be acknowledged", || {
+                (log.lock().unwrap().len() >= wanted).then_some(())
+            });
+            pause(Duration::from_millis(round * 37 % 100));
             rig.registry().kill();
             stop.store(true, Ordering::Relaxed);
         });
