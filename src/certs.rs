@@ -8,6 +8,7 @@ use proxy::tls::Description;
 use serde_json::json;
 use settings::Document;
 
+use crate::config::ConfigFile;
 use crate::output::{note, say};
 
 const DAY_SECS: u64 = 24 * 60 * 60;
@@ -15,13 +16,8 @@ const DAY_SECS: u64 = 24 * 60 * 60;
 /// The flags of `tidegate certs`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The config file.
-    #[arg(
-        long,
-        env = "TIDEGATE_CONFIG",
-        default_value = "/etc/tidegate/edge.toml"
-    )]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigFile,
     /// Print JSON: an array with an object for each certificate.
     #[arg(long)]
     json: bool,
@@ -37,7 +33,7 @@ struct Certificate {
 /// Runs `tidegate certs`.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let now = SystemTime::now();
-    let named = named(&args.config)?;
+    let named = named(&args.config.path)?;
     let count = named.len();
     let certificates: Vec<Certificate> = named.into_iter().filter_map(read).collect();
     if args.json {

@@ -1,22 +1,15 @@
 //! `tidegate check`: whether a config is good, and all that is wrong with it if not.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 
-use crate::config::{self, Role};
+use crate::config::{self, ConfigFile, Role};
 use crate::output::{note, say};
 
 /// The flags of `tidegate check`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The config file.
-    #[arg(
-        long,
-        env = "TIDEGATE_CONFIG",
-        default_value = "/etc/tidegate/edge.toml"
-    )]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigFile,
     /// Check as the user of this role, who may not read the files of the other.
     #[arg(long)]
     role: Option<Role>,
@@ -24,9 +17,9 @@ pub(crate) struct Args {
 
 /// Runs `tidegate check`.
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let config = config::read(&args.config, args.role)?;
+    let config = config::read(&args.config.path, args.role)?;
     for warning in config.edge.warnings() {
         note(format_args!("warning: {warning}"));
     }
-    say(format_args!("{}: ok", args.config.display()))
+    say(format_args!("{}: ok", args.config.path.display()))
 }

@@ -1,12 +1,25 @@
 //! The config file as a whole: every table goes to the one who knows its keys.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use proxy::RegistryPeer;
 use settings::{Document, Problems, Section};
 
 use crate::logging::Log;
+
+/// The flag that names the config, for every verb that reads one.
+#[derive(clap::Args)]
+pub(crate) struct ConfigFile {
+    /// The config file.
+    #[arg(
+        long = "config",
+        value_name = "CONFIG",
+        env = "TIDEGATE_CONFIG",
+        default_value = "/etc/tidegate/edge.toml"
+    )]
+    pub(crate) path: PathBuf,
+}
 
 /// One of the two processes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]

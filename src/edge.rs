@@ -14,7 +14,7 @@ use crate::{notify, output, role};
 /// Runs the edge until a signal stops it.
 pub(crate) fn run(args: Args) -> Result<()> {
     args.die_with_supervisor()?;
-    let config = config::read(&args.config, Some(Role::Edge))?;
+    let config = config::read(&args.config.path, Some(Role::Edge))?;
     let logs = Logs::start(&config.log)?;
     role::raise_file_limit();
     let edge = Edge::bind(config.edge)?;
@@ -68,7 +68,7 @@ impl Watched {
     }
 
     fn reload(&self) -> Result<()> {
-        let config = config::read(&self.args.config, Some(Role::Edge))?;
+        let config = config::read(&self.args.config.path, Some(Role::Edge))?;
         let log = Prepared::open(&config.log)?;
         self.handle.reload(config.edge)?;
         self.logs.apply(log);

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 async fn serve(args: &Args) -> Result<()> {
     let mut signals = Signals::listen()?;
-    let config = config::read(&args.config, Some(Role::Registry))?;
+    let config = config::read(&args.config.path, Some(Role::Registry))?;
     let registry = config.registry.context("the config has no [registry]")?;
     let logs = Logs::start(&registry.log)?;
     role::raise_file_limit();
@@ -65,7 +65,7 @@ async fn serve(args: &Args) -> Result<()> {
 }
 
 fn reload(args: &Args, logs: &Logs, app: &App) -> Result<()> {
-    let config = config::read(&args.config, Some(Role::Registry))?;
+    let config = config::read(&args.config.path, Some(Role::Registry))?;
     let registry = config.registry.context("the config has no [registry]")?;
     let log = Prepared::open(&registry.log)?;
     app.reload(registry.config)?;

@@ -1,7 +1,6 @@
 //! What both roles have in common: their flags, and how they reload.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{
@@ -9,20 +8,15 @@ use rustix::process::{
 };
 use settings::Problems;
 
-use crate::config::Role;
+use crate::config::{ConfigFile, Role};
 use crate::notify;
 use crate::output::one_line;
 
 /// The flags of a role.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The config file.
-    #[arg(
-        long,
-        env = "TIDEGATE_CONFIG",
-        default_value = "/etc/tidegate/edge.toml"
-    )]
-    pub(crate) config: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
     /// The process that started this one and without which it is to end.
     #[arg(long, hide = true, value_name = "PID")]
     supervisor: Option<i32>,
