@@ -3,7 +3,7 @@
 //!
 //! - [`route`]: a path under `/v2/`, parsed once by one parser for both sides;
 //! - [`repository`], [`reference`](mod@reference), [`digest`]: the parts of such a path;
-//! - [`query`]: its query string;
+//! - [`query`]: its query string; [`mount`]: the blob that one asks to mount;
 //! - [`pattern`]: which repositories a rule is about;
 //! - [`manifest`], [`descriptor`], [`media_type`]: what a manifest says, read without changing a byte;
 //! - [`range`]: `Range` of downloads and `Content-Range` of uploads;
@@ -19,6 +19,7 @@ pub mod digest;
 pub mod error;
 pub mod manifest;
 pub mod media_type;
+pub mod mount;
 pub mod pattern;
 pub mod query;
 pub mod range;
@@ -30,6 +31,7 @@ pub use descriptor::{Annotations, Descriptor};
 pub use digest::{Algorithm, Digest};
 pub use error::{ErrorBody, ErrorCode};
 pub use manifest::Manifest;
+pub use mount::Mount;
 pub use pattern::RepositoryPattern;
 pub use query::Query;
 pub use reference::{Reference, Tag};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, Response, StatusCode, header};
 use oci::range::UploadRange;
-use oci::{Algorithm, Digest, RepositoryName, UploadId};
+use oci::{Algorithm, Digest, Mount, RepositoryName, UploadId};
 
 use super::body::Body;
 use super::error::Error;
@@ -126,19 +126,13 @@ pub(super) async fn cancel(
 /// Mounts the blob that the request names, if it does and there is one to mount. Otherwise the
 /// client is to upload it, so a bad parameter is no error (spec, "Mounting a blob").
 async fn mount(call: &Call<'_>, repository: &RepositoryName) -> Result<Option<Digest>, Error> {
-    let Some(Ok(digest)) = call.query.first("mount").map(str::parse::<Digest>) else {
-        return Ok(None);
-    };
-    let Ok(from) = call.query.first("from").map(str::parse).transpose() else {
+    let Some(Mount { digest, from }) = Mount::of(&call.query) else {
         return Ok(None);
     };
     let registry = Arc::clone(call.registry);
     let (repository, wanted) = (repository.clone(), digest.clone());
-    let mounted = changing(move || {
-        let from: Option<RepositoryName> = from;
-        registry.mount_blob(&repository, &wanted, from.as_ref())
-    })
-    .await?;
+    let mounted =
+        changing(move || registry.mount_blob(&repository, &wanted, from.as_ref())).await?;
     Ok(mounted.then_some(digest))
 }
 
