@@ -1,5 +1,6 @@
 //! What one request carries from step to step.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::LazyLock;
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) body: RequestBody,
     /// Its way upstream.
     pub(crate) attempt: Attempt,
+    /// What refused it, for the log.
+    pub(crate) because: Option<Cow<'static, str>>,
     /// Why it was refused when it was already on its way.
     pub(crate) rejection: Option<Rejection>,
     /// Whose fault it is that it failed.
@@ -74,9 +77,10 @@ impl Context {
             host: None,
             site: None,
             audience: Audience::Anyone,
-            principal: Principal::Anonymous,
+            principal: Principal::anonymous(),
             body: RequestBody::default(),
             attempt: Attempt::default(),
+            because: None,
             rejection: None,
             fault: None,
         }

@@ -55,6 +55,7 @@ mod request_body;
 mod respond;
 mod server;
 mod site;
+mod stamp;
 mod state;
 mod telemetry;
 pub mod tls;

@@ -39,6 +39,8 @@ pub(crate) enum Rejection {
     },
     /// Too many passwords wait to be hashed.
     Busy,
+    /// Who asks may not do this.
+    Denied,
     /// The headers are too many or too long.
     HeadersTooLarge,
     /// Something failed here.
@@ -78,6 +80,7 @@ impl Rejection {
             Self::BadHost | Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy | Self::UpstreamUnreachable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Denied => StatusCode::FORBIDDEN,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -104,6 +107,7 @@ impl Rejection {
             | Self::UriTooLong => ErrorCode::Unsupported,
             Self::BodyTooLarge { .. } => ErrorCode::SizeInvalid,
             Self::Busy => ErrorCode::TooManyRequests,
+            Self::Denied => ErrorCode::Denied,
             Self::Internal | Self::Timeout => ErrorCode::Unknown,
             Self::Route(error) => error.code().unwrap_or(ErrorCode::Unsupported),
             Self::Unauthorized { .. } => ErrorCode::Unauthorized,
@@ -119,6 +123,7 @@ impl Rejection {
             Self::BadRequest => "malformed request".to_owned(),
             Self::BodyTooLarge { max } => format!("the body may have {max} bytes at most"),
             Self::Busy => "too many logins at once, try again shortly".to_owned(),
+            Self::Denied => "requested access to the resource is denied".to_owned(),
             Self::HeadersTooLarge => "the request's headers are too large".to_owned(),
             Self::Internal => "internal error".to_owned(),
             Self::NotFound => "not found".to_owned(),
@@ -163,6 +168,7 @@ impl Rejection {
             Self::BadHost
             | Self::BadRequest
             | Self::BodyTooLarge { .. }
+            | Self::Denied
             | Self::HeadersTooLarge
             | Self::Internal
             | Self::NotFound
@@ -288,6 +294,7 @@ mod tests {
             (Rejection::UpstreamFailed, 502, "UNAVAILABLE"),
             (Rejection::UpstreamTimeout, 504, "UNAVAILABLE"),
             (Rejection::BodyTooLarge { max: 5 }, 413, "SIZE_INVALID"),
+            (Rejection::Denied, 403, "DENIED"),
             (Rejection::HeadersTooLarge, 431, "UNSUPPORTED"),
             (Rejection::UriTooLong, 414, "UNSUPPORTED"),
             (Rejection::Busy, 503, "TOOMANYREQUESTS"),

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::auth::{Hashing, Principal, Refusal};
+use crate::auth::{Hashing, Presented, Principal, Refusal};
 use crate::config::{self, HostPattern};
+use crate::filter::Refused;
 use crate::filter::host::Host;
 use crate::respond::{Audience, Rejection};
 use crate::upstream::Upstream;
@@ -58,6 +59,8 @@ impl Sites {
 pub(crate) struct Site {
     /// The first of its hosts: what the access log calls it.
     pub(crate) name: Box<str>,
+    /// What the config calls it, such as `site[0]`: how its rules and lists are named in the log.
+    pub(crate) key: Box<str>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) max_body_size: Option<u64>,
     auth: Option<config::Auth>,
@@ -69,6 +72,7 @@ impl Site {
         let name = config.hosts.first().map(ToString::to_string);
         Self {
             name: name.unwrap_or_default().into(),
+            key: config.key.into(),
             upstream,
             max_body_size: config.max_body_size,
             auth: config.auth,
@@ -95,23 +99,31 @@ impl Site {
         headers: &http::HeaderMap,
         client: IpAddr,
         hashing: &Hashing,
-    ) -> Result<Principal, Rejection> {
+    ) -> Result<Principal, Refused> {
         let Some(auth) = &self.auth else {
-            return Ok(Principal::Anonymous);
+            return Ok(Principal::anonymous());
         };
-        match auth.basic.authenticate(headers, client, hashing).await {
-            Ok(principal) => Ok(principal),
-            Err(Refusal::Busy) => Err(Rejection::Busy),
-            Err(Refusal::Unauthorized) => Err(Rejection::Unauthorized {
+        let found = match Presented::of(headers) {
+            Presented::Login(login) => match &auth.basic {
+                Some(basic) => basic.authenticate(login, client, hashing).await,
+                None => Err(Refusal::WRONG_CREDENTIALS),
+            },
+            Presented::Nothing => Err(Refusal::NO_CREDENTIALS),
+            Presented::Bearer(_) | Presented::Unreadable => Err(Refusal::WRONG_CREDENTIALS),
+        };
+        found.map(Principal::user).map_err(|refusal| match refusal {
+            Refusal::Busy => Rejection::Busy.because("password queue"),
+            Refusal::Unauthorized(why) => Rejection::Unauthorized {
                 realm: Arc::clone(&auth.realm),
-            }),
-        }
+            }
+            .because(why),
+        })
     }
 
     /// Picks up what changed in the files that say who may come in.
     pub(crate) fn refresh(&self) {
-        if let Some(auth) = &self.auth {
-            auth.basic.refresh();
+        if let Some(basic) = self.auth.as_ref().and_then(|auth| auth.basic.as_ref()) {
+            basic.refresh();
         }
     }
 }
@@ -132,6 +144,7 @@ mod tests {
         });
         let hosts: Vec<HostPattern> = hosts.iter().map(|host| host.parse().unwrap()).collect();
         let config = config::Site {
+            key: "site[0]".to_owned(),
             hosts: hosts.clone(),
             certificate: None,
             upstream: Arc::clone(&upstream),

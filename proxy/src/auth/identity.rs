@@ -72,7 +72,10 @@ fn claims_identity(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::auth::{Origin, User};
 
     fn parts(headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::builder();
@@ -119,7 +122,7 @@ mod tests {
                 authenticated_here: false,
             };
             assert_eq!(
-                outcome(&parts(&CLAIMED), &Principal::Anonymous, terms),
+                outcome(&parts(&CLAIMED), &Principal::anonymous(), terms),
                 ["accept: */*"]
             );
         }
@@ -127,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_was_verified_is_set() {
-        let user = Principal::User("döcker".into());
+        let user = Principal::user(Arc::new(User::new("döcker", Origin::Password)));
         let terms = Terms {
             registry: true,
             authenticated_here: true,
@@ -163,7 +166,7 @@ mod tests {
                 registry,
                 authenticated_here,
             };
-            let left = outcome(&request, &Principal::Anonymous, terms);
+            let left = outcome(&request, &Principal::anonymous(), terms);
             assert_eq!(!left.is_empty(), kept, "{terms:?}");
         }
     }

@@ -14,6 +14,8 @@ use openssl::rand::rand_bytes;
 use openssl::sign::Signer;
 use tokio::sync::OnceCell;
 
+use super::User;
+
 /// More users than this at once are let in all the same; some pay for bcrypt again.
 const REMEMBERED_MAX: u64 = 10_000;
 
@@ -27,7 +29,7 @@ pub(super) type Fingerprint = [u8; 32];
 /// The credentials that were found right, and those being verified now.
 pub(super) struct Remembered {
     key: PKey<Private>,
-    right: Cache<Fingerprint, ()>,
+    right: Cache<Fingerprint, Arc<User>>,
     pending: Cache<Fingerprint, Arc<OnceCell<bool>>>,
 }
 
@@ -65,9 +67,9 @@ impl Remembered {
         Ok(fingerprint)
     }
 
-    /// Returns whether these credentials were right not long ago.
-    pub(super) fn knows(&self, fingerprint: &Fingerprint) -> bool {
-        self.right.contains_key(fingerprint)
+    /// Returns whose credentials these were found to be not long ago.
+    pub(super) fn user(&self, fingerprint: &Fingerprint) -> Option<Arc<User>> {
+        self.right.get(fingerprint)
     }
 
     /// Returns where all who bring these credentials now wait for the one verification.
@@ -76,9 +78,9 @@ impl Remembered {
     }
 
     /// Ends the wait: right credentials are remembered, wrong ones are not.
-    pub(super) fn settle(&self, fingerprint: Fingerprint, right: bool) {
-        if right {
-            self.right.insert(fingerprint, ());
+    pub(super) fn settle(&self, fingerprint: Fingerprint, user: Option<&Arc<User>>) {
+        if let Some(user) = user {
+            self.right.insert(fingerprint, Arc::clone(user));
         }
         self.pending.invalidate(&fingerprint);
     }

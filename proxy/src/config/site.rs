@@ -21,6 +21,8 @@ const REMEMBER_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A set of hosts and what is done with their requests.
 #[derive(Debug)]
 pub(crate) struct Site {
+    /// What the config calls it, such as `site[0]`.
+    pub(crate) key: String,
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) certificate: Option<Arc<CertifiedKey>>,
     /// Where its requests go.
@@ -36,7 +38,8 @@ pub(crate) struct Site {
 pub(crate) struct Auth {
     /// What the password is asked for.
     pub(crate) realm: Arc<str>,
-    pub(crate) basic: Basic,
+    /// Users and passwords.
+    pub(crate) basic: Option<Basic>,
 }
 
 /// What a site is read amid.
@@ -90,6 +93,7 @@ fn read(
         ));
     }
     Some(Site {
+        key: section.name().to_owned(),
         hosts,
         certificate,
         upstream,
@@ -156,7 +160,7 @@ fn read_auth(mut section: Section, files: Files, warnings: &mut Vec<String>) -> 
             }
             Some(Auth {
                 realm: realm.into(),
-                basic,
+                basic: Some(basic),
             })
         }
         Err(error) => {

@@ -28,7 +28,9 @@ use crate::context::Context;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
 use crate::filter::response_headers::REQUEST_ID;
-use crate::filter::{Decision, Edits, acme_challenge, http2, https_redirect, limits, registry};
+use crate::filter::{
+    Decision, Edits, Refused, acme_challenge, http2, https_redirect, limits, registry,
+};
 use crate::in_flight::InFlight;
 use crate::listener::{HeadRead, Kept};
 use crate::request_body::RequestBody;
@@ -162,7 +164,10 @@ impl ProxyHttp for EdgeProxy {
         let reply = match self.admit(session, ctx).await {
             Ok(()) => return Ok(false),
             Err(Decision::Answer(reply)) => reply,
-            Err(Decision::Refuse(rejection)) => rejection.reply(ctx.audience),
+            Err(Decision::Refuse(Refused { rejection, because })) => {
+                ctx.because = because;
+                rejection.reply(ctx.audience)
+            }
         };
         answer::send(session, ctx, reply).await?;
         Ok(true)
@@ -365,6 +370,7 @@ impl ProxyHttp for EdgeProxy {
             bytes_out: session.body_bytes_sent(),
             duration: ctx.started.elapsed(),
             upstream: ctx.attempt.answered_after,
+            because: ctx.because.as_deref(),
             fault,
             error: cause.as_deref(),
             request_id: ctx.request_id.to_str().unwrap_or_default(),

@@ -22,7 +22,7 @@ pub(crate) fn redirect(parts: &Parts, host: &Host, port: u16) -> Decision {
     };
     match HeaderValue::try_from(location) {
         Ok(location) => Decision::Answer(Reply::redirect(location)),
-        Err(_) => Decision::Refuse(Rejection::BadRequest),
+        Err(_) => Rejection::BadRequest.into(),
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) mod limits;
 pub(crate) mod registry;
 pub(crate) mod response_headers;
 
+use std::borrow::Cow;
+
 use http::header::{HeaderName, HeaderValue};
 
 use crate::request_body::TooLarge;
@@ -24,18 +26,51 @@ pub(crate) enum Decision {
     /// It knows the answer.
     Answer(Reply),
     /// It refuses.
-    Refuse(Rejection),
+    Refuse(Refused),
+}
+
+/// A refusal, and what the log says of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Refused {
+    pub(crate) rejection: Rejection,
+    /// The rule, list or limit that refused, by its name in the config. The client never sees it.
+    pub(crate) because: Option<Cow<'static, str>>,
+}
+
+impl Rejection {
+    /// Names what refused.
+    pub(crate) fn because(self, because: impl Into<Cow<'static, str>>) -> Refused {
+        Refused {
+            rejection: self,
+            because: Some(because.into()),
+        }
+    }
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self {
+            rejection,
+            because: None,
+        }
+    }
+}
+
+impl From<Refused> for Decision {
+    fn from(refused: Refused) -> Self {
+        Self::Refuse(refused)
+    }
 }
 
 impl From<TooLarge> for Decision {
     fn from(error: TooLarge) -> Self {
-        Self::Refuse(error.into())
+        Rejection::from(error).into()
     }
 }
 
 impl From<Rejection> for Decision {
     fn from(rejection: Rejection) -> Self {
-        Self::Refuse(rejection)
+        Self::Refuse(rejection.into())
     }
 }
 

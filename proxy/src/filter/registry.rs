@@ -24,7 +24,7 @@ pub(crate) fn admit(parts: &Parts) -> Result<(), Decision> {
         let page = Reply::page(StatusCode::OK, "text/plain; charset=utf-8", WELCOME.into());
         return Err(Decision::Answer(page));
     }
-    Err(Decision::Refuse(Rejection::NotFound))
+    Err(Rejection::NotFound.into())
 }
 
 /// Returns what a path under `/v2/` names; the registry reads it with the same parser.
@@ -56,7 +56,7 @@ mod tests {
             let said = match admit(&parts) {
                 Ok(()) => "continue".to_owned(),
                 Err(Decision::Answer(reply)) => format!("answer {}", reply.status),
-                Err(Decision::Refuse(rejection)) => format!("refuse {rejection:?}"),
+                Err(Decision::Refuse(refused)) => format!("refuse {:?}", refused.rejection),
             };
             assert_eq!(said, expected, "{method} {path}");
         }

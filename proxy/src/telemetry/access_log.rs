@@ -44,6 +44,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) duration: Duration,
     /// Until the head of the upstream's response was there.
     pub(crate) upstream: Option<Duration>,
+    /// The rule, list or limit that refused it.
+    pub(crate) because: Option<&'a str>,
     pub(crate) fault: Option<Fault>,
     /// What went wrong, where it was not the client.
     pub(crate) error: Option<&'a str>,
@@ -66,6 +68,7 @@ impl Entry<'_> {
             bytes_out = self.bytes_out,
             duration_ms = milliseconds(self.duration),
             upstream_ms = self.upstream.map(milliseconds),
+            because = self.because,
             fault = self.fault.map(tracing::field::display),
             error = self.error,
             request_id = self.request_id,

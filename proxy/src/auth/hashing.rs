@@ -1,0 +1,134 @@
+//! The line of those who wait for a password to be hashed.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+
+use super::Refusal;
+
+/// The longest line of waiting for a hash. At bcrypt's usual 50 ms each and two cores, the last one
+/// waits six seconds; who comes after that is better told so.
+pub(super) const WAITING_MAX: usize = 256;
+
+/// How many of them may be from one client, so that nobody can keep all others out. Whoever comes
+/// with credentials that are being verified already takes no place.
+const WAITING_MAX_PER_CLIENT: usize = 16;
+
+/// The right to hash: as many at once as there are cores, so that hashing passwords never starves
+/// what streams.
+#[derive(Debug)]
+pub(crate) struct Hashing {
+    pub(super) permits: Arc<Semaphore>,
+    pub(super) waiting: Mutex<Line>,
+}
+
+/// Who waits for a hash.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    pub(super) len: usize,
+    /// Those who wait, counted by [`neighbours`].
+    by_client: HashMap<IpAddr, usize>,
+}
+
+impl Hashing {
+    /// Lets `at_once` passwords be hashed at once.
+    pub(crate) fn new(at_once: usize) -> Self {
+        Self {
+            permits: Arc::new(Semaphore::new(at_once.max(1))),
+            waiting: Mutex::default(),
+        }
+    }
+
+    /// Runs `work` on a thread where blocking is allowed, when it is its turn.
+    pub(super) async fn run(
+        &self,
+        client: IpAddr,
+        work: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<bool, Refusal> {
+        let _place = Place::take(&self.waiting, neighbours(client))?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        debug_assert!(permit.is_ok(), "the semaphore is never closed");
+        let hash = move || {
+            // Held to the end of the work: a client that goes away does not make room for another
+            // hash beside one that is still being computed.
+            let _permit = permit;
+            work()
+        };
+        // A panic in a hash is a refusal, not a way in.
+        Ok(tokio::task::spawn_blocking(hash).await.unwrap_or_default())
+    }
+}
+
+/// A place in the line, given up when dropped.
+struct Place<'a> {
+    line: &'a Mutex<Line>,
+    client: IpAddr,
+}
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a Mutex<Line>, client: IpAddr) -> Result<Self, Refusal> {
+        let mut line = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = line.by_client.get(&client).copied().unwrap_or_default();
+        if line.len >= WAITING_MAX || own >= WAITING_MAX_PER_CLIENT {
+            return Err(Refusal::Busy);
+        }
+        line.len += 1;
+        line.by_client.insert(client, own + 1);
+        Ok(Self {
+            line: waiting,
+            client,
+        })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        line.len -= 1;
+        if let Entry::Occupied(mut own) = line.by_client.entry(self.client) {
+            *own.get_mut() -= 1;
+            if *own.get() == 0 {
+                own.remove();
+            }
+        }
+    }
+}
+
+/// Returns the first address of those that one client has: an IPv6 network of 64 bits is handed out
+/// to a single line.
+pub(crate) fn neighbours(client: IpAddr) -> IpAddr {
+    match client {
+        IpAddr::V4(_) => client,
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            Ipv6Addr::from_bits(network).into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_client_fills_the_line_alone() {
+        let line = Mutex::default();
+        let take = |client: &str| Place::take(&line, neighbours(client.parse().unwrap()));
+        for (client, neighbour, other) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("2001:db8::1", "2001:db8::2:0:0:1", "2001:db8:0:1::1"),
+        ] {
+            let mut places: Vec<_> = (0..WAITING_MAX_PER_CLIENT).map(|_| take(client)).collect();
+            assert!(places.iter().all(Result::is_ok));
+            assert!(take(neighbour).is_err());
+            assert!(take(other).is_ok());
+            places.pop();
+            assert!(take(neighbour).is_ok());
+        }
+        assert_eq!(line.lock().unwrap().len, 0);
+        assert!(line.lock().unwrap().by_client.is_empty());
+    }
+}
