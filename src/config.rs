@@ -8,6 +8,9 @@ use settings::{Document, Problems, Section};
 
 use crate::logging::Log;
 
+/// The name by which a site asks for the registry of `[registry]`.
+const REGISTRY: &str = "registry";
+
 /// The flag that names the config, for every verb that reads one.
 #[derive(clap::Args)]
 pub(crate) struct ConfigFile {
@@ -95,13 +98,14 @@ fn read_root(root: &mut Section, role: Option<Role>) -> Option<Config> {
             .as_ref()
             .map(|registry| registry.config.listen.clone());
         RegistryPeer {
+            name: REGISTRY.to_owned(),
             socket: listen.unwrap_or_default(),
         }
     });
     let edge = if for_edge {
-        proxy::Config::read(root, peer.as_ref())
+        proxy::Config::read(root, peer.as_slice())
     } else {
-        proxy::Config::read_keys(root, peer.as_ref())
+        proxy::Config::read_keys(root, peer.as_slice())
     };
     Some(Config {
         log,

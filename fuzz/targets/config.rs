@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| {
     }
     match Document::parse(Path::new("/nonexistent/edge.toml"), text) {
         Ok(mut document) => {
-            let config = proxy::Config::read(&mut document.root(), None);
+            let config = proxy::Config::read(&mut document.root(), &[]);
             let problems = document.finish();
             assert!(config.is_some() || problems.is_err(), "no config and no reason");
         }

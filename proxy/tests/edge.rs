@@ -157,7 +157,7 @@ upstream = "echo"
 
 fn read(folder: &TempDir, text: &str) -> Config {
     let mut document = Document::parse(&folder.path().join("edge.toml"), text).unwrap();
-    let config = Config::read(&mut document.root(), None);
+    let config = Config::read(&mut document.root(), &[]);
     document.finish().unwrap();
     config.unwrap()
 }

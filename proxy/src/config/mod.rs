@@ -31,9 +31,11 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// More threads than this only wait for each other.
 const WORKERS_MAX: usize = 256;
 
-/// Where the registry beside the edge listens.
+/// Where a registry beside the edge listens.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct RegistryPeer {
+    /// The name by which a site asks for it.
+    pub name: String,
     /// The path of its Unix socket.
     pub socket: PathBuf,
 }
@@ -59,30 +61,26 @@ pub struct Config {
 }
 
 impl Config {
-    /// Reads everything of the file but `[log]` and `[registry]`; `registry` is what the latter
-    /// says, where there is one. The files that it names are read too.
+    /// Reads everything of the file but `[log]` and `[registry]`; `registries` are what the
+    /// latter describes. The files that it names are read too.
     ///
     /// `None` means that problems were noted in `root`'s document.
-    pub fn read(root: &mut Section, registry: Option<&RegistryPeer>) -> Option<Self> {
-        Self::read_with(root, registry, Files::Read)
+    pub fn read(root: &mut Section, registries: &[RegistryPeer]) -> Option<Self> {
+        Self::read_with(root, registries, Files::Read)
     }
 
     /// Checks every key, but leaves alone the files that they name: they are not for the eyes of
     /// the registry's user.
     ///
     /// What is returned has nothing to serve.
-    pub fn read_keys(root: &mut Section, registry: Option<&RegistryPeer>) -> Option<Self> {
-        let mut config = Self::read_with(root, registry, Files::LeaveAlone)?;
+    pub fn read_keys(root: &mut Section, registries: &[RegistryPeer]) -> Option<Self> {
+        let mut config = Self::read_with(root, registries, Files::LeaveAlone)?;
         config.listeners.clear();
         config.sites.clear();
         Some(config)
     }
 
-    fn read_with(
-        root: &mut Section,
-        registry: Option<&RegistryPeer>,
-        files: Files,
-    ) -> Option<Self> {
+    fn read_with(root: &mut Section, registries: &[RegistryPeer], files: Files) -> Option<Self> {
         let drain_timeout = limits::wait(root, "drain_timeout");
         let workers = root.optional("workers");
         if workers.is_some_and(|workers: NonZero<usize>| workers.get() > WORKERS_MAX) {
@@ -92,7 +90,7 @@ impl Config {
         let limits = root.table("limits").map(Limits::read).unwrap_or_default();
         let tls = root.table("tls").map(Tls::read).unwrap_or_default();
         let listeners = listener::read_all(root);
-        let upstreams = upstream::read_all(root, registry, limits);
+        let upstreams = upstream::read_all(root, registries, limits);
         let mut warnings = Vec::new();
         let surroundings = site::Surroundings {
             upstreams: &upstreams,
@@ -162,9 +160,10 @@ mod tests {
     fn read_in(folder: &Path, text: &str) -> Result<Config, String> {
         let mut document = Document::parse(&folder.join("edge.toml"), text).unwrap();
         let registry = RegistryPeer {
+            name: "registry".to_owned(),
             socket: "/run/registry.sock".into(),
         };
-        let config = Config::read(&mut document.root(), Some(&registry));
+        let config = Config::read(&mut document.root(), &[registry]);
         match document.finish() {
             Ok(()) => Ok(config.unwrap()),
             Err(problems) => {
@@ -341,11 +340,12 @@ keepalive_timeout = "0s"
             .replace("cert.pem", "none.pem")
             .replace("\"htpasswd\"", "\"none\"");
         let registry = RegistryPeer {
+            name: "registry".to_owned(),
             socket: "/run/registry.sock".into(),
         };
         let read = |text: &str| {
             let mut document = Document::parse(Path::new("/none/edge.toml"), text).unwrap();
-            let config = Config::read_keys(&mut document.root(), Some(&registry));
+            let config = Config::read_keys(&mut document.root(), std::slice::from_ref(&registry));
             (config, document.finish())
         };
         let (config, finished) = read(&text);

@@ -76,22 +76,22 @@ impl fmt::Display for PeerAddress {
     }
 }
 
-/// Reads every `[[upstream]]` and adds the registry.
+/// Reads every `[[upstream]]` and adds the registries.
 pub(super) fn read_all(
     root: &mut Section,
-    registry: Option<&RegistryPeer>,
+    registries: &[RegistryPeer],
     limits: Limits,
 ) -> Vec<Arc<Upstream>> {
-    let mut upstreams: Vec<Arc<Upstream>> = Vec::new();
-    if let Some(registry) = registry {
-        upstreams.push(Arc::new(Upstream {
-            name: REGISTRY.to_owned(),
+    let registry = |registry: &RegistryPeer| {
+        Arc::new(Upstream {
+            name: registry.name.clone(),
             peers: vec![PeerAddress::Unix(registry.socket.clone())],
             connect_timeout: limits.upstream_connect_timeout,
             read_timeout: limits.upstream_read_timeout,
             registry: true,
-        }));
-    }
+        })
+    };
+    let mut upstreams: Vec<Arc<Upstream>> = registries.iter().map(registry).collect();
     for mut section in root.tables("upstream") {
         let name: Option<String> = section.required("name");
         let name = name.unwrap_or_default();
