@@ -43,6 +43,7 @@
 //! - Pingora is known to `edge`, `listener`, `server`, `upstream` and `tls::accept` alone.
 
 mod auth;
+mod bucket;
 mod config;
 mod context;
 mod edge;
@@ -50,6 +51,7 @@ mod error;
 mod filter;
 mod in_flight;
 mod listener;
+mod neighbours;
 pub mod reload;
 mod request_body;
 mod respond;

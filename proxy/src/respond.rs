@@ -4,6 +4,7 @@
 //! spec's JSON, anyone else a line of text. Sending it is `edge`'s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -51,6 +52,11 @@ pub(crate) enum Rejection {
     Route(RouteError),
     /// The client stopped sending.
     Timeout,
+    /// Too many logins have failed.
+    TooManyFailures {
+        /// When there is room for another.
+        retry_after: Duration,
+    },
     /// No credentials, or wrong ones.
     Unauthorized {
         /// What the password is asked for.
@@ -88,6 +94,7 @@ impl Rejection {
                 .code()
                 .map_or(StatusCode::NOT_FOUND, ErrorCode::status),
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
@@ -106,7 +113,7 @@ impl Rejection {
             | Self::UnknownHost
             | Self::UriTooLong => ErrorCode::Unsupported,
             Self::BodyTooLarge { .. } => ErrorCode::SizeInvalid,
-            Self::Busy => ErrorCode::TooManyRequests,
+            Self::Busy | Self::TooManyFailures { .. } => ErrorCode::TooManyRequests,
             Self::Denied => ErrorCode::Denied,
             Self::Internal | Self::Timeout => ErrorCode::Unknown,
             Self::Route(error) => error.code().unwrap_or(ErrorCode::Unsupported),
@@ -128,6 +135,7 @@ impl Rejection {
             Self::Internal => "internal error".to_owned(),
             Self::NotFound => "not found".to_owned(),
             Self::Route(error) => error.to_string(),
+            Self::TooManyFailures { .. } => "too many failed logins, try again later".to_owned(),
             Self::Timeout => "the request took too long to arrive".to_owned(),
             Self::Unauthorized { .. } => "authentication required".to_owned(),
             Self::UnknownHost => "no site of this name is served here".to_owned(),
@@ -160,6 +168,9 @@ impl Rejection {
             Self::Busy => reply
                 .headers
                 .push((RETRY_AFTER, HeaderValue::from_static("1"))),
+            Self::TooManyFailures { retry_after } => {
+                reply.headers.push((RETRY_AFTER, seconds(*retry_after)));
+            }
             Self::UpstreamUnreachable => {
                 reply
                     .headers
@@ -229,6 +240,12 @@ impl Reply {
 fn challenge(realm: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
     let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
     HeaderValue::from_str(&format!("Basic realm=\"{quoted}\", charset=\"UTF-8\""))
+}
+
+/// Returns a time in whole seconds, never less than it is.
+fn seconds(time: Duration) -> HeaderValue {
+    let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    whole.max(1).into()
 }
 
 /// Returns how the access log and `Forwarded` spell a protocol version.

@@ -112,6 +112,7 @@ impl Edge {
         let proxy = EdgeProxy {
             current: Arc::clone(&current),
             hashing: Arc::new(Hashing::new(workers)),
+            attempts: Arc::default(),
             requests: Arc::clone(&shared.requests),
             https_port: shared.https.map_or(443, |address| address.port()),
         };

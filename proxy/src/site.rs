@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::auth::{Hashing, Presented, Principal, Refusal};
+use crate::auth::{Culprit, Presented, Principal, Refusal, Scrutiny};
 use crate::config::{self, HostPattern};
 use crate::filter::Refused;
 use crate::filter::host::Host;
@@ -98,14 +98,14 @@ impl Site {
         &self,
         headers: &http::HeaderMap,
         client: IpAddr,
-        hashing: &Hashing,
+        scrutiny: Scrutiny<'_>,
     ) -> Result<Principal, Refused> {
         let Some(auth) = &self.auth else {
             return Ok(Principal::anonymous());
         };
         let found = match Presented::of(headers) {
             Presented::Login(login) => match &auth.basic {
-                Some(basic) => basic.authenticate(login, client, hashing).await,
+                Some(basic) => basic.authenticate(login, client, scrutiny).await,
                 None => Err(Refusal::WRONG_CREDENTIALS),
             },
             Presented::Nothing => Err(Refusal::NO_CREDENTIALS),
@@ -113,6 +113,13 @@ impl Site {
         };
         found.map(Principal::user).map_err(|refusal| match refusal {
             Refusal::Busy => Rejection::Busy.because("password queue"),
+            Refusal::Throttled {
+                retry_after,
+                culprit,
+            } => Rejection::TooManyFailures { retry_after }.because(match culprit {
+                Culprit::Address => "limits.logins.per_address",
+                Culprit::User => "limits.logins.per_user",
+            }),
             Refusal::Unauthorized(why) => Rejection::Unauthorized {
                 realm: Arc::clone(&auth.realm),
             }

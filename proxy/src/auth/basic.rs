@@ -9,8 +9,8 @@ use std::{fmt, fs, io};
 use arc_swap::ArcSwap;
 use openssl::error::ErrorStack;
 
+use super::attempts::{Claim, Scrutiny};
 use super::credentials::Login;
-use super::hashing::Hashing;
 use super::htpasswd::{LineError, Users};
 use super::remembered::Remembered;
 use super::{Origin, Refusal, User};
@@ -117,7 +117,7 @@ impl Basic {
         &self,
         login: Login,
         client: IpAddr,
-        hashing: &Hashing,
+        scrutiny: Scrutiny<'_>,
     ) -> Result<Arc<User>, Refusal> {
         let Login { name, password } = login;
         let loaded = self.loaded.load_full();
@@ -127,12 +127,23 @@ impl Basic {
         if let Some(user) = loaded.remembered.user(&fingerprint) {
             return Ok(user);
         }
-        let pending = loaded.remembered.pending(fingerprint);
-        let verify = || {
-            let (loaded, name) = (Arc::clone(&loaded), name.clone());
-            hashing.run(client, move || loaded.users.verify(&name, &password))
+        let scope = self.file.to_string_lossy();
+        let claim = Claim {
+            scope: &scope,
+            name: &name,
+            client,
         };
-        let right = *pending.get_or_try_init(verify).await?;
+        // Each waits for its own turn, and only then for what they share.
+        let shared = async {
+            let pending = loaded.remembered.pending(fingerprint);
+            let verify = || {
+                let (loaded, name) = (Arc::clone(&loaded), name.clone());
+                let hash = move || loaded.users.verify(&name, &password);
+                scrutiny.hashing.run(client, hash)
+            };
+            pending.get_or_try_init(verify).await.copied()
+        };
+        let right = scrutiny.check(claim, shared).await?;
         let user = right.then(|| Arc::new(User::new(name, Origin::Password)));
         loaded.remembered.settle(fingerprint, user.as_ref());
         user.ok_or(Refusal::WRONG_CREDENTIALS)
@@ -168,11 +179,14 @@ impl Loaded {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Instant;
 
     use tempfile::TempDir;
 
     use super::*;
     use crate::auth::hashing::WAITING_MAX;
+    use crate::auth::{Attempts, Hashing};
+    use crate::config::Logins;
 
     /// `correct horse`
     const RIGHT: &str = "docker:{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=\n";
@@ -191,10 +205,24 @@ mod tests {
         Login::new(name.as_bytes(), password.as_bytes()).unwrap()
     }
 
+    const LOGINS: Logins = Logins {
+        per_address: 3,
+        per_user: 5,
+        forget_after: Duration::from_secs(60),
+    };
+
+    fn scrutiny<'a>(attempts: &'a Attempts, hashing: &'a Hashing) -> Scrutiny<'a> {
+        Scrutiny {
+            attempts,
+            hashing,
+            logins: LOGINS,
+        }
+    }
+
     async fn ask(basic: &Basic, login: &Login) -> Result<Arc<User>, Refusal> {
-        basic
-            .authenticate(login.clone(), CLIENT, &Hashing::new(1))
-            .await
+        let (attempts, hashing) = (Attempts::default(), Hashing::new(1));
+        let scrutiny = scrutiny(&attempts, &hashing);
+        basic.authenticate(login.clone(), CLIENT, scrutiny).await
     }
 
     fn docker() -> Arc<User> {
@@ -232,12 +260,14 @@ mod tests {
     #[tokio::test]
     async fn those_who_come_together_share_one_verification() {
         let (_folder, basic) = site(RIGHT);
-        let hashing = Hashing::new(1);
+        let (attempts, hashing) = (Attempts::default(), Hashing::new(1));
         // While another hash is computed, none of these can begin.
         let other = Arc::clone(&hashing.permits).acquire_owned().await.unwrap();
         let request = login("docker", "correct horse");
         let mut together: Vec<_> = (0..5)
-            .map(|_| Box::pin(basic.authenticate(request.clone(), CLIENT, &hashing)))
+            .map(|_| {
+                Box::pin(basic.authenticate(request.clone(), CLIENT, scrutiny(&attempts, &hashing)))
+            })
             .collect();
         for one in &mut together {
             let waited = tokio::time::timeout(Duration::from_millis(5), one).await;
@@ -251,13 +281,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn wrong_passwords_neither_slow_nor_evict_the_right_one() {
+        let (_folder, basic) = site(RIGHT);
+        let (attempts, hashing) = (Attempts::default(), Hashing::new(1));
+        let right = login("docker", "correct horse");
+        let (home, office) = (CLIENT, "192.0.2.1".parse().unwrap());
+        let ask = |login: &Login, client| {
+            let scrutiny = scrutiny(&attempts, &hashing);
+            basic.authenticate(login.clone(), client, scrutiny)
+        };
+        assert_eq!(ask(&right, home).await, Ok(docker()));
+        let mut refused = 0;
+        for number in 0..20 {
+            let wrong = login("docker", &number.to_string());
+            match ask(&wrong, office).await {
+                Err(Refusal::Throttled { .. }) => refused += 1,
+                other => assert_eq!(other, Err(Refusal::WRONG_CREDENTIALS)),
+            }
+        }
+        assert_eq!(refused, 17);
+        // Remembered, wherever it comes from; and not remembered, where the user has been before.
+        let begin = Instant::now();
+        assert_eq!(ask(&right, office).await, Ok(docker()));
+        basic.loaded.load().remembered.forget();
+        assert_eq!(ask(&right, home).await, Ok(docker()));
+        assert!(begin.elapsed() < Duration::from_secs(1));
+        basic.loaded.load().remembered.forget();
+        let strange = ask(&right, office).await;
+        assert!(matches!(strange, Err(Refusal::Throttled { .. })));
+    }
+
+    #[tokio::test]
+    async fn unknown_users_are_refused_as_others_are() {
+        let (_folder, basic) = site(RIGHT);
+        let mut outcomes = Vec::new();
+        for name in ["docker", "nobody"] {
+            let (attempts, hashing) = (Attempts::default(), Hashing::new(1));
+            let mut outcome = Vec::new();
+            for number in 0..8_u8 {
+                let client = [192, 0, 2, number].into();
+                let scrutiny = scrutiny(&attempts, &hashing);
+                let wrong = login(name, &number.to_string());
+                let refused = basic.authenticate(wrong, client, scrutiny).await;
+                outcome.push(match refused {
+                    Err(Refusal::Throttled { culprit, .. }) => format!("{culprit:?}"),
+                    other => format!("{other:?}"),
+                });
+            }
+            outcomes.push(outcome);
+        }
+        assert_eq!(outcomes[0], outcomes[1]);
+        assert_eq!(outcomes[0].iter().filter(|one| *one == "User").count(), 3);
+    }
+
+    #[tokio::test]
     async fn a_line_that_is_too_long_is_told_to_come_back() {
         let (_folder, basic) = site(RIGHT);
-        let hashing = Hashing::new(1);
+        let (attempts, hashing) = (Attempts::default(), Hashing::new(1));
         hashing.waiting.lock().unwrap().len = WAITING_MAX;
         let request = login("docker", "correct horse");
         assert_eq!(
-            basic.authenticate(request.clone(), CLIENT, &hashing).await,
+            basic
+                .authenticate(request.clone(), CLIENT, scrutiny(&attempts, &hashing))
+                .await,
             Err(Refusal::Busy)
         );
         assert_eq!(hashing.waiting.lock().unwrap().len, WAITING_MAX);

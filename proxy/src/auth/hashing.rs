@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
 use super::Refusal;
+use crate::neighbours::neighbours;
 
 /// The longest line of waiting for a hash. At bcrypt's usual 50 ms each and two cores, the last one
 /// waits six seconds; who comes after that is better told so.
@@ -93,18 +94,6 @@ impl Drop for Place<'_> {
             if *own.get() == 0 {
                 own.remove();
             }
-        }
-    }
-}
-
-/// Returns the first address of those that one client has: an IPv6 network of 64 bits is handed out
-/// to a single line.
-pub(crate) fn neighbours(client: IpAddr) -> IpAddr {
-    match client {
-        IpAddr::V4(_) => client,
-        IpAddr::V6(address) => {
-            let network = address.to_bits() & (u128::MAX << 64);
-            Ipv6Addr::from_bits(network).into()
         }
     }
 }

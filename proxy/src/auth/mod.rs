@@ -4,6 +4,7 @@
 //! has verified, `token` by a signature. Authorisation is `rules` for what the config says and
 //! [`Grants`] for what a credential is limited to. Nothing here sends a reply or knows a status.
 
+pub(crate) mod attempts;
 mod basic;
 pub(crate) mod certificate;
 mod credentials;
@@ -16,7 +17,9 @@ mod remembered;
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
+pub(crate) use attempts::{Attempts, Culprit, Scrutiny};
 pub(crate) use basic::Basic;
 pub(crate) use credentials::{Login, Presented};
 pub(crate) use grants::{Actions, Grant, Grants};
@@ -111,6 +114,12 @@ impl User {
 pub(crate) enum Refusal {
     /// So many passwords wait to be hashed that one more would wait too long.
     Busy,
+    /// Too much has failed here of late, or for this user.
+    Throttled {
+        /// When there will be room for another try.
+        retry_after: Duration,
+        culprit: Culprit,
+    },
     /// No credentials, or wrong ones; the text is for the log alone.
     Unauthorized(Cow<'static, str>),
 }

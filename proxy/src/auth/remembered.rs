@@ -84,4 +84,10 @@ impl Remembered {
         }
         self.pending.invalidate(&fingerprint);
     }
+
+    /// Forgets everyone, as time does.
+    #[cfg(test)]
+    pub(super) fn forget(&self) {
+        self.right.invalidate_all();
+    }
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use settings::Section;
 
+use super::Logins;
+
 /// Everything that has an end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Limits {
@@ -16,6 +18,8 @@ pub(crate) struct Limits {
     /// How long a client may take nothing of what is sent to it. Longer than one thinks: a client
     /// that reads slowly opens its window only when half of it is free, megabytes at a time.
     pub(crate) write_timeout: Duration,
+    /// How many wrong passwords are too many.
+    pub(crate) logins: Logins,
     /// What an HTTP/2 client may send ahead on one connection, in bytes.
     pub(crate) http2_window: u32,
     /// All names and values of a request's headers together, in bytes.
@@ -49,6 +53,7 @@ impl Default for Limits {
             keepalive_timeout: Duration::from_secs(75),
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(15 * 60),
+            logins: Logins::default(),
             http2_window: 4 << 20,
             max_header_size: 32 << 10,
             max_headers: 100,
@@ -62,7 +67,11 @@ impl Default for Limits {
 impl Limits {
     /// Reads the table; what is not written has its default.
     pub(super) fn read(mut section: Section) -> Self {
-        let mut limits = Self::default();
+        let logins = section.table("logins").map(Logins::read);
+        let mut limits = Self {
+            logins: logins.unwrap_or_default(),
+            ..Self::default()
+        };
         let section = &mut section;
         for (key, field) in [
             ("header_timeout", &mut limits.header_timeout),

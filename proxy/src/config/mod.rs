@@ -7,6 +7,7 @@ mod certificate;
 mod host_pattern;
 mod limits;
 mod listener;
+mod logins;
 mod site;
 mod upstream;
 
@@ -22,6 +23,7 @@ use settings::Section;
 pub(crate) use host_pattern::HostPattern;
 pub(crate) use limits::Limits;
 pub(crate) use listener::{Listener, Tls, TlsVersion};
+pub(crate) use logins::{FORGET_AFTER_MAX, Logins};
 pub(crate) use site::{Auth, Site};
 pub(crate) use upstream::{PeerAddress, Upstream};
 

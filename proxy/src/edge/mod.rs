@@ -23,7 +23,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use crate::auth::{Hashing, identity};
+use crate::auth::{Attempts, Hashing, Scrutiny, identity};
 use crate::context::Context;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
@@ -45,6 +45,7 @@ const REQUEST_ID_BYTES_MAX: usize = 128;
 pub(crate) struct EdgeProxy {
     pub(crate) current: Arc<Current>,
     pub(crate) hashing: Arc<Hashing>,
+    pub(crate) attempts: Arc<Attempts>,
     pub(crate) requests: Arc<InFlight>,
     /// The port that plain requests are redirected to.
     pub(crate) https_port: u16,
@@ -81,9 +82,12 @@ impl EdgeProxy {
         if site.upstream.is_registry() {
             registry::admit(parts)?;
         }
-        ctx.principal = site
-            .authenticate(&parts.headers, client, &self.hashing)
-            .await?;
+        let scrutiny = Scrutiny {
+            attempts: &self.attempts,
+            hashing: &self.hashing,
+            logins: state.limits.logins,
+        };
+        ctx.principal = site.authenticate(&parts.headers, client, scrutiny).await?;
         if site.upstream.is_registry() {
             registry::route(parts)?;
         }
