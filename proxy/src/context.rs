@@ -15,7 +15,7 @@ use crate::filter::host::Host;
 use crate::in_flight::Guard;
 use crate::request_body::RequestBody;
 use crate::respond::{Audience, Rejection};
-use crate::site::Site;
+use crate::site::{Admission, Site};
 use crate::state::State;
 use crate::telemetry::access_log::Fault;
 
@@ -40,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) audience: Audience,
     /// Who is asking.
     pub(crate) principal: Principal,
+    /// What may go on of it.
+    pub(crate) admission: Admission,
     /// Its body.
     pub(crate) body: RequestBody,
     /// Its way upstream.
@@ -78,6 +80,7 @@ impl Context {
             site: None,
             audience: Audience::Anyone,
             principal: Principal::anonymous(),
+            admission: Admission::default(),
             body: RequestBody::default(),
             attempt: Attempt::default(),
             because: None,

@@ -4,10 +4,16 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use http::Method;
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use oci::{Action, Mount, Query, Route};
+
+use crate::auth::access::{Access, Denial, Visible, Wish};
 use crate::auth::{Culprit, Presented, Principal, Refusal, Scrutiny};
 use crate::config::{self, HostPattern};
-use crate::filter::Refused;
 use crate::filter::host::Host;
+use crate::filter::{self, Refused, registry};
 use crate::respond::{Audience, Rejection};
 use crate::upstream::Upstream;
 
@@ -59,11 +65,19 @@ impl Sites {
 pub(crate) struct Site {
     /// The first of its hosts: what the access log calls it.
     pub(crate) name: Box<str>,
-    /// What the config calls it, such as `site[0]`: how its rules and lists are named in the log.
-    pub(crate) key: Box<str>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) max_body_size: Option<u64>,
     auth: Option<config::Auth>,
+    access: Access,
+}
+
+/// What a request that may go on changes on its way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Admission {
+    /// The repositories that a list may name, where it may not name all.
+    pub(crate) visible: Option<Visible>,
+    /// What is asked for in place of what was asked for.
+    pub(crate) target: Option<PathAndQuery>,
 }
 
 impl Site {
@@ -72,10 +86,10 @@ impl Site {
         let name = config.hosts.first().map(ToString::to_string);
         Self {
             name: name.unwrap_or_default().into(),
-            key: config.key.into(),
             upstream,
             max_body_size: config.max_body_size,
             auth: config.auth,
+            access: config.access,
         }
     }
 
@@ -86,14 +100,21 @@ impl Site {
 
     /// Returns who reads a refusal of a request for `path`.
     pub(crate) fn audience(&self, path: &str) -> Audience {
-        if self.upstream.is_registry() && oci::Route::covers(path) {
+        if self.upstream.is_registry() && Route::covers(path) {
             Audience::RegistryClient
         } else {
             Audience::Anyone
         }
     }
 
-    /// Says who is asking, or why that is not good enough.
+    /// Refuses an address that the site's lists keep out, whoever it is.
+    pub(crate) fn admit_address(&self, client: IpAddr) -> Result<(), Refused> {
+        self.access
+            .admit(client)
+            .map_err(|denial| self.deny(denial))
+    }
+
+    /// Says who is asking; to bring no credentials is to be anonymous, to bring wrong ones is not.
     pub(crate) async fn authenticate(
         &self,
         headers: &http::HeaderMap,
@@ -108,7 +129,7 @@ impl Site {
                 Some(basic) => basic.authenticate(login, client, scrutiny).await,
                 None => Err(Refusal::WRONG_CREDENTIALS),
             },
-            Presented::Nothing => Err(Refusal::NO_CREDENTIALS),
+            Presented::Nothing => return Ok(Principal::anonymous()),
             Presented::Bearer(_) | Presented::Unreadable => Err(Refusal::WRONG_CREDENTIALS),
         };
         found.map(Principal::user).map_err(|refusal| match refusal {
@@ -120,15 +141,72 @@ impl Site {
                 Culprit::Address => "limits.logins.per_address",
                 Culprit::User => "limits.logins.per_user",
             }),
-            Refusal::Unauthorized(why) => Rejection::Unauthorized {
+            Refusal::Unauthorized(why) => self.deny(Denial::LogIn(why)),
+        })
+    }
+
+    /// Decides whether the principal may do what the request asks for.
+    pub(crate) fn authorize(
+        &self,
+        principal: &Principal,
+        client: IpAddr,
+        parts: &Parts,
+    ) -> Result<Admission, Refused> {
+        let decide = |action| {
+            let wish = Wish {
+                principal,
+                client,
+                action,
+            };
+            self.access.decide(&wish)
+        };
+        let refuse = |denial| self.deny(denial);
+        let route = self.upstream.is_registry().then(|| registry::route(parts));
+        let Some(Ok(route)) = &route else {
+            // What names nothing is told to those alone who may come in.
+            decide(None).map_err(refuse)?;
+            return match route {
+                Some(Err(rejection)) => Err(rejection.into()),
+                Some(Ok(_)) | None => Ok(Admission::default()),
+            };
+        };
+        let action = route.action(&parts.method);
+        decide(action.map(|action| (action, route.repository()))).map_err(refuse)?;
+        let mut admission = Admission::default();
+        if *route == Route::Catalog {
+            admission.visible = self.access.visible(principal, client);
+        }
+        let asks = parts.method == Method::POST && matches!(route, Route::Uploads { .. });
+        let query = Query::parse(parts.uri.query().filter(|_| asks));
+        let may_mount = match Mount::of(&query) {
+            Some(Mount { from: None, .. }) => self.access.is_unrestricted(principal),
+            Some(Mount { from, .. }) => decide(Some((Action::Pull, from.as_ref()))).is_ok(),
+            None => true,
+        };
+        if !may_mount {
+            // There is always one; were there none, the request could not go on.
+            let target = filter::mount::without(parts).ok_or(Rejection::BadRequest)?;
+            admission.target = Some(target);
+        }
+        Ok(admission)
+    }
+
+    /// Turns a no into what the client is told.
+    fn deny(&self, denial: Denial) -> Refused {
+        match (denial, &self.auth) {
+            (Denial::LogIn(because), Some(auth)) => Rejection::Unauthorized {
                 realm: Arc::clone(&auth.realm),
             }
-            .because(why),
-        })
+            .because(because),
+            (Denial::LogIn(because), None) | (Denial::Forbidden(because), _) => {
+                Rejection::Denied.because(because)
+            }
+        }
     }
 
     /// Picks up what changed in the files that say who may come in.
     pub(crate) fn refresh(&self) {
+        self.access.groups.refresh();
         if let Some(basic) = self.auth.as_ref().and_then(|auth| auth.basic.as_ref()) {
             basic.refresh();
         }
@@ -151,12 +229,12 @@ mod tests {
         });
         let hosts: Vec<HostPattern> = hosts.iter().map(|host| host.parse().unwrap()).collect();
         let config = config::Site {
-            key: "site[0]".to_owned(),
             hosts: hosts.clone(),
             certificate: None,
             upstream: Arc::clone(&upstream),
             max_body_size: None,
             auth: None,
+            access: Access::default(),
         };
         let upstream = Arc::new(Upstream::new(&upstream).unwrap());
         (hosts, Site::new(config, upstream))

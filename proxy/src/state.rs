@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use ipnet::IpNet;
 
 use crate::config::{Config, Limits};
 use crate::filter::acme_challenge::Challenges;
+use crate::filter::addresses::Network;
 use crate::site::{Site, Sites};
 use crate::tls::CertStore;
 use crate::upstream::{UnusablePeer, Upstream};
@@ -22,7 +22,7 @@ pub(crate) struct State {
     pub(crate) drain_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) sites: Sites,
-    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) trusted_proxies: Box<[Network]>,
 }
 
 impl State {

@@ -61,11 +61,6 @@ impl Actions {
     pub(crate) fn contains(self, action: Action) -> bool {
         self.0 & Self::of(action).0 != 0
     }
-
-    /// Returns whether there is none.
-    pub(crate) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
 }
 
 impl Grants {
@@ -94,7 +89,6 @@ mod tests {
             assert!(Actions::named("*").unwrap().contains(action));
         }
         assert_eq!(Actions::named("Pull"), None);
-        assert!(Actions::default().is_empty());
     }
 
     #[test]

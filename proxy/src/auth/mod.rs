@@ -4,16 +4,19 @@
 //! has verified, `token` by a signature. Authorisation is `rules` for what the config says and
 //! [`Grants`] for what a credential is limited to. Nothing here sends a reply or knows a status.
 
+pub(crate) mod access;
 pub(crate) mod attempts;
 mod basic;
 pub(crate) mod certificate;
 mod credentials;
 mod grants;
+mod groups;
 mod hashing;
 pub mod htpasswd;
 pub(crate) mod identity;
 mod md5_crypt;
 mod remembered;
+pub(crate) mod rules;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,8 +24,9 @@ use std::time::Duration;
 
 pub(crate) use attempts::{Attempts, Culprit, Scrutiny};
 pub(crate) use basic::Basic;
-pub(crate) use credentials::{Login, Presented};
-pub(crate) use grants::{Actions, Grant, Grants};
+pub(crate) use credentials::Presented;
+pub(crate) use grants::{Actions, Grants};
+pub(crate) use groups::Groups;
 pub(crate) use hashing::Hashing;
 
 /// Who is asking.
@@ -125,8 +129,6 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Nothing was presented.
-    pub(crate) const NO_CREDENTIALS: Self = Self::Unauthorized(Cow::Borrowed("no credentials"));
     /// What was presented does not hold. Whether there is such a user is nobody's to know.
     pub(crate) const WRONG_CREDENTIALS: Self =
         Self::Unauthorized(Cow::Borrowed("wrong credentials"));

@@ -3,6 +3,8 @@
 //! The files that it names (certificates, keys, htpasswd) are read here too, so that a check says
 //! all there is to say. Nothing here opens a socket; `[registry]` and `[log]` are read by others.
 
+mod access;
+mod addresses;
 mod certificate;
 mod host_pattern;
 mod limits;
@@ -11,13 +13,11 @@ mod logins;
 mod site;
 mod upstream;
 
-use std::net::IpAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use settings::Section;
 
 pub(crate) use host_pattern::HostPattern;
@@ -26,6 +26,8 @@ pub(crate) use listener::{Listener, Tls, TlsVersion};
 pub(crate) use logins::{FORGET_AFTER_MAX, Logins};
 pub(crate) use site::{Auth, Site};
 pub(crate) use upstream::{PeerAddress, Upstream};
+
+use crate::filter::addresses::Network;
 
 /// Long enough for the upload of a large layer over a slow line.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -57,7 +59,7 @@ pub struct Config {
     pub(crate) listeners: Vec<Listener>,
     pub(crate) sites: Vec<Site>,
     pub(crate) tls: Tls,
-    pub(crate) trusted_proxies: Vec<IpNet>,
+    pub(crate) trusted_proxies: Box<[Network]>,
     pub(crate) workers: NonZero<usize>,
     warnings: Vec<String>,
 }
@@ -88,7 +90,7 @@ impl Config {
         if workers.is_some_and(|workers: NonZero<usize>| workers.get() > WORKERS_MAX) {
             root.problem("workers", format!("must be {WORKERS_MAX} at most"));
         }
-        let trusted_proxies = networks(root);
+        let trusted_proxies = addresses::networks(root, "trusted_proxies");
         let limits = root.table("limits").map(Limits::read).unwrap_or_default();
         let tls = root.table("tls").map(Tls::read).unwrap_or_default();
         let listeners = listener::read_all(root);
@@ -119,22 +121,6 @@ impl Config {
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
-}
-
-/// Reads the proxies that are trusted; a single address is a network of one.
-fn networks(root: &mut Section) -> Vec<IpNet> {
-    let key = "trusted_proxies";
-    let texts: Vec<String> = root.optional(key).unwrap_or_default();
-    let network = |(index, text): (usize, &String)| {
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        let parsed: Result<IpNet, _> = text.parse().or_else(|_no_net| address());
-        if parsed.is_err() {
-            let message = format!("{text:?}: is no address and no network such as \"10.0.0.0/8\"");
-            root.problem(&format!("{key}[{index}]"), message);
-        }
-        parsed.ok()
-    };
-    texts.iter().enumerate().filter_map(network).collect()
 }
 
 #[cfg(test)]
@@ -333,7 +319,10 @@ keepalive_timeout = "0s"
             host.ends_with("is not made for *.b.test, clients will refuse it"),
             "{host}"
         );
-        assert!(open.contains("site[0]: has no [site.auth]"), "{open}");
+        assert!(
+            open.contains("site[0]: has no [site.auth] and no rule"),
+            "{open}"
+        );
     }
 
     #[test]

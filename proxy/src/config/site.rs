@@ -7,8 +7,9 @@ use std::time::Duration;
 use settings::Section;
 
 use super::upstream::REGISTRY;
-use super::{Files, HostPattern, Upstream, certificate};
-use crate::auth::Basic;
+use super::{Files, HostPattern, Upstream, access, certificate};
+use crate::auth::access::Access;
+use crate::auth::{Basic, Groups};
 use crate::tls::CertifiedKey;
 
 /// As long as a person would not be surprised that a deleted user still gets in, were it not that a
@@ -21,16 +22,16 @@ const REMEMBER_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// A set of hosts and what is done with their requests.
 #[derive(Debug)]
 pub(crate) struct Site {
-    /// What the config calls it, such as `site[0]`.
-    pub(crate) key: String,
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) certificate: Option<Arc<CertifiedKey>>,
     /// Where its requests go.
     pub(crate) upstream: Arc<Upstream>,
     /// The longest body that is let through; without one, any.
     pub(crate) max_body_size: Option<u64>,
-    /// Who may come in; without it, everyone.
+    /// How to log in; without it, nobody has a name.
     pub(crate) auth: Option<Auth>,
+    /// Who may do what.
+    pub(crate) access: Access,
 }
 
 /// `[site.auth]`
@@ -81,24 +82,31 @@ fn read(
     let certificate = certificate::read(&mut section, &hosts, around.files, warnings);
     let upstream = upstream(&mut section, around.upstreams);
     let max_body_size = section.size("max_body_size").filter(|size| *size > 0);
-    let open = !section.has("auth");
+    let authenticates = section.has("auth");
+    let mut groups = Groups::default();
     let auth = section
         .table("auth")
-        .and_then(|auth| read_auth(auth, around.files, warnings));
+        .and_then(|auth| read_auth(auth, &mut groups, around.files, warnings));
+    let access = access::Around {
+        authenticates,
+        registry: upstream.as_ref().is_none_or(|upstream| upstream.registry),
+        groups,
+    };
+    let access = access::read(&mut section, access);
     let upstream = upstream?;
-    if open && upstream.registry {
+    if !authenticates && upstream.registry && access.rules.is_empty() {
         warnings.push(format!(
-            "{}: has no [site.auth]: anyone who reaches it may push to the registry and delete from it",
+            "{}: has no [site.auth] and no rule: anyone who reaches it may push to the registry and delete from it",
             section.name()
         ));
     }
     Some(Site {
-        key: section.name().to_owned(),
         hosts,
         certificate,
         upstream,
         max_body_size,
         auth,
+        access,
     })
 }
 
@@ -132,7 +140,12 @@ fn upstream(section: &mut Section, upstreams: &[Arc<Upstream>]) -> Option<Arc<Up
     found.cloned()
 }
 
-fn read_auth(mut section: Section, files: Files, warnings: &mut Vec<String>) -> Option<Auth> {
+fn read_auth(
+    mut section: Section,
+    groups: &mut Groups,
+    files: Files,
+    warnings: &mut Vec<String>,
+) -> Option<Auth> {
     let realm: Option<String> = section.optional("realm");
     let realm = realm.unwrap_or_else(|| "Registry".to_owned());
     if realm.chars().any(char::is_control) {
@@ -145,6 +158,14 @@ fn read_auth(mut section: Section, files: Files, warnings: &mut Vec<String>) -> 
     let plain = section
         .optional("insecure_plain_passwords")
         .unwrap_or_default();
+    if let Some(file) = section.path("group_file")
+        && files == Files::Read
+    {
+        match Groups::load(file) {
+            Ok(loaded) => *groups = loaded,
+            Err(error) => section.problem("group_file", error),
+        }
+    }
     if !section.has("htpasswd_file") {
         section.problem("htpasswd_file", "is missing");
     }

@@ -79,6 +79,7 @@ impl EdgeProxy {
         let site = ctx
             .site
             .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
+        site.admit_address(client)?;
         if site.upstream.is_registry() {
             registry::admit(parts)?;
         }
@@ -88,9 +89,7 @@ impl EdgeProxy {
             logins: state.limits.logins,
         };
         ctx.principal = site.authenticate(&parts.headers, client, scrutiny).await?;
-        if site.upstream.is_registry() {
-            registry::route(parts)?;
-        }
+        ctx.admission = site.authorize(&ctx.principal, client, parts)?;
         // Who talks back while being sent to must not wait for a whole piece; the registry does not.
         ctx.body = RequestBody::new(site.max_body_size, site.upstream.is_registry());
         ctx.body.announce(content_length(parts))?;
@@ -251,6 +250,9 @@ impl ProxyHttp for EdgeProxy {
             };
             identity::set_or_strip(parts, &ctx.principal, terms, &mut edits);
         }
+        if let Some(visible) = &ctx.admission.visible {
+            edits.set(identity::CATALOG, identity::catalog(visible));
+        }
         edits.set(REQUEST_ID, ctx.request_id.clone());
         http2::translate(parts, &mut edits);
         let (removed, set) = edits.into_parts();
@@ -263,6 +265,9 @@ impl ProxyHttp for EdgeProxy {
         if !request.raw_path().starts_with(b"/") && request.uri.path().starts_with('/') {
             // `GET http://host/path`: a server behind a proxy expects the path alone.
             request.set_uri(request.uri.clone());
+        }
+        if let Some(target) = ctx.admission.target.take() {
+            request.set_uri(target.into());
         }
         Ok(())
     }

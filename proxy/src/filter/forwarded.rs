@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use ipnet::IpNet;
 
 use super::Edits;
+use super::addresses::Network;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -29,8 +29,8 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// Follows the chain of proxies from the peer backwards, as far as each is trusted.
-    pub(crate) fn of(headers: &HeaderMap, peer: IpAddr, proxies: &[IpNet]) -> Self {
-        let trusts = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(&address));
+    pub(crate) fn of(headers: &HeaderMap, peer: IpAddr, proxies: &[Network]) -> Self {
+        let trusts = |address: IpAddr| proxies.iter().any(|proxy| proxy.contains(address));
         let peer = peer.to_canonical();
         let trusted = trusts(peer);
         let mut client = peer;
@@ -206,7 +206,7 @@ mod tests {
         request.body(()).unwrap().into_parts().0
     }
 
-    fn proxies() -> Vec<IpNet> {
+    fn proxies() -> Vec<Network> {
         ["10.0.0.0/8", "fd00::/8"]
             .map(|net| net.parse().unwrap())
             .to_vec()

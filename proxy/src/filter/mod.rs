@@ -5,11 +5,13 @@
 //! nothing of Pingora: the order in which they are asked is written down in `edge`.
 
 pub(crate) mod acme_challenge;
+pub(crate) mod addresses;
 pub(crate) mod forwarded;
 pub(crate) mod host;
 pub(crate) mod http2;
 pub(crate) mod https_redirect;
 pub(crate) mod limits;
+pub(crate) mod mount;
 pub(crate) mod registry;
 pub(crate) mod response_headers;
 

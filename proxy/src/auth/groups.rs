@@ -1,0 +1,184 @@
+//! Apache's group file: which users are in which group.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::{fs, io};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::{Origin, User};
+use crate::stamp::Stamp;
+
+/// What stands before the name of a certificate's principal, as in rules.
+const CERTIFICATE: &str = "cert:";
+
+/// The members of each group.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Members(HashMap<Box<str>, HashSet<Box<str>>>);
+
+/// A group file that is picked up when it changes; without a file there is no group.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    file: Option<PathBuf>,
+    members: ArcSwap<Members>,
+    /// What the file looked like when it was last tried.
+    seen: Mutex<Option<Stamp>>,
+}
+
+/// Why a group file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GroupError {
+    /// A line says nothing.
+    #[error("{}: line {line}: is not of the form `group: user user`", path.display())]
+    Line { path: PathBuf, line: usize },
+    /// It cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+impl Members {
+    /// Reads the text of a file, or returns the number of the line that says nothing.
+    pub(crate) fn parse(text: &str) -> Result<Self, usize> {
+        let mut groups: HashMap<Box<str>, HashSet<Box<str>>> = HashMap::new();
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (group, users) = line.split_once(':').ok_or(number + 1)?;
+            let group = group.trim();
+            if group.is_empty() || group.contains(char::is_whitespace) {
+                return Err(number + 1);
+            }
+            // A group may stand on several lines: Apache's are limited in length.
+            let members = groups.entry(group.into()).or_default();
+            members.extend(users.split_whitespace().map(Into::into));
+        }
+        Ok(Self(groups))
+    }
+
+    /// Returns whether `user` is in `group`.
+    pub(crate) fn has(&self, group: &str, user: &User) -> bool {
+        let Some(members) = self.0.get(group) else {
+            return false;
+        };
+        match user.origin {
+            Origin::Password => members.contains(&user.name),
+            Origin::Certificate => {
+                let name = format!("{CERTIFICATE}{}", user.name);
+                members.contains(name.as_str())
+            }
+            Origin::Issuer | Origin::Robot => false,
+        }
+    }
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self {
+            file: None,
+            members: ArcSwap::from_pointee(Members::default()),
+            seen: Mutex::default(),
+        }
+    }
+}
+
+impl Groups {
+    /// Reads the file for the first time.
+    pub(crate) fn load(file: PathBuf) -> Result<Self, GroupError> {
+        // The stamp comes first: what changes after it is seen the next time.
+        let seen = Mutex::new(Stamp::of(&file).ok());
+        let members = read(&file)?;
+        Ok(Self {
+            file: Some(file),
+            members: ArcSwap::from_pointee(members),
+            seen,
+        })
+    }
+
+    /// Returns the members of this moment.
+    pub(crate) fn members(&self) -> Guard<Arc<Members>> {
+        self.members.load()
+    }
+
+    /// Reads the file again if it looks changed; a file that cannot be used changes nothing and is
+    /// told once.
+    pub(crate) fn refresh(&self) {
+        let Some(file) = &self.file else {
+            return;
+        };
+        let stamp = Stamp::of(file).ok();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if *seen == stamp {
+            return;
+        }
+        *seen = stamp;
+        match read(file) {
+            Ok(members) => {
+                tracing::info!(file = %file.display(), "group file changed, read again");
+                self.members.store(Arc::new(members));
+            }
+            Err(error) => tracing::error!(
+                %error,
+                "group file changed and cannot be used, the groups stay as they were"
+            ),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Members, GroupError> {
+    let text = fs::read_to_string(path).map_err(|source| GroupError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Members::parse(&text).map_err(|line| GroupError::Line {
+        path: path.to_owned(),
+        line,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_read_as_apache_writes_them() {
+        let members = Members::parse("# who\n\ndev: alice bob\n dev :carol\nci: cert:runner\n");
+        let members = members.unwrap();
+        for (group, name, origin, expected) in [
+            ("dev", "alice", Origin::Password, true),
+            ("dev", "carol", Origin::Password, true),
+            ("dev", "alice", Origin::Certificate, false),
+            ("ci", "runner", Origin::Certificate, true),
+            ("ci", "runner", Origin::Password, false),
+            ("ci", "cert:runner", Origin::Robot, false),
+            ("ops", "alice", Origin::Password, false),
+        ] {
+            let user = User::new(name, origin);
+            assert_eq!(members.has(group, &user), expected, "{group} {name}");
+        }
+        for (text, line) in [("dev alice", 1), ("a: b\n: c", 2), ("a b: c", 1)] {
+            assert_eq!(Members::parse(text), Err(line), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_changed_file_is_picked_up_and_a_broken_one_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("groups");
+        fs::write(&file, "dev: alice\n").unwrap();
+        let groups = Groups::load(file.clone()).unwrap();
+        let (alice, bob) = (
+            User::new("alice", Origin::Password),
+            User::new("bob", Origin::Password),
+        );
+        assert!(groups.members().has("dev", &alice));
+        fs::write(&file, "dev: bob bob\n").unwrap();
+        groups.refresh();
+        assert!(!groups.members().has("dev", &alice));
+        fs::write(&file, "broken\n").unwrap();
+        groups.refresh();
+        assert!(groups.members().has("dev", &bob));
+    }
+}

@@ -1,0 +1,113 @@
+//! `[site.access]`: from where, and who may do what in which repository.
+
+use oci::RepositoryPattern;
+use settings::Section;
+
+use super::addresses;
+use crate::auth::access::{Access, Satisfy};
+use crate::auth::rules::{Rule, Rules, Who};
+use crate::auth::{Actions, Groups};
+
+/// What a site's access is read amid.
+pub(super) struct Around {
+    /// The site has a way to log in.
+    pub(super) authenticates: bool,
+    /// Its upstream is a registry: there are repositories to speak of.
+    pub(super) registry: bool,
+    pub(super) groups: Groups,
+}
+
+/// Reads the table of a site, where it has one.
+pub(super) fn read(site: &mut Section, around: Around) -> Access {
+    let mut access = Access {
+        site: site.name().into(),
+        authenticates: around.authenticates,
+        groups: around.groups,
+        ..Access::default()
+    };
+    let Some(mut section) = site.table("access") else {
+        return access;
+    };
+    access.addresses = addresses::read(&mut section);
+    access.satisfy = satisfy(&mut section, &access);
+    let rules = section.tables("rule");
+    if !rules.is_empty() && !around.registry {
+        section.problem(
+            "rule",
+            "rules are for repositories, and the upstream is no registry",
+        );
+    }
+    let rules = rules
+        .into_iter()
+        .filter_map(|rule| read_rule(rule, around.authenticates));
+    access.rules = Rules::new(rules.collect());
+    access
+}
+
+fn satisfy(section: &mut Section, access: &Access) -> Satisfy {
+    let text: Option<String> = section.optional("satisfy");
+    match text.as_deref() {
+        None | Some("all") => Satisfy::All,
+        Some("any") => {
+            if access.addresses.allow.is_empty() || !access.authenticates {
+                let message = "\"any\" needs allow_from and a way to log in to choose between";
+                section.problem("satisfy", message);
+            }
+            Satisfy::Any
+        }
+        Some(_) => {
+            section.problem("satisfy", "must be \"all\" or \"any\"");
+            Satisfy::All
+        }
+    }
+}
+
+fn read_rule(mut section: Section, authenticates: bool) -> Option<Rule> {
+    for key in ["who", "actions"] {
+        if !section.has(key) {
+            section.problem(key, "is missing");
+        }
+    }
+    let repositories: Option<Vec<RepositoryPattern>> = section.parsed_list("repositories");
+    let repositories = repositories.unwrap_or_else(|| "**".parse().into_iter().collect());
+    if repositories.is_empty() && !section.failed() {
+        section.problem("repositories", "names none, so the rule is about nothing");
+    }
+    let who: Vec<Who> = section.parsed_list("who").unwrap_or_default();
+    let named = |who: &Who| !matches!(who, Who::Address(_) | Who::Anyone);
+    if !authenticates && who.iter().any(named) {
+        section.problem(
+            "who",
+            "nobody has a name here: the site has no way to log in",
+        );
+    }
+    let actions = actions(&mut section);
+    let addresses = addresses::read(&mut section);
+    let effect = section.parsed("effect").unwrap_or_default();
+    (!section.failed()).then(|| Rule {
+        key: section.name().into(),
+        repositories: repositories.into(),
+        who: who.into(),
+        actions,
+        addresses,
+        effect,
+    })
+}
+
+fn actions(section: &mut Section) -> Actions {
+    let names: Vec<String> = section.optional("actions").unwrap_or_default();
+    let mut actions = Actions::default();
+    for (index, name) in names.iter().enumerate() {
+        match Actions::named(name) {
+            Some(named) => actions.insert(named),
+            None => {
+                let known = Actions::NAMES
+                    .map(|(name, _)| format!("{name:?}"))
+                    .join(", ");
+                let message = format!("{name:?}: must be one of {known} or \"*\"");
+                section.problem(&format!("actions[{index}]"), message);
+            }
+        }
+    }
+    actions
+}
