@@ -13,6 +13,7 @@ use crate::auth::Principal;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
 use crate::in_flight::Guard;
+use crate::pace::Pace;
 use crate::request_body::RequestBody;
 use crate::respond::{Audience, Rejection};
 use crate::site::{Admission, Site};
@@ -44,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) admission: Admission,
     /// Its body.
     pub(crate) body: RequestBody,
+    /// How fast that comes; absent where there is none.
+    pub(crate) pace: Option<Arc<Pace>>,
     /// Its way upstream.
     pub(crate) attempt: Attempt,
     /// What refused it, for the log.
@@ -82,6 +85,7 @@ impl Context {
             principal: Principal::anonymous(),
             admission: Admission::default(),
             body: RequestBody::default(),
+            pace: None,
             attempt: Attempt::default(),
             because: None,
             rejection: None,

@@ -19,6 +19,8 @@ use crate::config::{Limits, Listener};
 use crate::edge::EdgeProxy;
 use crate::error::Error;
 use crate::in_flight::InFlight;
+use crate::pace::Pace;
+use crate::resets::Resets;
 use crate::state::Current;
 
 /// What is read from and written to a client at once: measured, a third fewer system calls for a
@@ -108,7 +110,8 @@ pub(crate) fn tune(proxy: &mut HttpProxy<EdgeProxy>, limits: &Limits) {
     options
         .initial_window_size(limits.http2_window)
         .initial_connection_window_size(limits.http2_window)
-        .max_frame_size(H2_FRAME_BYTES);
+        .max_frame_size(H2_FRAME_BYTES)
+        .max_concurrent_streams(limits.http2_max_streams);
     proxy.h2_options = Some(options);
 }
 
@@ -146,9 +149,19 @@ impl ServerApp for Connections {
             proxy: Arc::clone(&self.proxy),
             current: Arc::clone(&self.current),
             begun: AtomicBool::new(false),
+            resets: Resets::new(),
         });
         let patience = self.current.load().limits.header_timeout;
-        let mut connection = Box::pin(heads.process_new(stream, shutdown));
+        let resets = Arc::clone(&heads.resets);
+        let mut connection = Box::pin(async {
+            tokio::select! {
+                reused = heads.process_new(stream, shutdown) => reused,
+                () = resets.too_many() => {
+                    tracing::debug!("too many streams reset, closing the connection");
+                    None
+                }
+            }
+        });
         match tokio::time::timeout(patience, &mut connection).await {
             Ok(reused) => reused,
             Err(_) if heads.begun.load(Ordering::Relaxed) => connection.await,
@@ -174,6 +187,8 @@ struct Heads {
     current: Arc<Current>,
     /// HTTP/1 is spoken, whose heads are timed one by one, or HTTP/2 has brought a request.
     begun: AtomicBool,
+    /// The streams that the client has reset.
+    resets: Arc<Resets>,
 }
 
 /// Tells [`Heads`] that a connection has carried a request before.
@@ -189,6 +204,29 @@ impl HeadRead {
     }
 }
 
+impl Heads {
+    /// Serves one stream of an HTTP/2 connection.
+    async fn process_stream(
+        &self,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let limits = self.current.load().limits;
+        let sends = !session.is_body_done();
+        let stream = self.proxy.process_new_http(session, shutdown);
+        let stream = async {
+            if sends {
+                // Pingora would wait for a stopped body for ever.
+                let pace = Pace::new(limits.read_timeout, limits.min_body_rate);
+                pace.watch(stream).await.flatten()
+            } else {
+                stream.await
+            }
+        };
+        self.resets.watch(limits.http2_max_resets, stream).await
+    }
+}
+
 #[async_trait]
 impl HttpServerApp for Heads {
     async fn process_new_http(
@@ -199,7 +237,7 @@ impl HttpServerApp for Heads {
         self.begun.store(true, Ordering::Relaxed);
         if session.is_http2() {
             // HTTP/2 hands over whole heads only.
-            return self.proxy.process_new_http(session, shutdown).await;
+            return self.process_stream(session, shutdown).await;
         }
         let limits = self.current.load().limits;
         let kept = session

@@ -13,6 +13,7 @@ pub(crate) struct Fixed {
     workers: usize,
     write_timeout: Duration,
     http2_window: u32,
+    http2_max_streams: u32,
 }
 
 /// Why a config cannot take the place of the one in force, which stays.
@@ -36,6 +37,7 @@ impl Fixed {
         let Limits {
             write_timeout,
             http2_window,
+            http2_max_streams,
             ..
         } = config.limits;
         Self {
@@ -44,6 +46,7 @@ impl Fixed {
             workers: config.workers.get(),
             write_timeout,
             http2_window,
+            http2_max_streams,
         }
     }
 
@@ -60,6 +63,10 @@ impl Fixed {
             (
                 "limits.http2_window",
                 self.http2_window != other.http2_window,
+            ),
+            (
+                "limits.http2_max_streams",
+                self.http2_max_streams != other.http2_max_streams,
             ),
         ]
         .into_iter()

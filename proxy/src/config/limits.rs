@@ -15,6 +15,8 @@ pub(crate) struct Limits {
     pub(crate) keepalive_timeout: Duration,
     /// How long a client may pause in the middle of a body that it sends.
     pub(crate) read_timeout: Duration,
+    /// How slow a client may be in sending a body, in bytes per second; 0 is as slow as it likes.
+    pub(crate) min_body_rate: u64,
     /// How long a client may take nothing of what is sent to it. Longer than one thinks: a client
     /// that reads slowly opens its window only when half of it is free, megabytes at a time.
     pub(crate) write_timeout: Duration,
@@ -22,6 +24,10 @@ pub(crate) struct Limits {
     pub(crate) logins: Logins,
     /// What an HTTP/2 client may send ahead on one connection, in bytes.
     pub(crate) http2_window: u32,
+    /// Requests at once on one HTTP/2 connection.
+    pub(crate) http2_max_streams: u32,
+    /// How many of them a client may reset in a minute; 0 is any number.
+    pub(crate) http2_max_resets: u32,
     /// All names and values of a request's headers together, in bytes.
     pub(crate) max_header_size: usize,
     /// A request's headers, counted.
@@ -46,6 +52,9 @@ const HEAD_SIZE_MAX: u64 = 64 << 10;
 const HTTP2_WINDOW_MIN: u32 = 64 << 10;
 const HTTP2_WINDOW_MAX: u32 = 64 << 20;
 
+/// More streams than this are a flood.
+const HTTP2_STREAMS_MAX: u32 = 10_000;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -54,7 +63,10 @@ impl Default for Limits {
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(15 * 60),
             logins: Logins::default(),
+            min_body_rate: 1 << 10,
             http2_window: 4 << 20,
+            http2_max_streams: 100,
+            http2_max_resets: 1000,
             max_header_size: 32 << 10,
             max_headers: 100,
             max_uri_size: 8 << 10,
@@ -103,6 +115,20 @@ impl Limits {
             Some(Ok(window @ HTTP2_WINDOW_MIN..=HTTP2_WINDOW_MAX)) => limits.http2_window = window,
             Some(_) => section.problem("http2_window", "must be between 64KiB and 64MiB"),
             None => {}
+        }
+        if let Some(rate) = section.size("min_body_rate") {
+            limits.min_body_rate = rate;
+        }
+        match section.optional("http2_max_streams") {
+            Some(streams @ 1..=HTTP2_STREAMS_MAX) => limits.http2_max_streams = streams,
+            Some(_) => section.problem(
+                "http2_max_streams",
+                format!("must be between 1 and {HTTP2_STREAMS_MAX}"),
+            ),
+            None => {}
+        }
+        if let Some(resets) = section.optional("http2_max_resets") {
+            limits.http2_max_resets = resets;
         }
         match section.optional("max_headers") {
             Some(count @ 1..=HEADERS_MAX) => limits.max_headers = count,

@@ -14,6 +14,12 @@ pub(super) fn fault(error: &Error) -> Fault {
     }
 }
 
+/// Returns whether the client went away: its connection's end, or over HTTP/2 its stream's.
+pub(super) fn is_goodbye(error: &Error) -> bool {
+    let fault = fault(error);
+    fault == Fault::Downstream && rejection(error, fault).is_none()
+}
+
 /// Says what went wrong in a few words; Pingora's own would quote what was received.
 pub(super) fn cause(error: &Error) -> String {
     let root = error.root_cause();

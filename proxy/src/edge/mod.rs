@@ -5,11 +5,13 @@
 //! decided here that a filter, the site or the upstream could decide.
 
 mod answer;
+mod body;
 mod failure;
 
 use std::any::Any;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,6 +36,7 @@ use crate::filter::{
 use crate::in_flight::InFlight;
 use crate::listener::{HeadRead, Kept};
 use crate::request_body::RequestBody;
+use crate::resets;
 use crate::respond::{Audience, Rejection, protocol};
 use crate::state::Current;
 use crate::telemetry::access_log::{Entry, Fault};
@@ -184,7 +187,7 @@ impl ProxyHttp for EdgeProxy {
         let attempt = &mut ctx.attempt;
         let peer = ctx.site.as_ref().and_then(|site| {
             if attempt.started.is_none() {
-                attempt.started = Some(std::time::Instant::now());
+                attempt.started = Some(Instant::now());
                 attempt.turn = site.upstream.turn();
             }
             site.upstream.peer(attempt.turn, attempt.tries)
@@ -237,6 +240,7 @@ impl ProxyHttp for EdgeProxy {
         request: &mut RequestHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        body::begin(session, ctx);
         let mut edits = Edits::default();
         let parts: &Parts = session.req_header();
         if let Some(origin) = &ctx.origin {
@@ -282,16 +286,7 @@ impl ProxyHttp for EdgeProxy {
         if session.was_upgraded() {
             return Ok(());
         }
-        match ctx.body.pass(body.take(), last) {
-            Ok(piece) => *body = piece,
-            Err(too_large) => {
-                ctx.rejection = Some(too_large.into());
-                return Err(
-                    Error::explain(ErrorType::HTTPStatus(413), "body too large").into_down()
-                );
-            }
-        }
-        Ok(())
+        body::pass(body, last, ctx)
     }
 
     async fn response_filter(
@@ -302,6 +297,10 @@ impl ProxyHttp for EdgeProxy {
     ) -> Result<()> {
         if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
         {
+            if let Some(pace) = &ctx.pace {
+                // It may have waited for this.
+                pace.forgive(Instant::now());
+            }
             return Ok(());
         }
         let attempt = &mut ctx.attempt;
@@ -362,6 +361,9 @@ impl ProxyHttp for EdgeProxy {
             // As nginx writes it: the client went away before there was anything to tell it.
             None => 499,
         };
+        if error.is_some_and(failure::is_goodbye) {
+            resets::seen();
+        }
         let fault = error.map(failure::fault).or(ctx.fault);
         // A client that goes away needs no explanation.
         let cause = error

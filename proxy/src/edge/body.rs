@@ -1,0 +1,84 @@
+//! A request's body on its way upstream: its size, its pace, its pieces.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+
+use crate::context::Context;
+use crate::pace::Pace;
+use crate::respond::{Rejection, protocol};
+use crate::telemetry::access_log::{Entry, Fault};
+
+/// What the log says of a client that sends too slowly.
+const TOO_SLOW: &str = "limits.min_body_rate";
+
+/// Waits for the body from now on.
+pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
+    if session.is_body_done() {
+        return;
+    }
+    let limits = &ctx.state.limits;
+    let watched = Pace::watched();
+    if let Some(pace) = &watched {
+        pace.on_cut(farewell(session, ctx));
+    }
+    let pace = watched.unwrap_or_else(|| Pace::new(limits.read_timeout, limits.min_body_rate));
+    pace.begin(Instant::now());
+    ctx.pace = Some(pace);
+}
+
+/// Takes a piece that has come and leaves what goes on.
+pub(super) fn pass(piece: &mut Option<Bytes>, last: bool, ctx: &mut Context) -> Result<()> {
+    let bytes = piece.as_ref().map_or(0, Bytes::len);
+    if let Some(pace) = &ctx.pace
+        && pace.arrived(Instant::now(), bytes, last).is_err()
+    {
+        ctx.rejection = Some(Rejection::Timeout);
+        ctx.because = Some(TOO_SLOW.into());
+        return Err(Error::explain(ErrorType::HTTPStatus(408), "body too slow").into_down());
+    }
+    *piece = match ctx.body.pass(piece.take(), last) {
+        Ok(piece) => piece,
+        Err(too_large) => {
+            ctx.rejection = Some(too_large.into());
+            return Err(Error::explain(ErrorType::HTTPStatus(413), "body too large").into_down());
+        }
+    };
+    if let Some(pace) = &ctx.pace {
+        *piece = piece.take().map(|piece| pace.passed_on(piece));
+    }
+    Ok(())
+}
+
+/// Returns what writes the request's line when its stream is cut from outside, where nothing of the
+/// session is left to ask.
+fn farewell(session: &Session, ctx: &Context) -> impl FnOnce() + Send + 'static {
+    let head = session.req_header();
+    let (version, method) = (head.version, head.method.clone());
+    let path = head.uri.path().to_owned();
+    let (client, site) = (ctx.client(), ctx.site.clone());
+    let (principal, started) = (ctx.principal.clone(), ctx.started);
+    let request_id = ctx.request_id.clone();
+    move || {
+        Entry {
+            client,
+            site: site.as_ref().map(|site| &*site.name),
+            principal: principal.name(),
+            protocol: protocol(version),
+            method: method.as_str(),
+            path: &path,
+            status: 408,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: started.elapsed(),
+            upstream: None,
+            because: Some(TOO_SLOW),
+            fault: Some(Fault::Downstream),
+            error: None,
+            request_id: request_id.to_str().unwrap_or_default(),
+        }
+        .emit();
+    }
+}
