@@ -61,11 +61,15 @@ mod server;
 mod site;
 mod stamp;
 mod state;
+pub mod state_dir;
 mod telemetry;
 pub mod tls;
 mod upstream;
 
 pub use auth::htpasswd;
+pub use auth::robots;
+pub use auth::token::sessions::Session;
+pub use auth::token::used::LastUsed;
 pub use config::{Config, RegistryPeer};
 pub use error::Error;
 pub use server::{Drained, Edge, Handle};

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 /// What tells one state of a file from the next: written in place or replaced by a rename.
@@ -25,5 +26,13 @@ impl Stamp {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         })
+    }
+
+    /// Returns whether the last change is so long ago that the next one will look different: the
+    /// clock of files goes in steps.
+    pub(crate) fn is_settled(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_secs();
+        u64::try_from(self.changed.0).is_ok_and(|changed| changed + 1 < now)
     }
 }

@@ -16,7 +16,9 @@ pub mod htpasswd;
 pub(crate) mod identity;
 mod md5_crypt;
 mod remembered;
+pub mod robots;
 pub(crate) mod rules;
+pub(crate) mod token;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use std::time::Duration;
 pub(crate) use attempts::{Attempts, Culprit, Scrutiny};
 pub(crate) use basic::Basic;
 pub(crate) use credentials::Presented;
-pub(crate) use grants::{Actions, Grants};
+pub(crate) use grants::{Actions, Grant, Grants};
 pub(crate) use groups::Groups;
 pub(crate) use hashing::Hashing;
 

@@ -1,0 +1,157 @@
+//! What the edge keeps for tokens in its state directory, opened once for all sites.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+use std::{fmt, io};
+
+use openssl::error::ErrorStack;
+use openssl::hash::MessageDigest;
+use openssl::pkey::{PKey, Private};
+use openssl::rand::rand_bytes;
+use openssl::sign::Signer;
+
+use super::keys::{Keys, KeysError};
+use super::secret;
+use super::sessions::Sessions;
+use super::used::{Thing, Used};
+use crate::auth::Origin;
+use crate::auth::robots::Robots;
+use crate::state_dir::{self, StateDir};
+
+const SECRET_BYTES: usize = 32;
+
+/// Why no tokens can be handed out.
+#[derive(Debug, thiserror::Error)]
+pub enum VaultError {
+    /// The files cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The state directory.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is no key to sign with.
+    #[error("{0}")]
+    Keys(String),
+    /// There is no randomness.
+    #[error(transparent)]
+    OpenSsl(#[from] ErrorStack),
+}
+
+impl From<KeysError> for VaultError {
+    fn from(error: KeysError) -> Self {
+        Self::Keys(error.to_string())
+    }
+}
+
+/// What the state directory holds for tokens.
+pub(crate) struct Vault {
+    state: StateDir,
+    /// There once a site hands out tokens.
+    keys: RwLock<Option<Arc<Keys>>>,
+    secret: OnceLock<PKey<Private>>,
+    pub(crate) robots: Robots,
+    pub(crate) sessions: Sessions,
+    pub(crate) used: Used,
+}
+
+impl Vault {
+    /// Reads what is there, and makes nothing.
+    pub(crate) fn new(state: &StateDir) -> Self {
+        let vault = Self {
+            state: state.clone(),
+            keys: RwLock::default(),
+            secret: OnceLock::new(),
+            robots: Robots::new(state.clone()),
+            sessions: Sessions::new(state.clone()),
+            used: Used::new(state.clone()),
+        };
+        vault.refresh();
+        vault
+    }
+
+    /// Makes ready to hand out tokens: there is a key, and there is a secret.
+    pub(crate) fn prepare(&self) -> Result<(), VaultError> {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        if keys.is_none() {
+            let secret = self.open_secret().map_err(|source| VaultError::Io {
+                path: self.state.path().to_owned(),
+                source,
+            })?;
+            self.secret.set(PKey::hmac(&secret)?).ok();
+            *keys = Some(Arc::new(Keys::open(&self.state, now())?));
+        }
+        Ok(())
+    }
+
+    fn open_secret(&self) -> io::Result<Vec<u8>> {
+        let path = self.state.make("tokens")?.join("secret");
+        match state_dir::read(&path, 1024) {
+            Ok(bytes) if bytes.len() == SECRET_BYTES => Ok(bytes),
+            Ok(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "tokens/secret is not 32 bytes long: remove it for a new one",
+            )),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let mut bytes = vec![0; SECRET_BYTES];
+                rand_bytes(&mut bytes)?;
+                state_dir::create(&path, &bytes)?;
+                Ok(bytes)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Picks up what has changed in the folder, and what the time has changed.
+    pub(crate) fn refresh(&self) {
+        let now = now();
+        self.robots.refresh();
+        self.sessions.refresh(now);
+        if let Some(keys) = self.keys() {
+            keys.refresh(now);
+        }
+        if self.used.is_due(now) {
+            let sessions = self.sessions.ids();
+            self.used.write(now, |thing| match thing {
+                Thing::Robot(name) => self.robots.exists(name),
+                Thing::Session(id) => sessions.contains(id),
+            });
+        }
+    }
+
+    /// Returns the keys, once there are some.
+    pub(crate) fn keys(&self) -> Option<Arc<Keys>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    /// Returns what stands for a credential in what is handed out: it changes with the password
+    /// whose `digest` it is, and says nothing about it.
+    pub(crate) fn fingerprint(&self, origin: Origin, name: &str, digest: &[u8]) -> Option<String> {
+        let secret = self.secret.get()?;
+        let sign = || -> Result<Vec<u8>, ErrorStack> {
+            let mut signer = Signer::new(MessageDigest::sha256(), secret)?;
+            signer.update(&[origin as u8])?;
+            signer.update(&name.len().to_be_bytes())?;
+            signer.update(name.as_bytes())?;
+            signer.update(digest)?;
+            signer.sign_to_vec()
+        };
+        Some(secret::hex(sign().ok()?.get(..16)?))
+    }
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns the time, in seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
