@@ -14,6 +14,7 @@ use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
 use crate::in_flight::Guard;
 use crate::pace::Pace;
+use crate::quota::Place;
 use crate::request_body::RequestBody;
 use crate::respond::{Audience, Rejection};
 use crate::site::{Admission, Site};
@@ -43,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) principal: Principal,
     /// What may go on of it.
     pub(crate) admission: Admission,
+    /// Its places among the requests under way.
+    pub(crate) places: Vec<Place>,
     /// Its body.
     pub(crate) body: RequestBody,
     /// How fast that comes; absent where there is none.
@@ -84,6 +87,7 @@ impl Context {
             audience: Audience::Anyone,
             principal: Principal::anonymous(),
             admission: Admission::default(),
+            places: Vec::new(),
             body: RequestBody::default(),
             pace: None,
             attempt: Attempt::default(),

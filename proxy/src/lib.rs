@@ -53,6 +53,7 @@ mod in_flight;
 mod listener;
 mod neighbours;
 mod pace;
+mod quota;
 pub mod reload;
 mod request_body;
 mod resets;

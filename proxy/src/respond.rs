@@ -48,6 +48,11 @@ pub(crate) enum Rejection {
     Internal,
     /// There is no such page on a registry's site.
     NotFound,
+    /// The site has as much to do as it may.
+    Overloaded {
+        /// When to come back.
+        retry_after: Duration,
+    },
     /// The path under `/v2/` names nothing.
     Route(RouteError),
     /// The client stopped sending.
@@ -55,6 +60,11 @@ pub(crate) enum Rejection {
     /// Too many logins have failed.
     TooManyFailures {
         /// When there is room for another.
+        retry_after: Duration,
+    },
+    /// The client asks more than its share.
+    TooManyRequests {
+        /// When to come back.
         retry_after: Duration,
     },
     /// No credentials, or wrong ones.
@@ -85,7 +95,9 @@ impl Rejection {
         match self {
             Self::BadHost | Self::BadRequest => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy | Self::UpstreamUnreachable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::Overloaded { .. } | Self::UpstreamUnreachable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Denied => StatusCode::FORBIDDEN,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -94,7 +106,9 @@ impl Rejection {
                 .code()
                 .map_or(StatusCode::NOT_FOUND, ErrorCode::status),
             Self::Timeout => StatusCode::REQUEST_TIMEOUT,
-            Self::TooManyFailures { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TooManyFailures { .. } | Self::TooManyRequests { .. } => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
             Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
@@ -113,7 +127,10 @@ impl Rejection {
             | Self::UnknownHost
             | Self::UriTooLong => ErrorCode::Unsupported,
             Self::BodyTooLarge { .. } => ErrorCode::SizeInvalid,
-            Self::Busy | Self::TooManyFailures { .. } => ErrorCode::TooManyRequests,
+            Self::Busy
+            | Self::Overloaded { .. }
+            | Self::TooManyFailures { .. }
+            | Self::TooManyRequests { .. } => ErrorCode::TooManyRequests,
             Self::Denied => ErrorCode::Denied,
             Self::Internal | Self::Timeout => ErrorCode::Unknown,
             Self::Route(error) => error.code().unwrap_or(ErrorCode::Unsupported),
@@ -134,8 +151,10 @@ impl Rejection {
             Self::HeadersTooLarge => "the request's headers are too large".to_owned(),
             Self::Internal => "internal error".to_owned(),
             Self::NotFound => "not found".to_owned(),
+            Self::Overloaded { .. } => "the service is busy, try again shortly".to_owned(),
             Self::Route(error) => error.to_string(),
             Self::TooManyFailures { .. } => "too many failed logins, try again later".to_owned(),
+            Self::TooManyRequests { .. } => "too many requests, slow down".to_owned(),
             Self::Timeout => "the request took too long to arrive".to_owned(),
             Self::Unauthorized { .. } => "authentication required".to_owned(),
             Self::UnknownHost => "no site of this name is served here".to_owned(),
@@ -168,7 +187,9 @@ impl Rejection {
             Self::Busy => reply
                 .headers
                 .push((RETRY_AFTER, HeaderValue::from_static("1"))),
-            Self::TooManyFailures { retry_after } => {
+            Self::Overloaded { retry_after }
+            | Self::TooManyFailures { retry_after }
+            | Self::TooManyRequests { retry_after } => {
                 reply.headers.push((RETRY_AFTER, seconds(*retry_after)));
             }
             Self::UpstreamUnreachable => {
@@ -321,6 +342,18 @@ mod tests {
             assert_eq!(reply.status, status, "{rejection:?}");
             let body = String::from_utf8(reply.body.to_vec()).unwrap();
             assert!(body.contains(code), "{body}");
+        }
+        let retry_after = Duration::from_millis(1200);
+        for (rejection, status) in [
+            (Rejection::Overloaded { retry_after }, 503),
+            (Rejection::TooManyFailures { retry_after }, 429),
+            (Rejection::TooManyRequests { retry_after }, 429),
+        ] {
+            let reply = rejection.reply(Audience::RegistryClient);
+            assert_eq!(reply.status, status, "{rejection:?}");
+            assert_eq!(header(&reply, "retry-after"), ["2"]);
+            let body = String::from_utf8(reply.body.to_vec()).unwrap();
+            assert!(body.contains("TOOMANYREQUESTS"), "{body}");
         }
         let reply = Rejection::UpstreamUnreachable.reply(Audience::RegistryClient);
         assert_eq!(header(&reply, "retry-after"), ["5"]);

@@ -113,6 +113,7 @@ impl Edge {
             current: Arc::clone(&current),
             hashing: Arc::new(Hashing::new(workers)),
             attempts: Arc::default(),
+            ledger: Arc::default(),
             requests: Arc::clone(&shared.requests),
             https_port: shared.https.map_or(443, |address| address.port()),
         };

@@ -67,6 +67,7 @@ pub(crate) struct Site {
     pub(crate) name: Box<str>,
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) max_body_size: Option<u64>,
+    pub(crate) quotas: config::Quotas,
     auth: Option<config::Auth>,
     access: Access,
 }
@@ -88,6 +89,7 @@ impl Site {
             name: name.unwrap_or_default().into(),
             upstream,
             max_body_size: config.max_body_size,
+            quotas: config.quotas,
             auth: config.auth,
             access: config.access,
         }
@@ -233,6 +235,7 @@ mod tests {
             certificate: None,
             upstream: Arc::clone(&upstream),
             max_body_size: None,
+            quotas: config::Quotas::default(),
             auth: None,
             access: Access::default(),
         };

@@ -10,6 +10,7 @@ mod host_pattern;
 mod limits;
 mod listener;
 mod logins;
+mod quotas;
 mod site;
 mod upstream;
 
@@ -24,6 +25,7 @@ pub(crate) use host_pattern::HostPattern;
 pub(crate) use limits::Limits;
 pub(crate) use listener::{Listener, Tls, TlsVersion};
 pub(crate) use logins::{FORGET_AFTER_MAX, Logins};
+pub(crate) use quotas::{Quota, Quotas};
 pub(crate) use site::{Auth, Site};
 pub(crate) use upstream::{PeerAddress, Upstream};
 
@@ -289,6 +291,40 @@ keepalive_timeout = "0s"
             assert!(problems.contains(told), "{told}\n--- not in\n{problems}");
         }
         assert_eq!(problems.lines().count(), 3, "{problems}");
+    }
+
+    #[test]
+    fn how_much_is_too_much_is_checked() {
+        let folder = folder();
+        let limits = "[site.limits]\naddress = { rate = 5, burst = 9 }\n\
+                      site = { concurrent = 7 }\nprincipal = { rate = 3 }\n\
+                      [limits]\nmin_body_rate = 0\nlogins = { per_user = 0, forget_after = \"1h\" }\n";
+        let config = read_in(folder.path(), &format!("{GOOD}{limits}")).unwrap();
+        let quotas = &config.sites[0].quotas;
+        assert_eq!(&*quotas.key, "site[0].limits");
+        let quota = |rate, burst, concurrent| Quota {
+            rate: NonZero::new(rate),
+            burst,
+            concurrent: NonZero::new(concurrent),
+        };
+        assert_eq!(quotas.site, quota(0, 1, 7));
+        assert_eq!(quotas.address, quota(5, 9, 0));
+        assert_eq!(quotas.principal, quota(3, 3, 0));
+        assert_eq!(config.limits.min_body_rate, 0);
+        let logins = config.limits.logins;
+        assert_eq!((logins.per_address, logins.per_user), (20, 0));
+
+        let limits = "[site.limits]\naddress = { burst = 9 }\nsite = { rate = 1, burst = 0 }\n\
+                      [limits]\nhttp2_max_streams = 0\nlogins = { forget_after = \"2d\" }\n";
+        let problems = read_in(folder.path(), &format!("{GOOD}{limits}")).unwrap_err();
+        for told in [
+            "site[0].limits.address.burst: needs a rate",
+            "site[0].limits.site.burst: must be 1 at least",
+            "limits.http2_max_streams: must be between 1 and 10000",
+            "limits.logins.forget_after: must be between 1s and 24h",
+        ] {
+            assert!(problems.contains(told), "{told}\n--- not in\n{problems}");
+        }
     }
 
     #[test]

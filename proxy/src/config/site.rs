@@ -7,7 +7,7 @@ use std::time::Duration;
 use settings::Section;
 
 use super::upstream::REGISTRY;
-use super::{Files, HostPattern, Upstream, access, certificate};
+use super::{Files, HostPattern, Quotas, Upstream, access, certificate};
 use crate::auth::access::Access;
 use crate::auth::{Basic, Groups};
 use crate::tls::CertifiedKey;
@@ -28,6 +28,8 @@ pub(crate) struct Site {
     pub(crate) upstream: Arc<Upstream>,
     /// The longest body that is let through; without one, any.
     pub(crate) max_body_size: Option<u64>,
+    /// How many requests are taken.
+    pub(crate) quotas: Quotas,
     /// How to log in; without it, nobody has a name.
     pub(crate) auth: Option<Auth>,
     /// Who may do what.
@@ -81,6 +83,7 @@ fn read(
     }
     let certificate = certificate::read(&mut section, &hosts, around.files, warnings);
     let upstream = upstream(&mut section, around.upstreams);
+    let quotas = section.table("limits").map(Quotas::read);
     let max_body_size = section.size("max_body_size").filter(|size| *size > 0);
     let authenticates = section.has("auth");
     let mut groups = Groups::default();
@@ -105,6 +108,7 @@ fn read(
         certificate,
         upstream,
         max_body_size,
+        quotas: quotas.unwrap_or_default(),
         auth,
         access,
     })

@@ -35,6 +35,7 @@ use crate::filter::{
 };
 use crate::in_flight::InFlight;
 use crate::listener::{HeadRead, Kept};
+use crate::quota::{Ledger, Subject};
 use crate::request_body::RequestBody;
 use crate::resets;
 use crate::respond::{Audience, Rejection, protocol};
@@ -49,6 +50,7 @@ pub(crate) struct EdgeProxy {
     pub(crate) current: Arc<Current>,
     pub(crate) hashing: Arc<Hashing>,
     pub(crate) attempts: Arc<Attempts>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) requests: Arc<InFlight>,
     /// The port that plain requests are redirected to.
     pub(crate) https_port: u16,
@@ -83,6 +85,9 @@ impl EdgeProxy {
             .site
             .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
         site.admit_address(client)?;
+        for subject in [Subject::Everyone, Subject::Address(client)] {
+            ctx.places.extend(self.ledger.enter(site, subject)?);
+        }
         if site.upstream.is_registry() {
             registry::admit(parts)?;
         }
@@ -92,6 +97,10 @@ impl EdgeProxy {
             logins: state.limits.logins,
         };
         ctx.principal = site.authenticate(&parts.headers, client, scrutiny).await?;
+        if let Some(name) = ctx.principal.name() {
+            let place = self.ledger.enter(site, Subject::Principal(name))?;
+            ctx.places.extend(place);
+        }
         ctx.admission = site.authorize(&ctx.principal, client, parts)?;
         // Who talks back while being sent to must not wait for a whole piece; the registry does not.
         ctx.body = RequestBody::new(site.max_body_size, site.upstream.is_registry());
