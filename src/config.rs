@@ -8,9 +8,6 @@ use settings::{Document, Problems, Section};
 
 use crate::logging::Log;
 
-/// The name by which a site asks for the registry of `[registry]`.
-const REGISTRY: &str = "registry";
-
 /// The flag that names the config, for every verb that reads one.
 #[derive(clap::Args)]
 pub(crate) struct ConfigFile {
@@ -56,10 +53,11 @@ pub(crate) struct Config {
     pub(crate) registry: Option<Registry>,
 }
 
-/// What the registry takes from the file.
+/// What the role of the registry takes from the file.
 pub(crate) struct Registry {
     pub(crate) log: Log,
-    pub(crate) config: registry_backend::Config,
+    /// That of each registry, the one of `[registry]` itself first.
+    pub(crate) configs: Vec<registry_backend::Config>,
 }
 
 /// Reads and checks the whole file, for one role or for both.
@@ -89,27 +87,24 @@ fn read_root(root: &mut Section, role: Option<Role>) -> Option<Config> {
     let registry = root.table("registry").map(|mut table| {
         let mut own = table.table("log");
         let log = Log::read_registry(own.as_mut(), &log, for_registry);
-        let config = registry_backend::Config::read(&mut table);
-        config.map(|config| Registry { log, config })
+        let configs = registry_backend::Config::read_all(&mut table);
+        Registry { log, configs }
     });
-    let peer = registry.as_ref().map(|registry| {
-        // A [registry] with problems of its own is not also one that sites miss.
-        let listen = registry
-            .as_ref()
-            .map(|registry| registry.config.listen.clone());
-        RegistryPeer {
-            name: REGISTRY.to_owned(),
-            socket: listen.unwrap_or_default(),
-        }
-    });
+    let registries = registry.iter().flat_map(|registry| &registry.configs);
+    let peers: Vec<RegistryPeer> = registries
+        .map(|config| RegistryPeer {
+            name: config.name().to_owned(),
+            socket: config.listen.clone(),
+        })
+        .collect();
     let edge = if for_edge {
-        proxy::Config::read(root, peer.as_slice())
+        proxy::Config::read(root, &peers)
     } else {
-        proxy::Config::read_keys(root, peer.as_slice())
+        proxy::Config::read_keys(root, &peers)
     };
     Some(Config {
         log,
         edge: edge?,
-        registry: registry.flatten(),
+        registry,
     })
 }

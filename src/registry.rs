@@ -1,10 +1,9 @@
 //! `tidegate registry`: the registry alone, in the foreground.
 
 use std::pin::pin;
-use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use registry_backend::App;
+use registry_backend::Instances;
 use tokio::sync::oneshot;
 
 use crate::config::{self, Role};
@@ -29,12 +28,12 @@ async fn serve(args: &Args) -> Result<()> {
     let registry = config.registry.context("the config has no [registry]")?;
     let logs = Logs::start(&registry.log)?;
     role::raise_file_limit();
-    let app = App::open(registry.config)?;
-    let listener = registry_backend::bind(&app)?;
+    let instances = Instances::open(registry.configs)?;
+    let listeners = instances.bind()?;
 
     let (stop, stopped) = oneshot::channel::<()>();
     let mut stop = Some(stop);
-    let mut server = pin!(registry_backend::serve(listener, Arc::clone(&app), async {
+    let mut server = pin!(instances.serve(listeners, async {
         stopped.await.ok();
     }));
     notify::ready("serving", None);
@@ -52,7 +51,7 @@ async fn serve(args: &Args) -> Result<()> {
             (Request::Reload, waiting) => {
                 stop = waiting;
                 role::reload(Role::Registry, "serving", None, || {
-                    reload(args, &logs, &app)
+                    reload(args, &logs, &instances)
                 });
             }
             (Request::Stop, Some(stop)) => {
@@ -64,11 +63,11 @@ async fn serve(args: &Args) -> Result<()> {
     }
 }
 
-fn reload(args: &Args, logs: &Logs, app: &App) -> Result<()> {
+fn reload(args: &Args, logs: &Logs, instances: &Instances) -> Result<()> {
     let config = config::read(&args.config.path, Some(Role::Registry))?;
     let registry = config.registry.context("the config has no [registry]")?;
     let log = Prepared::open(&registry.log)?;
-    app.reload(registry.config)?;
+    instances.reload(registry.configs)?;
     logs.apply(log);
     Ok(())
 }

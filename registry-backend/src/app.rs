@@ -9,9 +9,9 @@ use crate::config::Config;
 use crate::registry::Registry;
 use crate::storage::{self, Claim, Filesystem};
 
-/// The registry, ready to serve.
+/// A registry, ready to serve.
 #[derive(Debug)]
-pub struct App {
+pub(crate) struct App {
     pub(crate) registry: Arc<Registry>,
     settings: RwLock<Arc<Settings>>,
 }
@@ -36,11 +36,27 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// One of several registries cannot be used.
+    #[error("registry {name:?}")]
+    Instance {
+        /// What it is called.
+        name: String,
+        /// Why.
+        source: Box<Self>,
+    },
     /// A change of this key takes effect only at a start.
-    #[error("registry.{key} cannot change while the registry runs: restart it")]
+    #[error("{key} cannot change while the registry runs: restart it")]
     NeedsRestart {
         /// The key in question.
-        key: &'static str,
+        key: String,
+    },
+    /// A registry's tree and that of another are one below the other.
+    #[error("registry storage in {}: lies below that of another, {}", root.display(), other.display())]
+    Nested {
+        /// The storage's root.
+        root: PathBuf,
+        /// That of the other.
+        other: PathBuf,
     },
     /// Someone answers on the socket already.
     #[error("listen on {}: another process is answering there", path.display())]
@@ -70,7 +86,7 @@ impl App {
     /// # Errors
     /// [`Error::Storage`] when it can be neither read nor written, and [`Error::StorageInUse`] when
     /// another process writes to it, which may be one that still finishes its requests.
-    pub fn open(config: Config) -> Result<Arc<Self>, Error> {
+    pub(crate) fn open(config: Config) -> Result<Arc<Self>, Error> {
         let root = &config.root;
         let failed = |source: storage::Error| Error::Storage {
             root: root.clone(),
@@ -86,28 +102,35 @@ impl App {
 
     pub(crate) fn new(config: Config, registry: Registry) -> Arc<Self> {
         Arc::new(Self {
-            registry: Arc::new(registry),
+            registry: Arc::new(registry.named(config.instance.as_deref())),
             settings: RwLock::new(Arc::new(Settings::new(config))),
         })
     }
 
-    /// Goes on with another config. Requests under way finish with what they began with.
+    /// Checks that the registry can go on with another config.
     ///
     /// # Errors
-    /// [`Error::NeedsRestart`]; nothing has changed then.
-    pub fn reload(&self, config: Config) -> Result<(), Error> {
-        let old = self.settings();
-        if config.listen != old.config.listen || config.socket_mode != old.config.socket_mode {
-            return Err(Error::NeedsRestart { key: "listen" });
-        }
-        if config.root != old.config.root {
-            return Err(Error::NeedsRestart { key: "storage" });
-        }
+    /// [`Error::NeedsRestart`].
+    pub(crate) fn check(&self, config: &Config) -> Result<(), Error> {
+        let old = &self.settings().config;
+        let moved = if config.listen != old.listen || config.socket_mode != old.socket_mode {
+            "listen"
+        } else if config.root != old.root {
+            "storage"
+        } else {
+            return Ok(());
+        };
+        let key = format!("{}.{moved}", config.key);
+        Err(Error::NeedsRestart { key })
+    }
+
+    /// Goes on with another config that was checked. Requests under way finish with what they began
+    /// with.
+    pub(crate) fn change(&self, config: Config) {
         *self
             .settings
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(Settings::new(config));
-        Ok(())
     }
 
     pub(crate) fn settings(&self) -> Arc<Settings> {
@@ -180,11 +203,12 @@ mod tests {
         let app = App::open(config.clone()).unwrap();
         let mut changed = config.clone();
         changed.delete = false;
-        app.reload(changed).unwrap();
+        app.check(&changed).unwrap();
+        app.change(changed);
         assert!(!app.settings().config.delete);
         let mut moved = config;
         moved.root = folder.path().join("other");
-        let error = app.reload(moved).unwrap_err();
+        let error = app.check(&moved).unwrap_err();
         assert_eq!(
             error.to_string(),
             "registry.storage cannot change while the registry runs: restart it"

@@ -1,4 +1,4 @@
-//! The `[registry]` table of the config.
+//! The `[registry]` table of the config, and each `[[registry.instance]]` in it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -7,15 +7,23 @@ use settings::Section;
 
 use crate::registry::STORED_SIZE_MAX;
 
+/// What sites call the registry that `[registry]` itself describes.
+const NAME: &str = "registry";
+
 /// The path of a Unix socket must fit into `sockaddr_un`.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
 /// The spec asks for manifests of 4 MiB at least.
 const MANIFEST_SIZE_MIN: u64 = 4 << 20;
 
-/// What the registry needs to know, proven to be usable.
+/// What a registry needs to know, proven to be usable.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Config {
+    /// `instance.name`: what it is called where there are several; the one that `[registry]` itself
+    /// describes has no name of its own.
+    pub instance: Option<String>,
+    /// The table that describes it, such as `registry.instance[0]`.
+    pub key: String,
     /// `listen`: the socket to answer on.
     pub listen: PathBuf,
     /// `socket_mode`: the permissions of the socket's file.
@@ -41,6 +49,8 @@ impl Config {
     /// Returns a config with every default.
     pub fn new(listen: PathBuf, root: PathBuf) -> Self {
         Self {
+            instance: None,
+            key: "registry".to_owned(),
             listen,
             socket_mode: 0o660,
             allow_users: Vec::new(),
@@ -53,36 +63,63 @@ impl Config {
         }
     }
 
-    /// Reads the table; `None` when a problem was noted that leaves no config to run with.
+    /// Reads the table: the registry that it describes and, after it, each `[[registry.instance]]`,
+    /// which has the place that it says and everything else as written for itself or, where it is
+    /// not, for the first.
     ///
-    /// The table `log` in it is for whoever sets up logging to read.
-    pub fn read(section: &mut Section) -> Option<Self> {
-        let listen = read_listen(section);
-        let root = read_root(section);
-        let mut config = Self::new(
-            listen.clone().unwrap_or_default(),
-            root.clone().unwrap_or_default(),
-        );
+    /// One with a problem, which is noted in the section's document, is among them: who asks for it
+    /// by name does not miss it. The table `log` is for whoever sets up logging to read.
+    pub fn read_all(section: &mut Section) -> Vec<Self> {
+        let mut first = Self::new(PathBuf::new(), PathBuf::new());
+        first.read_place(section);
+        first.read_keys(section);
+        let mut all = vec![first.clone()];
+        for mut section in section.tables("instance") {
+            let mut instance = Self {
+                instance: Some(read_name(&mut section, &all)),
+                key: section.name().to_owned(),
+                ..first.clone()
+            };
+            instance.read_place(&mut section);
+            instance.read_keys(&mut section);
+            instance.check_apart(&section, &all);
+            all.push(instance);
+        }
+        all
+    }
+
+    /// Returns what sites call it.
+    pub fn name(&self) -> &str {
+        self.instance.as_deref().unwrap_or(NAME)
+    }
+
+    /// Reads where it answers and where it stores; both stay empty where they cannot be read.
+    fn read_place(&mut self, section: &mut Section) {
+        self.listen = read_listen(section).unwrap_or_default();
+        self.root = read_root(section).unwrap_or_default();
+    }
+
+    fn read_keys(&mut self, section: &mut Section) {
         if let Some(mode) = section.optional::<String>("socket_mode") {
             match u32::from_str_radix(&mode, 8) {
-                Ok(mode) if mode <= 0o777 => config.socket_mode = mode,
+                Ok(mode) if mode <= 0o777 => self.socket_mode = mode,
                 _ => section.problem("socket_mode", "must be octal permissions such as \"0660\""),
             }
         }
         if let Some(users) = section.optional("allow_users") {
-            config.allow_users = users;
+            self.allow_users = users;
         }
         if let Some(timeout) = section.duration("drain_timeout") {
-            config.drain_timeout = timeout;
+            self.drain_timeout = timeout;
         }
         if let Some(expiry) = section.duration("upload_expiry") {
             if expiry.is_zero() {
                 section.problem("upload_expiry", "must be more than 0");
             }
-            config.upload_expiry = expiry;
+            self.upload_expiry = expiry;
         }
         if let Some(delete) = section.optional("delete") {
-            config.delete = delete;
+            self.delete = delete;
         }
         if let Some(size) = section.size("max_manifest_size") {
             if size < MANIFEST_SIZE_MIN {
@@ -100,13 +137,53 @@ impl Config {
                     ),
                 );
             }
-            config.max_manifest_size = size;
+            self.max_manifest_size = size;
         }
         if let Some(sparse) = section.optional("sparse_images") {
-            config.sparse_images = sparse;
+            self.sparse_images = sparse;
         }
-        (listen.is_some() && root.is_some() && !section.failed()).then_some(config)
     }
+
+    /// Checks that nothing of this registry is also another's.
+    fn check_apart(&self, section: &Section, others: &[Self]) {
+        for other in others {
+            let key = &other.key;
+            if !self.listen.as_os_str().is_empty() && self.listen == other.listen {
+                section.problem("listen", format!("is the socket of {key} already"));
+            }
+            if self.root.as_os_str().is_empty() || other.root.as_os_str().is_empty() {
+                continue;
+            }
+            if self.root == other.root {
+                let problem = format!("is the folder of {key} already");
+                section.problem("storage.filesystem.root", problem);
+            } else if self.root.starts_with(&other.root) || other.root.starts_with(&self.root) {
+                let problem = format!(
+                    "one of this folder and that of {key}, {}, lies within the other",
+                    other.root.display()
+                );
+                section.problem("storage.filesystem.root", problem);
+            }
+        }
+    }
+}
+
+fn read_name(section: &mut Section, others: &[Config]) -> String {
+    let Some(name) = section.required::<String>("name") else {
+        return String::new();
+    };
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name == NAME {
+        section.problem(
+            "name",
+            "is the name of the registry that [registry] itself describes",
+        );
+    } else if name.is_empty() || !name.chars().all(is_plain) {
+        section.problem("name", "must be of letters, digits, '-', '.' and '_'");
+    } else if let Some(other) = others.iter().find(|other| other.name() == name) {
+        section.problem("name", format!("is the name of {} already", other.key));
+    }
+    name
 }
 
 fn read_listen(section: &mut Section) -> Option<PathBuf> {
@@ -155,19 +232,22 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &str) -> Result<Config, String> {
+    fn read_all(text: &str) -> Result<Vec<Config>, String> {
         let mut document = Document::parse(Path::new("/etc/t/edge.toml"), text).unwrap();
         let mut root = document.root();
         let mut section = root.table("registry").unwrap();
-        let config = Config::read(&mut section);
+        let configs = Config::read_all(&mut section);
         drop((section, root));
         match document.finish() {
-            Ok(()) => Ok(config.unwrap()),
-            Err(problems) => {
-                assert_eq!(config, None);
-                Err(problems.to_string())
-            }
+            Ok(()) => Ok(configs),
+            Err(problems) => Err(problems.to_string()),
         }
+    }
+
+    fn read(text: &str) -> Result<Config, String> {
+        let mut configs = read_all(text)?;
+        assert_eq!(configs.len(), 1);
+        Ok(configs.remove(0))
     }
 
     #[test]
@@ -188,7 +268,6 @@ mod tests {
              storage.filesystem = { root = '/data' }\n",
         );
         let expected = Config {
-            listen: "/r".into(),
             socket_mode: 0o600,
             allow_users: vec!["edge".to_owned(), "7".to_owned()],
             drain_timeout: Duration::from_secs(60),
@@ -196,7 +275,7 @@ mod tests {
             delete: false,
             max_manifest_size: 8 << 20,
             sparse_images: false,
-            root: "/data".into(),
+            ..Config::new("/r".into(), "/data".into())
         };
         assert_eq!(config, Ok(expected));
     }
@@ -261,5 +340,100 @@ mod tests {
         /etc/t/edge.toml:5: registry.upload_expiry: must be more than 0
         /etc/t/edge.toml:6: registry.storage.filesystem: is missing: write it as { root = "/var/lib/registry" }
         "#);
+    }
+
+    const TWO: &str = r#"
+[registry]
+listen = "unix:/r"
+delete = false
+upload_expiry = "1h"
+storage.filesystem.root = "/data"
+[[registry.instance]]
+name = "team"
+listen = "unix:/t"
+delete = true
+storage.filesystem.root = "team"
+"#;
+
+    #[test]
+    fn an_instance_has_its_own_place_and_what_it_does_not_say_from_the_first() {
+        let configs = read_all(TWO).unwrap();
+        let [first, team] = &configs[..] else {
+            panic!()
+        };
+        assert_eq!((first.name(), team.name()), ("registry", "team"));
+        let expected = Config {
+            instance: Some("team".to_owned()),
+            key: "registry.instance[0]".to_owned(),
+            listen: "/t".into(),
+            root: "/etc/t/team".into(),
+            delete: true,
+            ..first.clone()
+        };
+        assert_eq!(*team, expected);
+        assert_eq!(team.upload_expiry, Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn nothing_of_an_instance_is_anothers() {
+        for (line, other, problem) in [
+            (
+                "name = \"team\"",
+                "",
+                "7: registry.instance[0].name: is missing",
+            ),
+            (
+                "\"team\"",
+                "\"registry\"",
+                "8: registry.instance[0].name: is the name of the registry that [registry] itself describes",
+            ),
+            (
+                "\"team\"",
+                "\"a b\"",
+                "8: registry.instance[0].name: must be of letters, digits, '-', '.' and '_'",
+            ),
+            (
+                "unix:/t",
+                "unix:/r",
+                "9: registry.instance[0].listen: is the socket of registry already",
+            ),
+            (
+                "\"team\"\n",
+                "\"team\"\nlog = {}\n",
+                "9: registry.instance[0].log: unknown key",
+            ),
+            (
+                "listen = \"unix:/t\"",
+                "",
+                "7: registry.instance[0].listen: is missing",
+            ),
+            (
+                "root = \"team\"",
+                "root = \"/data\"",
+                "11: registry.instance[0].storage.filesystem.root: is the folder of registry already",
+            ),
+            (
+                "root = \"team\"",
+                "root = \"/data/team\"",
+                "11: registry.instance[0].storage.filesystem.root: one of this folder and that of \
+                 registry, /data, lies within the other",
+            ),
+            (
+                "root = \"team\"",
+                "root = \"/\"",
+                "11: registry.instance[0].storage.filesystem.root: one of this folder and that of \
+                 registry, /data, lies within the other",
+            ),
+        ] {
+            let problems = read_all(&TWO.replacen(line, other, 1)).unwrap_err();
+            assert_eq!(problems, format!("/etc/t/edge.toml:{problem}"));
+        }
+        let third = TWO.split_once("[[").unwrap().1;
+        let problems = read_all(&format!("{TWO}[[{third}")).unwrap_err();
+        insta::assert_snapshot!(problems, @"
+        /etc/t/edge.toml:13: registry.instance[1].name: is the name of registry.instance[0] already
+        /etc/t/edge.toml:14: registry.instance[1].listen: is the socket of registry.instance[0] already
+        /etc/t/edge.toml:16: registry.instance[1].storage.filesystem.root: is the folder of registry.instance[0] already
+        ");
     }
 }

@@ -10,6 +10,9 @@
 //! | `storage` | objects under keys: what is visible, and when it is durable |
 //! | `jobs` | work that no request asks for |
 //!
+//! `instances` serves several registries from one process, each an `app` of its own with all of these
+//! rooms: no request, lock, session or setting of one is within reach of another.
+//!
 //! Each room calls only the next one. Paths are made in `storage/layout` alone, statuses in
 //! `http/error` alone.
 //!
@@ -37,12 +40,13 @@
 mod app;
 mod config;
 mod http;
+mod instances;
 mod jobs;
 mod registry;
 mod storage;
 #[cfg(test)]
 mod tests;
 
-pub use app::{App, Error};
+pub use app::Error;
 pub use config::Config;
-pub use http::{bind, serve};
+pub use instances::Instances;

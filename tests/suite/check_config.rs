@@ -268,7 +268,7 @@ fn the_shipped_config_names_every_key_the_program_reads() {
         "max_manifest_size",
         "sparse_images",
         "filesystem",
-        "root",
+        "storage.filesystem.root",
     ] {
         let documented = text.lines().any(|line| {
             let bare = line.trim_start_matches(['#', ' ']);

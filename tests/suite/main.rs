@@ -24,6 +24,7 @@ mod drain;
 mod durability;
 mod edge_http;
 mod edge_tls;
+mod instances;
 mod layering;
 mod layout_interchange;
 mod logs;

@@ -16,6 +16,7 @@ mod upstream;
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -104,6 +105,7 @@ impl Config {
             files,
         };
         let sites = site::read_all(root, surroundings, &mut warnings);
+        warn_of_the_unused(&upstreams, &sites, &mut warnings);
         let one_per_core = || available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         let config = Self {
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
@@ -122,6 +124,21 @@ impl Config {
     /// is over.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+}
+
+/// Warns of registries that nobody can reach.
+fn warn_of_the_unused(upstreams: &[Arc<Upstream>], sites: &[Site], warnings: &mut Vec<String>) {
+    for upstream in upstreams.iter().filter(|upstream| upstream.registry) {
+        if !sites
+            .iter()
+            .any(|site| Arc::ptr_eq(&site.upstream, upstream))
+        {
+            let name = &upstream.name;
+            warnings.push(format!(
+                "registry {name:?}: is no site's upstream, so nobody can reach it"
+            ));
+        }
     }
 }
 

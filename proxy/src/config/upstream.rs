@@ -100,8 +100,13 @@ pub(super) fn read_all(
                 "name",
                 "is the name of the registry that [registry] describes",
             );
-        } else if upstreams.iter().any(|other| other.name == name) {
-            section.problem("name", format!("{name:?}: another upstream has it already"));
+        } else if let Some(other) = upstreams.iter().find(|other| other.name == name) {
+            let kind = if other.registry {
+                "a [[registry.instance]]"
+            } else {
+                "another upstream"
+            };
+            section.problem("name", format!("{name:?}: {kind} has it already"));
         }
         let absent = !section.has("peers");
         let peers = section.parsed_list("peers").unwrap_or_default();

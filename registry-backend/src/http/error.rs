@@ -104,7 +104,7 @@ impl Error {
     }
 
     /// Tells the log of a failure that is not the client's.
-    pub(super) fn log(&self, request: &Parts) {
+    pub(super) fn log(&self, registry: Option<&str>, request: &Parts) {
         let (status, _) = self.status();
         if !status.is_server_error() {
             return;
@@ -126,6 +126,7 @@ impl Error {
             _ => (None, None),
         };
         tracing::error!(
+            registry,
             error = chain(self),
             status = status.as_u16(),
             method = %request.method,

@@ -46,7 +46,7 @@ use body::Body;
 use error::Error;
 use payload::Payload;
 
-pub use socket::bind;
+pub(crate) use socket::bind;
 
 /// How many changes of storage can be under way at once: half of the threads that tokio has for what
 /// blocks, so that readers find one however many pushes wait for a lock or for the disk.
@@ -61,7 +61,7 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// [`AppError::Listen`] when the listener cannot be used.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: StdUnixListener,
     app: Arc<App>,
     shutdown: impl Future<Output = ()>,
@@ -79,7 +79,11 @@ pub async fn serve(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => accept(&serving, stream, stopped.clone()),
                 Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "accept failed");
+                    tracing::error!(
+                        registry = app.registry.name(),
+                        error = &error as &dyn std::error::Error,
+                        "accept failed"
+                    );
                     tokio::time::sleep(ACCEPT_REST).await;
                 }
             },
@@ -89,12 +93,18 @@ pub async fn serve(
     drop(listener);
     expiry.abort();
     let requests = serving.requests.load(Ordering::Relaxed);
-    tracing::info!(requests, "stopping: waiting for requests under way");
+    let registry = app.registry.name();
+    tracing::info!(
+        registry,
+        requests,
+        "stopping: waiting for requests under way"
+    );
     stop.send_replace(true);
     drop(serving);
     let limit = app.settings().config.drain_timeout;
     if tokio::time::timeout(limit, ended.recv()).await.is_err() {
         tracing::warn!(
+            registry,
             limit_secs = limit.as_secs(),
             "stopped with requests still under way"
         );
@@ -108,15 +118,18 @@ fn into_tokio(listener: StdUnixListener) -> io::Result<UnixListener> {
 }
 
 fn accept(serving: &Serving, stream: UnixStream, stopped: watch::Receiver<bool>) {
+    let registry = serving.app.registry.name();
     match stream.peer_cred().map(|peer| peer.uid()) {
         Ok(uid) if serving.app.settings().allowed_uids.contains(&uid) => {
             tokio::spawn(connection(serving.clone(), stream, stopped));
         }
         Ok(uid) => tracing::warn!(
+            registry,
             uid,
             "refused a connection: user not in registry.allow_users"
         ),
         Err(error) => tracing::error!(
+            registry,
             error = &error as &dyn std::error::Error,
             "refused a connection: its user is not known"
         ),
@@ -208,7 +221,7 @@ async fn answer(under_way: UnderWay, request: Request<Incoming>) -> Response<Bod
     let response = match router::route(&under_way.0.app, &parts, &mut payload).await {
         Ok(response) => response,
         Err(error) => {
-            error.log(&parts);
+            error.log(under_way.0.app.registry.name(), &parts);
             error.reply()
         }
     };

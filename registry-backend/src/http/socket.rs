@@ -12,7 +12,7 @@ use crate::app::{App, Error};
 ///
 /// # Errors
 /// [`Error::SocketInUse`] when someone answers there, and [`Error::Listen`] otherwise.
-pub fn bind(app: &App) -> Result<UnixListener, Error> {
+pub(crate) fn bind(app: &App) -> Result<UnixListener, Error> {
     let settings = app.settings();
     let path = settings.config.listen.as_path();
     let failed = |source| Error::Listen {

@@ -26,20 +26,27 @@ pub(crate) async fn run(app: Arc<App>) {
 }
 
 fn expire(app: &App, expiry: Duration) {
+    let registry = app.registry.name();
     let now = SystemTime::now();
     let before = |age| now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
     match app.registry.expire_uploads(before(expiry)) {
         Ok(0) => {}
-        Ok(uploads) => tracing::info!(uploads, "removed abandoned uploads"),
+        Ok(uploads) => tracing::info!(registry, uploads, "removed abandoned uploads"),
         Err(error) => tracing::error!(
+            registry,
             error = &error as &dyn std::error::Error,
             "removal of abandoned uploads failed"
         ),
     }
     match app.registry.sweep(before(STAGED_FOR_MAX)) {
         Ok(0) => {}
-        Ok(objects) => tracing::info!(objects, "removed what interrupted writes left behind"),
+        Ok(objects) => tracing::info!(
+            registry,
+            objects,
+            "removed what interrupted writes left behind"
+        ),
         Err(error) => tracing::error!(
+            registry,
             error = &error as &dyn std::error::Error,
             "removal of what interrupted writes left behind failed"
         ),

@@ -44,7 +44,7 @@ impl Registry {
     pub(super) fn report(&self, key: &Key, problem: &str) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.len() < REPORTED_MAX && reported.insert(key.clone()) {
-            tracing::warn!(path = %key, "{problem}");
+            tracing::warn!(registry = self.name(), path = %key, "{problem}");
         }
     }
 
@@ -52,7 +52,7 @@ impl Registry {
     pub(super) fn report_skipped(&self, key: &Key, error: &(dyn std::error::Error + 'static)) {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.len() < REPORTED_MAX && reported.insert(key.clone()) {
-            tracing::error!(path = %key, error, "storage failed: passed over");
+            tracing::error!(registry = self.name(), path = %key, error, "storage failed: passed over");
         }
     }
 }

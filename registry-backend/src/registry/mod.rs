@@ -39,6 +39,8 @@ pub(crate) use uploads::Append;
 /// The registry over one storage.
 #[derive(Debug)]
 pub(crate) struct Registry {
+    /// What it is called in the log where there are several.
+    name: Option<Box<str>>,
     driver: Box<dyn Driver>,
     /// Uploads that this process has written to.
     sessions: uploads::Sessions,
@@ -53,12 +55,26 @@ impl Registry {
     /// Serves what `driver` keeps.
     pub(crate) fn new(driver: Box<dyn Driver>) -> Self {
         Self {
+            name: None,
             driver,
             sessions: uploads::Sessions::default(),
             locks: Locks::default(),
             reported: Mutex::default(),
             _claim: None,
         }
+    }
+
+    /// Tells it from others in the log.
+    pub(crate) fn named(self, name: Option<&str>) -> Self {
+        Self {
+            name: name.map(Box::from),
+            ..self
+        }
+    }
+
+    /// Returns what it is called in the log, if it is not the only one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 
     /// Keeps other registries off the storage, until the last work on it has ended.

@@ -247,6 +247,7 @@ impl Registry {
         }
         if let Err(error) = writing {
             tracing::warn!(
+                registry = self.name(),
                 %repository,
                 error = &error as &dyn std::error::Error,
                 "index of referrers not written: each query looks through all manifests"

@@ -263,7 +263,7 @@ async fn deleting_can_be_switched_off() {
     let (rig, path) = rig_with_blob().await;
     let mut config = rig.app.settings().config.clone();
     config.delete = false;
-    rig.app.reload(config).unwrap();
+    rig.app.change(config);
     insta::assert_snapshot!(rig.send(&format!("DELETE {path}"), "").await, @r#"
     405 Method Not Allowed
     content-length: 89

@@ -188,7 +188,7 @@ async fn layers_may_be_absent_unless_they_are_required() {
     rig.put_manifest("a", "sparse", &image("1")).await;
     let mut config = rig.app.settings().config.clone();
     config.sparse_images = false;
-    rig.app.reload(config).unwrap();
+    rig.app.change(config);
     let head = format!("PUT /v2/a/manifests/whole\ncontent-type: {MANIFEST}");
     let reply = rig.send(&head, image("1").to_string()).await;
     assert_eq!(

@@ -18,9 +18,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
+use crate::Config;
+use crate::app::App;
+use crate::http::{bind, serve};
 use crate::registry::Registry;
 use crate::storage::{Driver, Filesystem, Hasher};
-use crate::{App, Config, bind, serve};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";

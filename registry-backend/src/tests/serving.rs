@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
 use super::{Rig, sha256};
-use crate::{bind, serve};
+use crate::http::{bind, serve};
 
 #[tokio::test]
 async fn the_base_says_that_the_api_is_spoken() {
@@ -174,7 +174,7 @@ async fn the_end_does_not_wait_longer_than_configured() {
     rig.stop().await;
     let mut config = rig.app.settings().config.clone();
     config.drain_timeout = Duration::from_millis(50);
-    rig.app.reload(config).unwrap();
+    rig.app.change(config);
     let listener = bind(&rig.app).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(serve(listener, Arc::clone(&rig.app), async {
