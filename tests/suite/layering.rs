@@ -39,7 +39,7 @@ fn names(line: &str, what: &str) -> bool {
             && before != Some(':')
             && !word(after)
             && (code.trim_start().starts_with("use ")
-                || code.trim_start().starts_with("pub")
+                || code.trim_start().starts_with("pub") && code.contains(" use ")
                 || code[at + what.len()..].starts_with("::"))
     })
 }

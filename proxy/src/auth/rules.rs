@@ -95,11 +95,14 @@ impl Rules {
     ) -> Decided<'_> {
         let user = asker.user.map(|user| &*user.name);
         let concerns = |rule: &&Rule| {
+            let mut patterns = rule.repositories.iter();
             rule.is_about(asker, action)
-                && repository.is_none_or(|repository| {
-                    let mut patterns = rule.repositories.iter();
-                    patterns.any(|pattern| pattern.matches(repository, user))
-                })
+                && match repository {
+                    Some(repository) => patterns.any(|pattern| pattern.matches(repository, user)),
+                    // What is denied in some repositories is missing from the list: the list
+                    // itself is not denied by that.
+                    None => rule.effect == Effect::Allow || patterns.any(is_everything),
+                }
         };
         self.0
             .iter()
@@ -117,7 +120,7 @@ impl Rules {
             let allow = rule.effect == Effect::Allow;
             let patterns = rule.repositories.iter();
             for pattern in patterns.filter_map(|pattern| pattern.for_user(user)) {
-                let everything = pattern.as_str() == "**";
+                let everything = is_everything(&pattern);
                 if everything && allow && visible.is_empty() {
                     return None;
                 }
@@ -129,6 +132,10 @@ impl Rules {
         }
         Some(visible)
     }
+}
+
+fn is_everything(pattern: &RepositoryPattern) -> bool {
+    pattern.as_str() == "**"
 }
 
 impl Rule {
@@ -311,6 +318,40 @@ mod tests {
             assert_eq!(found, expected, "{who:?} {action:?} {repository}");
         }
         assert!(rules.admit_anonymous());
+    }
+
+    #[test]
+    fn the_list_is_denied_by_a_rule_about_everything_alone() {
+        let members = Members::default();
+        let some = denying(rule("0", &["a/**"], &["anonymous"], &["*"]));
+        let all = denying(rule("1", &["b", "**"], &["192.0.2.1"], &["*"]));
+        let list = rule("2", &["a"], &["anonymous"], &["catalog"]);
+        for (rules, client, expected) in [
+            (vec![some.clone(), list.clone()], HERE, Some(true)),
+            (
+                vec![some.clone(), all.clone(), list.clone()],
+                HERE,
+                Some(false),
+            ),
+            (
+                vec![some.clone(), all.clone(), list.clone()],
+                "::1",
+                Some(true),
+            ),
+            (vec![some.clone()], HERE, None),
+        ] {
+            let rules = Rules::new(rules);
+            let asker = Asker {
+                user: None,
+                members: &members,
+                client: client.parse().unwrap(),
+            };
+            let found = match rules.decide(&asker, Action::Catalog, None) {
+                Decided::By(rule) => Some(rule.effect == Effect::Allow),
+                Decided::ByNone => None,
+            };
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]
