@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod access;
 mod banner;
 mod certs;
 mod check;
@@ -48,6 +49,9 @@ enum Verb {
     Setup(setup::Args),
     /// Check a config and all that it names; print every problem.
     Check(check::Args),
+    /// Ask what a config lets whom do.
+    #[command(subcommand)]
+    Access(access::Command),
     /// List the certificates of a config: their names, expiry and source.
     Certs(certs::Args),
     /// Make a self-signed certificate and its key.
@@ -64,6 +68,9 @@ enum Verb {
 fn main() -> ExitCode {
     let done = match CommandLine::parse().verb {
         Verb::Up(args) => return up::run(&args).unwrap_or_else(|error| failed(&error)),
+        Verb::Access(command) => {
+            return access::run(command).unwrap_or_else(|error| failed(&error));
+        }
         Verb::Setup(args) => setup::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Certs(args) => certs::run(&args),

@@ -48,6 +48,7 @@ mod config;
 mod context;
 mod edge;
 mod error;
+pub mod explain;
 mod filter;
 mod in_flight;
 mod listener;

@@ -91,6 +91,11 @@ impl Basic {
         self.loaded.load().users.is_empty()
     }
 
+    /// Returns whether the file names this user.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.loaded.load().users.has(name)
+    }
+
     /// Reads the file again if it looks changed; a file that cannot be used changes nothing and is
     /// told once.
     pub(crate) fn refresh(&self) {

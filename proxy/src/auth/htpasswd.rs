@@ -62,6 +62,11 @@ impl Users {
         self.by_name.is_empty()
     }
 
+    /// Returns whether there is such a user.
+    pub fn has(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// Returns whether `password` is that of the user `name`.
     ///
     /// A wrong password costs as much time whoever it is for: somebody with a cheap hash, with a

@@ -1,0 +1,96 @@
+//! `tidegate access explain`: who may do what, and which rule says so.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use oci::RepositoryName;
+use proxy::explain::{Answer, Asker, Question};
+
+use crate::config::{self, ConfigFile, Role};
+use crate::output::{note, say};
+
+/// What there is to ask about access.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Say whether somebody may do something, and which rule decides.
+    ///
+    /// Ends with 0 when it is allowed and with 1 when it is not.
+    Explain(Args),
+}
+
+/// The flags of `tidegate access explain`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The user of the htpasswd file who asks; without this and --certificate, somebody without a
+    /// name.
+    #[arg(long, value_name = "NAME", conflicts_with = "certificate")]
+    user: Option<String>,
+    /// The principal of the client certificate that asks.
+    #[arg(long, value_name = "NAME")]
+    certificate: Option<String>,
+    /// An organizational unit of that certificate.
+    #[arg(long, value_name = "OU", requires = "certificate")]
+    group: Vec<String>,
+    /// What is wanted: pull, push, delete or catalog.
+    #[arg(long)]
+    action: String,
+    /// The repository; the catalog is in none.
+    #[arg(long, value_name = "NAME")]
+    repository: Option<RepositoryName>,
+    /// The address that the request comes from.
+    #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    from: IpAddr,
+    /// A host of the site that is asked; by default the first site in front of a registry.
+    #[arg(long, value_name = "HOST")]
+    site: Option<String>,
+}
+
+/// Runs `tidegate access`.
+pub(crate) fn run(command: Command) -> Result<ExitCode> {
+    let Command::Explain(args) = command;
+    let config = config::read(&args.config.path, Some(Role::Edge))?;
+    let asker = match (args.user, args.certificate) {
+        (Some(user), _) => Asker::User(user),
+        (None, Some(name)) => Asker::Certificate {
+            name,
+            groups: args.group,
+        },
+        (None, None) => Asker::Anonymous,
+    };
+    let answer = config.edge.explain(&Question {
+        host: args.site,
+        asker,
+        from: args.from,
+        action: args.action,
+        repository: args.repository,
+    })?;
+    for odd in &answer.notes {
+        note(format_args!("note: {odd}"));
+    }
+    say(format_args!("{}", sentence(&answer)))?;
+    Ok(if answer.allowed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn sentence(answer: &Answer) -> String {
+    let site = &answer.site;
+    match (answer.allowed, &answer.because) {
+        (true, Some(rule)) => format!("allowed by {rule}"),
+        (true, None) => format!("allowed: {site} has no rules"),
+        (false, because) => {
+            let because = because.as_deref().unwrap_or(site);
+            let log_in = if answer.log_in {
+                " (would be asked to log in)"
+            } else {
+                ""
+            };
+            format!("denied by {because}{log_in}")
+        }
+    }
+}
