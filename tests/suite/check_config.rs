@@ -202,7 +202,7 @@ fn made_real(rig: &Rig, text: &str) -> PathBuf {
                 &rig.certificate.key
             }
             Some(name) if name.ends_with(".pem") || name.ends_with(".crt") => &rig.certificate.cert,
-            Some(name) if name.contains("htpasswd") => &rig.path("htpasswd"),
+            Some(name) if name.contains("htpasswd") || name == "groups" => &rig.path("htpasswd"),
             _ => continue,
         };
         let target = folder.join(&path);
@@ -252,6 +252,14 @@ fn the_shipped_config_names_every_key_the_program_reads() {
         "htpasswd_file",
         "remember_for",
         "insecure_plain_passwords",
+        "group_file",
+        "allow_from",
+        "deny_from",
+        "satisfy",
+        "repositories",
+        "who",
+        "actions",
+        "effect",
         "name",
         "peers",
         "connect_timeout",
