@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::state::Unusable;
 use crate::{tls, upstream};
 
 /// Why an edge cannot start, or go on.
@@ -29,4 +30,13 @@ pub enum Error {
     /// An upstream's address cannot be connected to, by its form.
     #[error(transparent)]
     Upstream(#[from] upstream::UnusablePeer),
+}
+
+impl From<Unusable> for Error {
+    fn from(error: Unusable) -> Self {
+        match error {
+            Unusable::Tls(error) => error.into(),
+            Unusable::Upstream(error) => error.into(),
+        }
+    }
 }

@@ -7,8 +7,8 @@
 //! # The map
 //! - [`Config`] reads what the operator wrote and proves it, or says everything that is wrong;
 //! - [`Edge`] binds the sockets and serves, [`Handle`] reloads and drains it (`server`, `reload`);
-//! - `listener`: the sockets, and what is minded about each connection: its number, the time a
-//!   request's head may take, the buffers;
+//! - `listener`: the sockets, and what is asked of a connection before its first request: who may
+//!   connect, for whom a balancer speaks, how many there may be, how long a head may take;
 //! - `edge`: the life of a request; `context`: what it carries from step to step;
 //! - `filter`: the steps that look at the head alone; `auth`: who is asking;
 //! - `site` and `upstream`: what a request is for, and where it goes;
@@ -17,8 +17,8 @@
 //! - [`tls`]: certificates and which one a handshake gets; `telemetry`: a line for each request.
 //!
 //! # The life of a request
-//! 1. `listener` accepts the connection, `tls::accept` gives the handshake the certificate of the
-//!    site that it asks for, and Pingora reads the head.
+//! 1. `listener` accepts the connection, or drops it, `tls::accept` gives the handshake the
+//!    certificate of the site that it asks for, and Pingora reads the head.
 //! 2. `edge` takes the state of this moment, to the request's end. `filter::limits` and
 //!    `filter::host` look at the head; a plain listener answers here, with a challenge's answer or
 //!    the way to TLS.

@@ -1,15 +1,18 @@
 //! What a reload may change: everything but what sockets and threads were made of.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::config::{Config, Limits, Listener, Tls};
+use crate::config::{Config, Limits, Listener};
+use crate::state::Unusable;
+use crate::tls;
 use crate::upstream::UnusablePeer;
 
 /// What was decided once, when the edge was bound.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Fixed {
-    listeners: Vec<Listener>,
-    tls: Tls,
+    /// Of each its address, whether it speaks TLS, and whether the PROXY protocol.
+    listeners: Vec<(SocketAddr, bool, bool)>,
     workers: usize,
     write_timeout: Duration,
     http2_window: u32,
@@ -26,9 +29,21 @@ pub enum Error {
         /// The keys of the config that cannot change while the edge runs.
         keys: Vec<&'static str>,
     },
+    /// TLS cannot be set up.
+    #[error("tls: {0}")]
+    Tls(#[from] tls::Error),
     /// An upstream's address cannot be connected to, by its form.
     #[error(transparent)]
     Upstream(#[from] UnusablePeer),
+}
+
+impl From<Unusable> for Error {
+    fn from(error: Unusable) -> Self {
+        match error {
+            Unusable::Tls(error) => error.into(),
+            Unusable::Upstream(error) => error.into(),
+        }
+    }
 }
 
 impl Fixed {
@@ -41,8 +56,7 @@ impl Fixed {
             ..
         } = config.limits;
         Self {
-            listeners: config.listeners.clone(),
-            tls: config.tls.clone(),
+            listeners: config.listeners.iter().map(fixed).collect(),
             workers: config.workers.get(),
             write_timeout,
             http2_window,
@@ -54,7 +68,6 @@ impl Fixed {
     pub(crate) fn compare(&self, other: &Self) -> Result<(), Error> {
         let keys: Vec<&'static str> = [
             ("listener", self.listeners != other.listeners),
-            ("tls", self.tls != other.tls),
             ("workers", self.workers != other.workers),
             (
                 "limits.write_timeout",
@@ -78,4 +91,8 @@ impl Fixed {
             Err(Error::NeedsRestart { keys })
         }
     }
+}
+
+fn fixed(listener: &Listener) -> (SocketAddr, bool, bool) {
+    (listener.address, listener.tls, listener.proxy_protocol)
 }

@@ -1,8 +1,8 @@
 //! An edge from its sockets to its drain.
 //!
 //! Pingora's own `Server` is not used: it minds signals, pid files and upgrade sockets, ends the
-//! process on errors, and its grace period is a sleep that protects no transfer. What is needed of
-//! it is one service on sockets that are bound here, on a runtime that is ours.
+//! process on errors, and its grace period is a sleep that protects no transfer. Sockets, accept
+//! loops and runtime are ours; what is needed of it is the proxy.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,8 +10,6 @@ use std::time::Duration;
 
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
-use pingora::services::Service as _;
-use pingora::services::listening::Service;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::time::{
@@ -19,14 +17,13 @@ use tokio::time::{
 };
 
 use crate::auth::Hashing;
-use crate::config::Config;
+use crate::config::{Config, Limits};
 use crate::edge::EdgeProxy;
 use crate::error::Error;
 use crate::in_flight::InFlight;
 use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
 use crate::state::{Current, State};
-use crate::tls::accept;
 
 /// How often the files that say who may come in are looked at.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +45,8 @@ const UPSTREAM_POOL: usize = 512;
 pub struct Edge {
     shared: Arc<Shared>,
     bound: Vec<Bound>,
-    service: Service<Connections>,
+    connections: Connections,
+    limits: Limits,
     runtime: Runtime,
 }
 
@@ -95,7 +93,7 @@ impl Edge {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        let (fixed, limits, tls) = (Fixed::of(&config), config.limits, config.tls.clone());
+        let (fixed, limits) = (Fixed::of(&config), config.limits);
         let current = Arc::new(Current::new(State::build(config)?));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
@@ -126,18 +124,11 @@ impl Edge {
         listener::tune(&mut proxy, &limits);
         let connections =
             Connections::new(proxy, Arc::clone(&current), Arc::clone(&shared.connections));
-        let mut service = Service::new("edge".to_owned(), connections);
-        for bound in &bound {
-            let mut endpoint = listener::endpoint(bound, &limits);
-            if bound.listener.tls {
-                endpoint = endpoint.tls(accept::settings(&tls, Arc::clone(&current))?);
-            }
-            service.add_listener(endpoint);
-        }
         Ok(Self {
             shared,
             bound,
-            service,
+            connections,
+            limits,
             runtime,
         })
     }
@@ -158,20 +149,24 @@ impl Edge {
         let Self {
             shared,
             bound,
-            mut service,
+            connections,
+            limits,
             runtime,
         } = self;
         let drained = runtime.block_on(async {
-            let sockets = listener::hand_over(bound);
+            let current = Arc::clone(&shared.current);
             let stop = shared.stop.subscribe();
-            let serving = tokio::spawn(async move {
-                service.start_service(Some(sockets), stop, 1).await;
-            });
+            let serving = listener::serve(bound, connections, current, limits, stop);
+            let serving = tokio::spawn(serving);
             let refreshing = tokio::spawn(refresh(Arc::clone(&shared.current)));
             let mut stop = shared.stop.subscribe();
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
-                _ = serving => {}
+                served = serving => {
+                    if let Ok(Err(error)) = served {
+                        tracing::error!(%error, "the sockets cannot be served");
+                    }
+                }
             }
             refreshing.abort();
             // Serving ends because it was asked to, too, and may be seen to do so first.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,25 +10,29 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::config::{Config, Limits};
 use crate::filter::acme_challenge::Challenges;
-use crate::filter::addresses::Network;
+use crate::filter::addresses::{Addresses, Network};
 use crate::site::{Site, Sites};
-use crate::tls::CertStore;
+use crate::tls::accept::Acceptor;
+use crate::tls::{self, CertStore};
 use crate::upstream::{UnusablePeer, Upstream};
 
 /// Everything that a reload replaces. A request keeps the one that it began with.
 #[derive(Debug)]
 pub(crate) struct State {
+    pub(crate) acceptor: Acceptor,
     pub(crate) certificates: CertStore,
     pub(crate) challenges: Challenges,
     pub(crate) drain_timeout: Duration,
     pub(crate) limits: Limits,
+    /// Who may connect to each listener, in the order of the config.
+    pub(crate) listeners: Vec<Addresses>,
     pub(crate) sites: Sites,
     pub(crate) trusted_proxies: Box<[Network]>,
 }
 
 impl State {
     /// Builds the state that `config` describes.
-    pub(crate) fn build(config: Config) -> Result<Self, UnusablePeer> {
+    pub(crate) fn build(config: Config) -> Result<Self, Unusable> {
         let mut upstreams: HashMap<String, Arc<Upstream>> = HashMap::new();
         let mut certificates = CertStore::default();
         let mut sites = Sites::default();
@@ -47,14 +52,35 @@ impl State {
             sites.add(&hosts, Site::new(site, upstream));
         }
         Ok(Self {
+            acceptor: Acceptor::new(&config.tls)?,
             certificates,
             challenges: Challenges::default(),
             drain_timeout: config.drain_timeout,
             limits: config.limits,
+            listeners: config
+                .listeners
+                .into_iter()
+                .map(|listener| listener.addresses)
+                .collect(),
             sites,
             trusted_proxies: config.trusted_proxies,
         })
     }
+
+    /// Returns whether `address` is a proxy whose word counts.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
+        let mut proxies = self.trusted_proxies.iter();
+        proxies.any(|network| network.contains(address))
+    }
+}
+
+/// Why no state can be built by a config.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unusable {
+    #[error("tls: {0}")]
+    Tls(#[from] tls::Error),
+    #[error(transparent)]
+    Upstream(#[from] UnusablePeer),
 }
 
 /// The state of this moment.

@@ -1,5 +1,6 @@
 //! `[limits]`: how large and how slow a client or an upstream may be.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use settings::Section;
@@ -22,6 +23,10 @@ pub(crate) struct Limits {
     pub(crate) write_timeout: Duration,
     /// How many wrong passwords are too many.
     pub(crate) logins: Logins,
+    /// Connections, in all.
+    pub(crate) max_connections: usize,
+    /// Connections of one address; without a number, see [`Self::connections_of`].
+    pub(crate) max_connections_per_address: Option<usize>,
     /// What an HTTP/2 client may send ahead on one connection, in bytes.
     pub(crate) http2_window: u32,
     /// Requests at once on one HTTP/2 connection.
@@ -48,6 +53,10 @@ const DURATION_MAX: Duration = Duration::from_secs(24 * 24 * 60 * 60);
 const HEADERS_MAX: usize = 256;
 const HEAD_SIZE_MAX: u64 = 64 << 10;
 
+/// An office behind one address pushes and pulls with this many, and one that wants to use up all
+/// descriptors does not come far.
+const CONNECTIONS_PER_ADDRESS: usize = 1000;
+
 /// HTTP/2's own default, and more than anyone can use.
 const HTTP2_WINDOW_MIN: u32 = 64 << 10;
 const HTTP2_WINDOW_MAX: u32 = 64 << 20;
@@ -64,6 +73,8 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(15 * 60),
             logins: Logins::default(),
             min_body_rate: 1 << 10,
+            max_connections: usize::MAX,
+            max_connections_per_address: None,
             http2_window: 4 << 20,
             http2_max_streams: 100,
             http2_max_resets: 1000,
@@ -130,6 +141,11 @@ impl Limits {
         if let Some(resets) = section.optional("http2_max_resets") {
             limits.http2_max_resets = resets;
         }
+        if let Some(count) = section.optional("max_connections") {
+            limits.max_connections = unless_zero(count);
+        }
+        let per_address = section.optional("max_connections_per_address");
+        limits.max_connections_per_address = per_address.map(unless_zero);
         match section.optional("max_headers") {
             Some(count @ 1..=HEADERS_MAX) => limits.max_headers = count,
             Some(_) => section.problem(
@@ -140,6 +156,21 @@ impl Limits {
         }
         limits
     }
+
+    /// Returns how many connections `client` may have. With nothing written, programs on this
+    /// machine may have any number: they are other parts of the same service, as a rule.
+    pub(crate) fn connections_of(&self, client: IpAddr) -> usize {
+        match self.max_connections_per_address {
+            Some(max) => max,
+            None if client.is_loopback() => usize::MAX,
+            None => CONNECTIONS_PER_ADDRESS,
+        }
+    }
+}
+
+/// Zero is no limit.
+fn unless_zero(count: usize) -> usize {
+    if count == 0 { usize::MAX } else { count }
 }
 
 /// Reads a timeout: in whole seconds, as those of a connection are counted.

@@ -5,13 +5,20 @@ use std::net::SocketAddr;
 use openssl::ssl::{SslContextBuilder, SslMethod};
 use settings::Section;
 
+use super::addresses;
+use crate::filter::addresses::{Addresses, Network};
+
 /// An address to listen at.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Listener {
     /// Where; port 0 takes any that is free.
     pub(crate) address: SocketAddr,
     /// Whether TLS is spoken; if not, all there is to say is to come back with it.
     pub(crate) tls: bool,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
+    /// Who may connect.
+    pub(crate) addresses: Addresses,
 }
 
 /// The oldest TLS to speak.
@@ -58,10 +65,18 @@ impl Tls {
 }
 
 /// Reads every `[[listener]]`.
-pub(super) fn read_all(root: &mut Section) -> Vec<Listener> {
+pub(super) fn read_all(root: &mut Section, trusted_proxies: &[Network]) -> Vec<Listener> {
     let mut listeners: Vec<Listener> = Vec::new();
     for mut section in root.tables("listener") {
         let tls = section.optional("tls").unwrap_or_default();
+        let proxy_protocol = section.optional("proxy_protocol").unwrap_or_default();
+        if proxy_protocol && trusted_proxies.is_empty() {
+            section.problem(
+                "proxy_protocol",
+                "is believed of trusted_proxies alone, and there are none",
+            );
+        }
+        let addresses = addresses::read(&mut section);
         let Some(address) = address(&mut section) else {
             continue;
         };
@@ -73,7 +88,12 @@ pub(super) fn read_all(root: &mut Section) -> Vec<Listener> {
             );
             continue;
         }
-        listeners.push(Listener { address, tls });
+        listeners.push(Listener {
+            address,
+            tls,
+            proxy_protocol,
+            addresses,
+        });
     }
     if !root.failed() && !listeners.iter().any(|listener| listener.tls) {
         root.problem(

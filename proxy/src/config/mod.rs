@@ -96,7 +96,7 @@ impl Config {
         let trusted_proxies = addresses::networks(root, "trusted_proxies");
         let limits = root.table("limits").map(Limits::read).unwrap_or_default();
         let tls = root.table("tls").map(Tls::read).unwrap_or_default();
-        let listeners = listener::read_all(root);
+        let listeners = listener::read_all(root, &trusted_proxies);
         let upstreams = upstream::read_all(root, registries, limits);
         let mut warnings = Vec::new();
         let surroundings = site::Surroundings {

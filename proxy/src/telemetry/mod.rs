@@ -1,3 +1,4 @@
 //! What the edge says about its work. Where it is written is the command line's matter.
 
 pub(crate) mod access_log;
+pub(crate) mod news;

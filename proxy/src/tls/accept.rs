@@ -1,62 +1,150 @@
 //! What happens in a handshake: OpenSSL's settings, and the certificate by name.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use openssl::ssl::{NameType, SslMode, SslOptions, SslVersion};
+use openssl::ssl::{
+    AlpnError, NameType, SslAcceptor, SslMethod, SslMode, SslOptions, SslVersion, select_next_proto,
+};
 use pingora::listeners::TlsAccept;
-use pingora::listeners::tls::TlsSettings;
-use pingora::protocols::tls::TlsRef;
+use pingora::protocols::IO;
+use pingora::protocols::tls::server::handshake_with_callback;
+use pingora::protocols::tls::{SslStream, TlsRef};
 
 use super::Error;
 use crate::config::{Tls, TlsVersion};
-use crate::state::Current;
+use crate::state::State;
 
 /// Binds resumed sessions to this product; without one OpenSSL refuses every resumption as soon as
 /// clients' certificates are asked for.
 const SESSION_ID_CONTEXT: &[u8] = b"tidegate";
 
-/// Returns the settings of a TLS listener: TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1.
-pub(crate) fn settings(tls: &Tls, current: Arc<Current>) -> Result<TlsSettings, Error> {
-    // Mozilla's intermediate list: forward secrecy and authenticated encryption only.
-    let mut settings = TlsSettings::with_callbacks(Box::new(SelectCertificate { current }))
-        .map_err(|_no_context| Error::OpenSsl(openssl::error::ErrorStack::get()))?;
-    settings.set_min_proto_version(Some(match tls.min_version {
-        TlsVersion::Tls12 => SslVersion::TLS1_2,
-        TlsVersion::Tls13 => SslVersion::TLS1_3,
-    }))?;
-    if let Some(ciphers) = &tls.ciphers {
-        settings.set_cipher_list(ciphers)?;
+/// What is spoken within TLS, the best first (RFC 7301, section 3.1).
+const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
+
+/// How TLS is spoken.
+pub(crate) struct Acceptor(SslAcceptor);
+
+impl Acceptor {
+    /// Speaks TLS 1.2 and 1.3, and within it HTTP/2 and HTTP/1.1.
+    pub(crate) fn new(tls: &Tls) -> Result<Self, Error> {
+        // Mozilla's intermediate list: forward secrecy and authenticated encryption only.
+        let mut settings = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
+        settings.set_min_proto_version(Some(match tls.min_version {
+            TlsVersion::Tls12 => SslVersion::TLS1_2,
+            TlsVersion::Tls13 => SslVersion::TLS1_3,
+        }))?;
+        if let Some(ciphers) = &tls.ciphers {
+            settings.set_cipher_list(ciphers)?;
+        }
+        // AES-128 comes first in the list and is the cheapest by a quarter; who asks for ChaCha
+        // first has no AES in hardware and gets it.
+        settings.set_options(
+            SslOptions::CIPHER_SERVER_PREFERENCE
+                | SslOptions::PRIORITIZE_CHACHA
+                | SslOptions::NO_RENEGOTIATION,
+        );
+        // An idle connection keeps no record buffers.
+        settings.set_mode(SslMode::RELEASE_BUFFERS);
+        settings.set_session_id_context(SESSION_ID_CONTEXT)?;
+        settings.set_alpn_select_callback(|_ssl, offered| {
+            // Who speaks neither is answered in HTTP/1.1, which it may well understand.
+            select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::NOACK)
+        });
+        Ok(Self(settings.build()))
     }
-    // AES-128 comes first in the list and is the cheapest by a quarter; who asks for ChaCha first
-    // has no AES in hardware and gets it.
-    settings.set_options(
-        SslOptions::CIPHER_SERVER_PREFERENCE
-            | SslOptions::PRIORITIZE_CHACHA
-            | SslOptions::NO_RENEGOTIATION,
-    );
-    // An idle connection keeps no record buffers.
-    settings.set_mode(SslMode::RELEASE_BUFFERS);
-    settings.set_session_id_context(SESSION_ID_CONTEXT)?;
-    settings.enable_h2();
-    Ok(settings)
+
+    /// Shakes hands over `socket`, with the certificates of `state`.
+    pub(crate) async fn handshake<S: IO>(
+        &self,
+        socket: S,
+        state: &State,
+    ) -> Result<SslStream<S>, Failure> {
+        let accepting = Accepting {
+            state,
+            server_name: Mutex::default(),
+        };
+        let shaken = handshake_with_callback(&self.0, socket, &accepting).await;
+        shaken.map_err(|error| Failure {
+            server_name: take(&accepting.server_name),
+            reason: reason(&error.to_string()).to_owned(),
+        })
+    }
 }
 
-/// Gives each handshake the certificate that the current state has for its name.
-struct SelectCertificate {
-    current: Arc<Current>,
+impl fmt::Debug for Acceptor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acceptor").finish_non_exhaustive()
+    }
+}
+
+/// Why a handshake failed.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    server_name: Option<Box<str>>,
+    reason: String,
+}
+
+impl Failure {
+    /// Returns the name that the client asked for, as far as that is known.
+    pub(crate) fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// Returns whether the client just went away, as a balancer's health check does.
+    pub(crate) fn is_silence(&self) -> bool {
+        self.server_name.is_none() && self.reason == GONE
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+/// The reason of a handshake that ended without a word.
+const GONE: &str = "the client went away";
+
+/// Finds the few words that say what happened in what Pingora makes of OpenSSL's errors, each of
+/// which reads `error:<number>:<library>:<function>:<reason>:<file>:<line>:<more>`.
+fn reason(error: &str) -> &str {
+    let reason = error
+        .split_once("error:")
+        .and_then(|(_, fields)| fields.split(':').nth(3));
+    match reason {
+        Some("unexpected eof while reading") => GONE,
+        Some(reason) => reason,
+        None if error.contains("unexpected EOF") || error.contains("os error") => GONE,
+        None => "it could not go on",
+    }
+}
+
+/// One handshake.
+struct Accepting<'a> {
+    state: &'a State,
+    server_name: Mutex<Option<Box<str>>>,
 }
 
 #[async_trait]
-impl TlsAccept for SelectCertificate {
+impl TlsAccept for Accepting<'_> {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
-        let state = self.current.load();
-        let name = ssl.servername(NameType::HOST_NAME);
+        let name = ssl.servername(NameType::HOST_NAME).map(Box::<str>::from);
         // Without a certificate the handshake fails with an alert, which is all there is to say.
-        if let Some(key) = state.certificates.select(name)
+        if let Some(key) = self.state.certificates.select(name.as_deref())
             && let Err(error) = key.apply(ssl)
         {
             tracing::error!(%error, "a certificate cannot be used in a handshake");
         }
+        put(&self.server_name, name);
     }
+}
+
+fn put<T>(into: &Mutex<Option<T>>, value: Option<T>) {
+    *into.lock().unwrap_or_else(PoisonError::into_inner) = value;
+}
+
+fn take<T>(from: &Mutex<Option<T>>) -> Option<T> {
+    from.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

@@ -31,6 +31,8 @@ pub(crate) struct Client {
     endpoint: Endpoint,
     host: String,
     authorization: Option<String>,
+    /// What a load balancer would say before the client does.
+    header: Vec<u8>,
 }
 
 impl Client {
@@ -44,6 +46,7 @@ impl Client {
             endpoint,
             host: host.to_owned(),
             authorization: None,
+            header: Vec::new(),
         }
     }
 
@@ -52,6 +55,7 @@ impl Client {
             endpoint: Endpoint::Plain(address),
             host: host.to_owned(),
             authorization: None,
+            header: Vec::new(),
         }
     }
 
@@ -61,6 +65,7 @@ impl Client {
             endpoint,
             host: "localhost".to_owned(),
             authorization: None,
+            header: Vec::new(),
         }
     }
 
@@ -71,6 +76,23 @@ impl Client {
             authorization: Some(format!("Basic {token}")),
             ..self.clone()
         }
+    }
+
+    /// The same client behind a load balancer that sends `header` before all else.
+    pub(crate) fn behind(&self, header: &[u8]) -> Self {
+        Self {
+            header: header.to_vec(),
+            ..self.clone()
+        }
+    }
+
+    /// The same client at another address.
+    pub(crate) fn at(&self, other: SocketAddr) -> Self {
+        let mut client = self.clone();
+        if let Endpoint::Plain(address) | Endpoint::Tls { address, .. } = &mut client.endpoint {
+            *address = other;
+        }
+        client
     }
 
     /// The same client asking for another host.
@@ -114,7 +136,7 @@ impl Client {
     /// A connection on which the test writes every byte itself.
     pub(crate) fn connect(&self) -> io::Result<Exchange> {
         let stream: Box<dyn Duplex> = match &self.endpoint {
-            Endpoint::Plain(address) => Box::new(tcp(*address)?),
+            Endpoint::Plain(address) => Box::new(self.tcp(*address)?),
             Endpoint::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(PATIENCE))?;
@@ -124,7 +146,7 @@ impl Client {
                 let mut connector = SslConnector::builder(SslMethod::tls_client())?;
                 connector.set_ca_file(trust)?;
                 let name = self.host.split(':').next().unwrap_or_default();
-                let stream = connector.build().connect(name, tcp(*address)?);
+                let stream = connector.build().connect(name, self.tcp(*address)?);
                 Box::new(stream.map_err(io::Error::other)?)
             }
         };
@@ -133,14 +155,15 @@ impl Client {
             head: false,
         })
     }
-}
 
-fn tcp(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    fn tcp(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        stream.write_all(&self.header)?;
+        Ok(stream)
+    }
 }
 
 /// A request being put together.

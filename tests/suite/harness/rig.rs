@@ -190,6 +190,15 @@ impl Rig {
             .collect()
     }
 
+    /// The lines of the edge's log, which was set up as JSON, that hold all of `parts`.
+    pub(crate) fn edge_lines(&self, parts: &[&str]) -> Vec<String> {
+        let log = self.edge_log();
+        let lines = log.lines().map(str::to_owned);
+        lines
+            .filter(|line| parts.iter().all(|part| line.contains(part)))
+            .collect()
+    }
+
     /// Everything the edge has logged.
     pub(crate) fn edge_log(&self) -> String {
         fs::read_to_string(self.path("edge.log")).unwrap_or_default()

@@ -1,119 +1,24 @@
-//! The sockets that connections come in on, and what is minded about each connection.
+//! What is minded about each connection that HTTP is spoken on: its number, and the time that a
+//! request's head may take.
 
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
-use pingora::protocols::{Stream, TcpKeepalive};
+use pingora::protocols::http::v2::server::H2Options;
 use pingora::proxy::HttpProxy;
-use pingora::server::{Fds, ListenFds, ShutdownWatch};
+use pingora::server::ShutdownWatch;
 
-use crate::config::{Limits, Listener};
+use super::SETTLE;
 use crate::edge::EdgeProxy;
-use crate::error::Error;
 use crate::in_flight::InFlight;
 use crate::pace::Pace;
 use crate::resets::Resets;
 use crate::state::Current;
-
-/// What is read from and written to a client at once: measured, a third fewer system calls for a
-/// download than with Pingora's defaults.
-const READ_BUFFER_BYTES: usize = 256 << 10;
-const WRITE_BUFFER_BYTES: usize = 264 << 10;
-
-/// The largest HTTP/2 frame: four TLS records instead of one.
-const H2_FRAME_BYTES: u32 = 64 << 10;
-
-/// How often, and how many times, a silent connection is asked whether it still stands.
-const TCP_KEEPALIVE: (Duration, Duration, usize) =
-    (Duration::from_secs(60), Duration::from_secs(15), 4);
-
-/// How long connections are still listened to once no new ones are taken: what a client has sent by
-/// then may be on its way to us, and it would not know whether it was read.
-pub(crate) const SETTLE: Duration = Duration::from_millis(500);
-
-/// A bound socket.
-pub(crate) struct Bound {
-    pub(crate) listener: Listener,
-    /// Where it really listens: port 0 has become one.
-    pub(crate) address: SocketAddr,
-    socket: TcpListener,
-}
-
-/// Binds every listener, or says which cannot be.
-pub(crate) fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, Error> {
-    listeners
-        .iter()
-        .map(|listener| bind_one(*listener))
-        .collect()
-}
-
-fn bind_one(listener: Listener) -> Result<Bound, Error> {
-    let failed = |source| Error::Bind {
-        address: listener.address,
-        source,
-    };
-    let socket = TcpListener::bind(listener.address).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
-    let address = socket.local_addr().map_err(failed)?;
-    Ok(Bound {
-        listener,
-        address,
-        socket,
-    })
-}
-
-/// Gives Pingora the bound sockets, under the names that [`endpoint`] asks for them with.
-pub(crate) fn hand_over(bound: Vec<Bound>) -> ListenFds {
-    let mut sockets = Fds::new();
-    for bound in bound {
-        sockets.add(bound.address.to_string(), bound.socket.into_raw_fd());
-    }
-    Arc::new(sockets.into())
-}
-
-/// Returns how Pingora is to serve a bound socket, but for TLS.
-pub(crate) fn endpoint(bound: &Bound, limits: &Limits) -> ListenerConfig {
-    let (idle, interval, count) = TCP_KEEPALIVE;
-    let mut options = TcpSocketOptions::default();
-    options.tcp_keepalive = Some(TcpKeepalive {
-        idle,
-        interval,
-        count,
-        // The kernel knows what a client has taken; no timer here could tell a slow one, whose
-        // buffer takes minutes to fill a window, from one that takes nothing.
-        user_timeout: limits.write_timeout,
-    });
-    let endpoint = ListenerConfig::tcp(bound.address.to_string()).tcp_socket_options(options);
-    if bound.listener.tls {
-        endpoint.l4_buffer(L4BufferSettings::new(READ_BUFFER_BYTES, WRITE_BUFFER_BYTES))
-    } else {
-        // Redirects are small.
-        endpoint
-    }
-}
-
-/// Sets what the proxy asks of connections.
-pub(crate) fn tune(proxy: &mut HttpProxy<EdgeProxy>, limits: &Limits) {
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(limits.keepalive_timeout);
-    proxy.server_options = Some(options);
-    // Pingora's own options bound what a hostile client can make HTTP/2 hold in memory.
-    let mut options = default_h2_options();
-    options
-        .initial_window_size(limits.http2_window)
-        .initial_connection_window_size(limits.http2_window)
-        .max_frame_size(H2_FRAME_BYTES)
-        .max_concurrent_streams(limits.http2_max_streams);
-    proxy.h2_options = Some(options);
-}
 
 /// Every connection: counted from its first byte to its last.
 pub(crate) struct Connections {

@@ -1,0 +1,92 @@
+//! The sockets that connections come in on, and the way of a connection to its first request.
+//!
+//! [`accept`] takes connections and asks, in this order, what costs nothing first: who may connect,
+//! how many connections there may be, whom a load balancer speaks for, and last the handshake.
+//! [`heads`] hands what is left to Pingora and minds the time. Pingora's own accept loop is not
+//! used: it can neither drop a connection before its handshake by a list of its listener, nor read
+//! a header in front of a plain one, nor leave it to others what is said of a handshake that
+//! failed.
+
+mod accept;
+mod heads;
+mod places;
+mod proxy_protocol;
+mod socket;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use pingora::apps::HttpServerOptions;
+use pingora::protocols::http::v2::server::default_h2_options;
+use pingora::proxy::HttpProxy;
+use tokio::net::TcpSocket;
+
+use crate::config::{Limits, Listener};
+use crate::edge::EdgeProxy;
+use crate::error::Error;
+
+pub(crate) use accept::serve;
+pub(crate) use heads::{Connections, HeadRead, Kept};
+
+/// The largest HTTP/2 frame: four TLS records instead of one.
+const H2_FRAME_BYTES: u32 = 64 << 10;
+
+/// How many connections may wait to be accepted; the kernel's own limit is the lower one.
+const BACKLOG: u32 = 65_535;
+
+/// How long connections are still listened to once no new ones are taken: what a client has sent by
+/// then may be on its way to us, and it would not know whether it was read.
+pub(crate) const SETTLE: Duration = Duration::from_millis(500);
+
+/// A bound socket.
+pub(crate) struct Bound {
+    pub(crate) listener: Listener,
+    /// Where it really listens: port 0 has become one.
+    pub(crate) address: SocketAddr,
+    socket: TcpListener,
+}
+
+impl Bound {
+    /// Makes the socket one of the runtime's, with room for a crowd.
+    fn into_tokio(self) -> io::Result<tokio::net::TcpListener> {
+        let socket = TcpStream::from(OwnedFd::from(self.socket));
+        TcpSocket::from_std_stream(socket).listen(BACKLOG)
+    }
+}
+
+/// Binds every listener, or says which cannot be.
+pub(crate) fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, Error> {
+    listeners.iter().map(bind_one).collect()
+}
+
+fn bind_one(listener: &Listener) -> Result<Bound, Error> {
+    let failed = |source| Error::Bind {
+        address: listener.address,
+        source,
+    };
+    let socket = TcpListener::bind(listener.address).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let address = socket.local_addr().map_err(failed)?;
+    Ok(Bound {
+        listener: listener.clone(),
+        address,
+        socket,
+    })
+}
+
+/// Sets what the proxy asks of connections.
+pub(crate) fn tune(proxy: &mut HttpProxy<EdgeProxy>, limits: &Limits) {
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(limits.keepalive_timeout);
+    proxy.server_options = Some(options);
+    // Pingora's own options bound what a hostile client can make HTTP/2 hold in memory.
+    let mut options = default_h2_options();
+    options
+        .initial_window_size(limits.http2_window)
+        .initial_connection_window_size(limits.http2_window)
+        .max_frame_size(H2_FRAME_BYTES)
+        .max_concurrent_streams(limits.http2_max_streams);
+    proxy.h2_options = Some(options);
+}
