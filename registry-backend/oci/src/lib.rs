@@ -4,7 +4,7 @@
 //! - [`route`]: a path under `/v2/`, parsed once by one parser for both sides;
 //! - [`repository`], [`reference`](mod@reference), [`digest`]: the parts of such a path;
 //! - [`query`]: its query string; [`mount`]: the blob that one asks to mount;
-//! - [`pattern`]: which repositories a rule is about;
+//! - [`pattern`]: which repositories a rule is about; [`visibility`]: which ones someone may see;
 //! - [`manifest`], [`descriptor`], [`media_type`]: what a manifest says, read without changing a byte;
 //! - [`range`]: `Range` of downloads and `Content-Range` of uploads;
 //! - [`error`]: the error codes and their JSON.
@@ -26,6 +26,7 @@ pub mod range;
 pub mod reference;
 pub mod repository;
 pub mod route;
+pub mod visibility;
 
 pub use descriptor::{Annotations, Descriptor};
 pub use digest::{Algorithm, Digest};
@@ -37,3 +38,4 @@ pub use query::Query;
 pub use reference::{Reference, Tag};
 pub use repository::RepositoryName;
 pub use route::{Action, Route, UploadId};
+pub use visibility::Visibility;

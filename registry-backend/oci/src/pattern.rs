@@ -80,6 +80,61 @@ impl RepositoryPattern {
         at == pattern.len()
     }
 
+    /// Returns whether some repository below `parent` could match; `${user}` is nobody.
+    pub fn may_match_below(&self, parent: &RepositoryName) -> bool {
+        self.reached_by(parent).any(|at| at < self.segments.len())
+    }
+
+    /// Returns whether every repository below `parent` matches; `${user}` is nobody.
+    pub fn matches_all_below(&self, parent: &RepositoryName) -> bool {
+        let last = self.segments.len().saturating_sub(1);
+        self.segments.last() == Some(&Segment::Any) && self.reached_by(parent).any(|at| at == last)
+    }
+
+    /// Visits the places where matching can go on after all segments of `parent`.
+    fn reached_by(&self, parent: &RepositoryName) -> impl Iterator<Item = usize> {
+        let places = self.segments.len() + 1;
+        let mut reached = vec![false; places];
+        reached.iter_mut().take(1).for_each(|first| *first = true);
+        for text in parent.components() {
+            self.pass_any(&mut reached);
+            let mut next = vec![false; places];
+            for (at, segment) in self.segments.iter().enumerate() {
+                let to = match segment {
+                    Segment::Any => at,
+                    Segment::One(pieces) if fits(pieces, text, None) => at + 1,
+                    Segment::One(_) => continue,
+                };
+                if reached.get(at) == Some(&true)
+                    && let Some(to) = next.get_mut(to)
+                {
+                    *to = true;
+                }
+            }
+            reached = next;
+        }
+        self.pass_any(&mut reached);
+        reached
+            .into_iter()
+            .enumerate()
+            .filter_map(|(at, reached)| reached.then_some(at))
+    }
+
+    /// Adds the places behind each `**` that is reached, unless nothing follows it: it stands for no
+    /// segment, too, but not at the end.
+    fn pass_any(&self, reached: &mut [bool]) {
+        for (at, segment) in self.segments.iter().enumerate() {
+            let is_last = at + 1 == self.segments.len();
+            if *segment == Segment::Any
+                && !is_last
+                && reached.get(at) == Some(&true)
+                && let Some(next) = reached.get_mut(at + 1)
+            {
+                *next = true;
+            }
+        }
+    }
+
     /// Returns whether `${user}` stands in it.
     pub fn names_user(&self) -> bool {
         self.text.contains(USER)
@@ -348,6 +403,20 @@ mod tests {
             if let Ok(pattern) = text.parse::<RepositoryPattern>() {
                 prop_assert_eq!(pattern.as_str(), text);
             }
+        }
+
+        #[test]
+        fn what_is_said_of_all_below_a_parent_holds_for_each(
+            pattern in prop::collection::vec(prop::sample::select(vec!["a", "b", "*", "**"]), 1..6),
+            parent in prop::collection::vec(prop::sample::select(vec!["a", "b"]), 1..4),
+            below in prop::collection::vec(prop::sample::select(vec!["a", "b"]), 1..4),
+        ) {
+            let pattern: RepositoryPattern = pattern.join("/").parse().unwrap();
+            let parent: RepositoryName = parent.join("/").parse().unwrap();
+            let child: RepositoryName = format!("{parent}/{}", below.join("/")).parse().unwrap();
+            let matches = pattern.matches(&child, None);
+            prop_assert!(matches || !pattern.matches_all_below(&parent));
+            prop_assert!(!matches || pattern.may_match_below(&parent));
         }
     }
 }

@@ -9,18 +9,20 @@ use super::blocking;
 use super::body::Body;
 use super::error::Error;
 use super::pages::{link, page};
+use super::principal::visibility;
 use super::reply;
 use super::router::Call;
 
 /// How many repositories a page has where the client does not say; each costs a look at the disk.
 const PAGE_SIZE: usize = 1000;
 
-/// Lists the repositories.
+/// Lists the repositories that the one who asks may see.
 pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Error> {
     let page = page(&call.query, Some(PAGE_SIZE))?;
     let registry = Arc::clone(call.registry);
     let wanted = page.clone();
-    let listing = blocking(move || registry.catalog(&wanted)).await?;
+    let visible = visibility(registry.name(), &call.parts.headers);
+    let listing = blocking(move || registry.catalog(&wanted, visible.as_ref())).await?;
     let link = link("/v2/_catalog", &page, &listing);
     let content = json!({ "repositories": listing.names });
     Ok(reply::json(StatusCode::OK, link, content.to_string()))

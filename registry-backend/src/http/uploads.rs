@@ -9,6 +9,7 @@ use oci::{Algorithm, Digest, Mount, RepositoryName, UploadId};
 use super::body::Body;
 use super::error::Error;
 use super::payload::Payload;
+use super::principal::visibility;
 use super::receive::{Received, receive};
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
@@ -131,8 +132,11 @@ async fn mount(call: &Call<'_>, repository: &RepositoryName) -> Result<Option<Di
     };
     let registry = Arc::clone(call.registry);
     let (repository, wanted) = (repository.clone(), digest.clone());
-    let mounted =
-        changing(move || registry.mount_blob(&repository, &wanted, from.as_ref())).await?;
+    let visible = visibility(registry.name(), &call.parts.headers);
+    let mounted = changing(move || {
+        registry.mount_blob(&repository, &wanted, from.as_ref(), visible.as_ref())
+    })
+    .await?;
     Ok(mounted.then_some(digest))
 }
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use oci::{Digest, RepositoryName};
+use oci::{Digest, RepositoryName, Visibility};
 
 use super::{Error, Registry};
 use crate::storage::error::if_found;
@@ -83,7 +83,8 @@ impl Registry {
         Ok(self.driver.delete(&key, Durability::Power)?)
     }
 
-    /// Gives a repository a blob that another one has, `from` or any; returns whether it did.
+    /// Gives a repository a blob that another one has, `from` or any; returns whether it did. Only
+    /// one that `visible` shows can give, as if there were no others.
     ///
     /// # Errors
     /// [`Error::NoSpace`] and [`Error::Storage`].
@@ -92,10 +93,12 @@ impl Registry {
         repository: &RepositoryName,
         digest: &Digest,
         from: Option<&RepositoryName>,
+        visible: Option<&Visibility>,
     ) -> Result<bool, Error> {
         let target = match from {
+            Some(from) if visible.is_some_and(|visible| !visible.shows(from)) => None,
             Some(from) => self.blob_target(from, digest)?,
-            None => self.blob_target_anywhere(digest)?,
+            None => self.blob_target_anywhere(digest, visible)?,
         };
         let Some(target) = target else {
             return Ok(false);
@@ -120,13 +123,17 @@ impl Registry {
         }
     }
 
-    fn blob_target_anywhere(&self, digest: &Digest) -> Result<Option<Digest>, Error> {
+    fn blob_target_anywhere(
+        &self,
+        digest: &Digest,
+        visible: Option<&Visibility>,
+    ) -> Result<Option<Digest>, Error> {
         // Most such blobs are nowhere; then there is no need to ask each repository.
         if if_found(self.driver.stat(&layout::blob(digest)))?.is_none() {
             return Ok(None);
         }
         let mut found = None;
-        self.visit_repositories(None, &mut |repository| {
+        self.visit_visible(None, visible, &mut |repository| {
             found = self.blob_target(repository, digest)?;
             Ok(match found {
                 Some(_) => ControlFlow::Break(()),

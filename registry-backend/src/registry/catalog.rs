@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use oci::RepositoryName;
+use oci::{RepositoryName, Visibility};
 
 use super::{Error, Listing, Page, Registry};
 use crate::storage::error::if_found;
@@ -10,13 +10,17 @@ use crate::storage::{Key, layout};
 
 impl Registry {
     /// Returns a page of the repositories that have, or had, a manifest, in the order of their
-    /// bytes.
+    /// bytes: of those that `visible` shows, as if there were no others.
     ///
     /// # Errors
     /// [`Error::Storage`].
-    pub(crate) fn catalog(&self, page: &Page) -> Result<Listing, Error> {
+    pub(crate) fn catalog(
+        &self,
+        page: &Page,
+        visible: Option<&Visibility>,
+    ) -> Result<Listing, Error> {
         let mut listing = Listing::default();
-        self.visit_repositories(page.last.as_deref(), &mut |repository| {
+        self.visit_visible(page.last.as_deref(), visible, &mut |repository| {
             let manifests = layout::manifests(repository);
             let has_manifests = match if_found(self.driver.stat(&manifests)) {
                 Ok(found) => found.is_some(),
@@ -44,7 +48,18 @@ impl Registry {
         last: Option<&str>,
         visit: &mut Visit<'_>,
     ) -> Result<(), Error> {
-        self.visit_below(&layout::repositories(), None, last, visit)
+        self.visit_visible(last, None, visit)
+    }
+
+    /// Visits those that `visible` shows, and does not look into folders where it shows nothing.
+    pub(super) fn visit_visible(
+        &self,
+        last: Option<&str>,
+        visible: Option<&Visibility>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), Error> {
+        let wanted = Wanted { last, visible };
+        self.visit_below(&layout::repositories(), None, &wanted, visit)
             .map(drop)
     }
 
@@ -52,7 +67,7 @@ impl Registry {
         &self,
         folder: &Key,
         parent: Option<&RepositoryName>,
-        last: Option<&str>,
+        wanted: &Wanted<'_>,
         visit: &mut Visit<'_>,
     ) -> Result<ControlFlow<()>, Error> {
         let children = match if_found(self.driver.list(folder)) {
@@ -79,9 +94,9 @@ impl Registry {
             steps.push(Step::itself(name));
         }
         steps.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
-        for step in steps.iter().filter(|step| step.reaches_past(last)) {
+        for step in steps.iter().filter(|step| wanted.has(step)) {
             let flow = match &step.folder {
-                Some(folder) => self.visit_below(folder, Some(&step.name), last, visit)?,
+                Some(folder) => self.visit_below(folder, Some(&step.name), wanted, visit)?,
                 None => visit(&step.name)?,
             };
             if flow.is_break() {
@@ -94,6 +109,24 @@ impl Registry {
 
 /// What is called with each repository.
 pub(super) type Visit<'a> = dyn FnMut(&RepositoryName) -> Result<ControlFlow<()>, Error> + 'a;
+
+/// Which repositories are visited.
+struct Wanted<'a> {
+    /// Only those that come after this.
+    last: Option<&'a str>,
+    /// Only those that this shows; without it, all.
+    visible: Option<&'a Visibility>,
+}
+
+impl Wanted<'_> {
+    fn has(&self, step: &Step) -> bool {
+        let shows = |visible: &Visibility| match step.folder {
+            Some(_) => visible.may_show_below(&step.name),
+            None => visible.shows(&step.name),
+        };
+        step.reaches_past(self.last) && self.visible.is_none_or(shows)
+    }
+}
 
 /// A repository, or all those below it.
 #[derive(Debug)]
@@ -132,9 +165,12 @@ impl Step {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use oci::{Digest, Reference};
 
     use super::*;
+    use crate::storage::faulty::{Faults, Faulty};
     use crate::storage::{Driver as _, Durability, Filesystem};
 
     fn registry_with(root: &tempfile::TempDir, names: &[&str]) -> Registry {
@@ -147,14 +183,18 @@ mod tests {
         Registry::new(Box::new(driver))
     }
 
-    fn pages(registry: &Registry, size_max: usize) -> Vec<Vec<String>> {
+    fn pages(
+        registry: &Registry,
+        size_max: usize,
+        visible: Option<&Visibility>,
+    ) -> Vec<Vec<String>> {
         let mut pages = Vec::new();
         let mut page = Page {
             size_max: Some(size_max),
             last: None,
         };
         loop {
-            let listing = registry.catalog(&page).unwrap();
+            let listing = registry.catalog(&page, visible).unwrap();
             page.last = listing.names.last().cloned();
             pages.push(listing.names);
             if !listing.more {
@@ -168,12 +208,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let names = ["a", "a-b", "a-b/c", "a/b", "a/b/c", "a/c", "a0", "b/d"];
         let registry = registry_with(&root, &names);
-        let all = registry.catalog(&Page::default()).unwrap();
+        let all = registry.catalog(&Page::default(), None).unwrap();
         assert_eq!(all.names, names);
         assert!(!all.more);
         for size_max in 1..=names.len() {
             assert_eq!(
-                pages(&registry, size_max).concat(),
+                pages(&registry, size_max, None).concat(),
                 names,
                 "{size_max} a page"
             );
@@ -196,7 +236,55 @@ mod tests {
                 size_max: None,
                 last: Some(last.to_owned()),
             };
-            assert_eq!(registry.catalog(&page).unwrap().names, expected, "{last}");
+            let listing = registry.catalog(&page, None).unwrap();
+            assert_eq!(listing.names, expected, "{last}");
+        }
+    }
+
+    #[test]
+    fn pages_of_what_is_visible_are_full_and_name_nothing_else() {
+        let root = tempfile::tempdir().unwrap();
+        let names = ["a", "a/b", "a/b/c", "b", "b/a", "c/d", "c/e", "d"];
+        let registry = registry_with(&root, &names);
+        for (visible, expected) in [
+            ("+**", names.to_vec()),
+            ("-**", vec![]),
+            ("-a/**,+**", vec!["a", "b", "b/a", "c/d", "c/e", "d"]),
+            ("+*/b,+c/**", vec!["a/b", "c/d", "c/e"]),
+            ("-c/d,+c/*", vec!["c/e"]),
+            ("+**/a", vec!["a", "b/a"]),
+            ("+z/**", vec![]),
+        ] {
+            let visible: Visibility = visible.parse().unwrap();
+            for size_max in 1..=names.len() {
+                let pages = pages(&registry, size_max, Some(&visible));
+                assert_eq!(pages.concat(), expected, "{visible}");
+                // A page that is not full is the last, and says so.
+                let full = pages.iter().filter(|page| page.len() == size_max).count();
+                assert!(full >= pages.len() - 1, "{visible}: {pages:?}");
+                assert!(
+                    pages.len() == 1 || !pages.last().unwrap().is_empty(),
+                    "{visible}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_folder_in_which_nothing_is_visible_is_not_looked_into() {
+        let root = tempfile::tempdir().unwrap();
+        drop(registry_with(&root, &["open/a", "shut/a/b"]));
+        let faults = Arc::new(Faults::default());
+        let driver = Filesystem::open(root.path()).unwrap();
+        let driver = Faulty::new(driver, Arc::clone(&faults));
+        let registry = Registry::new(Box::new(driver));
+        faults.break_reads(Some("shut"));
+        let visible: Visibility = "+open/*".parse().unwrap();
+        for (visible, looked_into) in [(Some(&visible), false), (None, true)] {
+            let listing = registry.catalog(&Page::default(), visible).unwrap();
+            assert_eq!(listing.names, ["open/a"]);
+            let reported = !registry.reported.lock().unwrap().is_empty();
+            assert_eq!(reported, looked_into);
         }
     }
 
@@ -211,7 +299,10 @@ mod tests {
         driver.make_folder(&foreign.child("_manifests")).unwrap();
         let file = layout::repositories().child("file");
         driver.write(&file, b"", Durability::Process).unwrap();
-        assert_eq!(registry.catalog(&Page::default()).unwrap().names, ["a"]);
+        assert_eq!(
+            registry.catalog(&Page::default(), None).unwrap().names,
+            ["a"]
+        );
         let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
         let unknown = registry.manifest(&name, &Reference::Digest(digest));
         assert!(matches!(unknown, Err(Error::ManifestUnknown { .. })));

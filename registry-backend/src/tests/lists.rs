@@ -115,6 +115,46 @@ async fn repositories_are_listed_in_pages() {
 }
 
 #[tokio::test]
+async fn only_what_the_edge_lets_see_is_listed_and_pages_stay_full() {
+    let rig = Rig::new();
+    for repository in ["a", "b/secret", "b/x", "c"] {
+        rig.push_image(repository, "v1", &image("1")).await;
+    }
+    let list = async |path: &str, visible: &str| {
+        let head = format!("GET /v2/_catalog{path}\nx-tidegate-catalog: {visible}");
+        rig.send(&head, "").await
+    };
+    insta::assert_snapshot!(list("?n=2", "-b/secret,+**").await, @r#"
+    200 OK
+    content-length: 28
+    content-type: application/json
+    link: </v2/_catalog?n=2&last=b%2Fx>; rel="next"
+
+    {"repositories":["a","b/x"]}
+    "#);
+    for (path, visible, expected) in [
+        ("", "-b/secret,+**", json!(["a", "b/x", "c"])),
+        ("?n=3", "-b/secret,+**", json!(["a", "b/x", "c"])),
+        ("?n=1&last=a", "-b/secret,+**", json!(["b/x"])),
+        ("?n=1&last=b/secret", "-b/secret,+**", json!(["b/x"])),
+        ("?n=1", "+b/x", json!(["b/x"])),
+        ("?n=0", "+b/x", json!([])),
+        ("", "-**", json!([])),
+        ("", "", json!([])),
+        ("", "everything", json!([])),
+        ("", "+**, +a", json!([])),
+    ] {
+        let listed = list(path, visible).await;
+        assert_eq!(listed.json()["repositories"], expected, "{path} {visible}");
+        let link = listed.header("link").unwrap_or_default();
+        assert!(!link.contains("secret"), "{path} {visible}: {link}");
+    }
+    for whole in ["", "?n=3"] {
+        assert_eq!(list(whole, "-b/secret,+**").await.header("link"), None);
+    }
+}
+
+#[tokio::test]
 async fn nothing_has_no_referrers() {
     let rig = Rig::new();
     let path = format!("/v2/a/referrers/{}", sha256(b"nothing"));

@@ -1,5 +1,6 @@
 //! The registry as its clients see it: requests over its socket, replies whole.
 
+mod apart;
 mod blobs;
 mod failures;
 mod lists;

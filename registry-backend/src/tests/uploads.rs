@@ -259,6 +259,32 @@ async fn a_blob_is_mounted() {
     );
 }
 
+#[tokio::test]
+async fn a_blob_is_mounted_from_what_can_be_seen_alone() {
+    let rig = Rig::new();
+    let digest = rig.push_blob("secret/app", CONTENT).await;
+    rig.push_blob("open/app", b"another").await;
+    for (visible, from, status) in [
+        ("+open/**", "&from=secret/app", 202),
+        ("+open/**", "", 202),
+        ("+open/**,", "&from=secret/app", 202),
+        ("-secret/**,+**", "", 202),
+        ("", "&from=secret/app", 202),
+        ("+secret/app", "&from=secret/app", 201),
+        ("+**", "", 201),
+    ] {
+        let head = format!(
+            "POST /v2/to/blobs/uploads/?mount={digest}{from}\nx-tidegate-catalog: {visible}"
+        );
+        let reply = rig.send(&head, "").await;
+        assert_eq!(reply.status, status, "{visible} {from}");
+        let blob = format!("/v2/to/blobs/{digest}");
+        let expected = if status == 201 { 200 } else { 404 };
+        assert_eq!(rig.get(&blob).await.status, expected, "{visible} {from}");
+        rig.send(&format!("DELETE {blob}"), "").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_blob_pushed_by_many_at_once_ends_as_one() {
     let rig = std::sync::Arc::new(Rig::new());
