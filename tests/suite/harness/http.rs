@@ -215,13 +215,7 @@ impl Request<'_> {
     /// Sends the head alone; the body and the reply are up to the caller.
     pub(crate) fn open(self) -> io::Result<Exchange> {
         let mut exchange = self.client.connect()?;
-        let mut head = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
-        for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        head.push_str("\r\n");
-        exchange.write(head.as_bytes())?;
-        exchange.head = self.method == "HEAD";
+        exchange.write_head(&self)?;
         Ok(exchange)
     }
 }
@@ -233,6 +227,22 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// Sends a request without a body on this connection and returns the reply.
+    pub(crate) fn ask(&mut self, request: Request<'_>) -> io::Result<Response> {
+        self.write_head(&request)?;
+        self.reply()
+    }
+
+    fn write_head(&mut self, request: &Request<'_>) -> io::Result<()> {
+        let mut head = format!("{} {} HTTP/1.1\r\n", request.method, request.target);
+        for (name, value) in &request.headers {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        head.push_str("\r\n");
+        self.head = request.method == "HEAD";
+        self.write(head.as_bytes())
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.get_mut().write_all(bytes)?;
         self.stream.get_mut().flush()

@@ -1,0 +1,447 @@
+//! Thousands of requests through the real edge, each compared with what a plain model of the config
+//! says: principals × repositories × endpoints and methods × addresses × sets of rules.
+//!
+//! The model shares nothing with the program: it is written down again from docs/access.md.
+
+use std::net::IpAddr;
+
+use crate::harness::*;
+
+const EVERYWHERE: [&str; 3] = ["10.0.0.1", "192.0.2.1", "2001:db8::5"];
+
+const REPOSITORIES: [&str; 8] = [
+    "public/app",
+    "public/secret/app",
+    "team",
+    "team/app",
+    "team/a/b",
+    "home/alice/app",
+    "home/bob/app",
+    "other",
+];
+
+const DIGEST: &str = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+const UPLOAD: &str = "6c3f62a0-0000-4000-8000-0123456789ab";
+
+/// Method, what follows the repository's path, and the action that it is.
+const ENDPOINTS: [(&str, &str, &str); 14] = [
+    ("GET", "manifests/v1", "pull"),
+    ("HEAD", "manifests/v1", "pull"),
+    ("GET", "blobs/{digest}", "pull"),
+    ("HEAD", "blobs/{digest}", "pull"),
+    ("GET", "tags/list", "pull"),
+    ("GET", "referrers/{digest}", "pull"),
+    ("PUT", "manifests/v1", "push"),
+    ("POST", "blobs/uploads/", "push"),
+    ("GET", "blobs/uploads/{upload}", "push"),
+    ("PATCH", "blobs/uploads/{upload}", "push"),
+    ("PUT", "blobs/uploads/{upload}?digest={digest}", "push"),
+    ("DELETE", "blobs/uploads/{upload}", "push"),
+    ("DELETE", "manifests/{digest}", "delete"),
+    ("DELETE", "blobs/{digest}", "delete"),
+];
+
+/// A rule, as it is written and as the model reads it.
+#[derive(Clone, Copy)]
+struct Rule {
+    repositories: &'static [&'static str],
+    who: &'static [&'static str],
+    actions: &'static [&'static str],
+    allow_from: &'static [&'static str],
+    deny_from: &'static [&'static str],
+    deny: bool,
+}
+
+const RULE: Rule = Rule {
+    repositories: &["**"],
+    who: &["authenticated"],
+    actions: &["*"],
+    allow_from: &[],
+    deny_from: &[],
+    deny: false,
+};
+
+/// `[site.access]`, as it is written and as the model reads it.
+struct Access {
+    allow_from: &'static [&'static str],
+    deny_from: &'static [&'static str],
+    any: bool,
+    rules: &'static [Rule],
+}
+
+const INSIDE: &[&str] = &["10.0.0.0/8"];
+
+const CASES: [Access; 7] = [
+    Access {
+        allow_from: &[],
+        deny_from: &[],
+        any: false,
+        rules: &[],
+    },
+    Access {
+        allow_from: &[],
+        deny_from: &[],
+        any: false,
+        rules: &[
+            Rule {
+                repositories: &["public/secret/**"],
+                who: &["anonymous"],
+                deny: true,
+                ..RULE
+            },
+            Rule {
+                repositories: &["public/**"],
+                who: &["anonymous"],
+                actions: &["pull"],
+                ..RULE
+            },
+            Rule {
+                repositories: &["home/${user}/**"],
+                ..RULE
+            },
+            Rule {
+                repositories: &["team/*"],
+                who: &["@dev"],
+                actions: &["pull", "push"],
+                ..RULE
+            },
+            Rule {
+                who: &["cert:ci"],
+                actions: &["pull", "catalog"],
+                ..RULE
+            },
+        ],
+    },
+    Access {
+        allow_from: &[],
+        deny_from: &["2001:db8::/32"],
+        any: false,
+        rules: &[
+            Rule {
+                repositories: &["**/app"],
+                who: &["10.0.0.0/8"],
+                actions: &["pull", "catalog"],
+                ..RULE
+            },
+            Rule {
+                repositories: &["team/**", "other"],
+                who: &["alice", "@ops"],
+                allow_from: INSIDE,
+                ..RULE
+            },
+        ],
+    },
+    Access {
+        allow_from: INSIDE,
+        deny_from: &[],
+        any: true,
+        rules: &[],
+    },
+    Access {
+        allow_from: INSIDE,
+        deny_from: &[],
+        any: true,
+        rules: &[
+            Rule {
+                who: &["alice"],
+                actions: &["delete"],
+                deny: true,
+                ..RULE
+            },
+            Rule { ..RULE },
+            Rule {
+                who: &["anonymous"],
+                actions: &["pull"],
+                ..RULE
+            },
+        ],
+    },
+    Access {
+        allow_from: &["10.0.0.0/8", "2001:db8::5"],
+        deny_from: &["10.0.0.1"],
+        any: false,
+        rules: &[],
+    },
+    Access {
+        allow_from: &[],
+        deny_from: &[],
+        any: false,
+        rules: &[Rule {
+            repositories: &["t*m/**", "home/*/a*"],
+            who: &["bob", "cert:alice"],
+            actions: &["pull", "push", "catalog"],
+            deny_from: &["192.0.2.0/24"],
+            ..RULE
+        }],
+    },
+];
+
+fn written(access: &Access) -> String {
+    let list = |texts: &[&str]| format!("{texts:?}");
+    let mut text = format!(
+        "[site.access]\nallow_from = {}\ndeny_from = {}\nsatisfy = \"{}\"\n",
+        list(access.allow_from),
+        list(access.deny_from),
+        if access.any { "any" } else { "all" },
+    );
+    for rule in access.rules {
+        text += &format!(
+            "[[site.access.rule]]\nrepositories = {}\nwho = {}\nactions = {}\nallow_from = {}\n\
+             deny_from = {}\neffect = \"{}\"\n",
+            list(rule.repositories),
+            list(rule.who),
+            list(rule.actions),
+            list(rule.allow_from),
+            list(rule.deny_from),
+            if rule.deny { "deny" } else { "allow" },
+        );
+    }
+    text
+}
+
+// --- the model ---
+
+/// Who asks, as the model sees it.
+struct Asker {
+    name: &'static str,
+    certificate: bool,
+    groups: &'static [&'static str],
+}
+
+#[derive(Debug, Eq, PartialEq)]
+enum Expected {
+    Through,
+    LogIn,
+    Forbidden,
+}
+
+fn expected(
+    access: &Access,
+    asker: Option<&Asker>,
+    from: &str,
+    action: Option<(&str, &str)>,
+) -> Expected {
+    let listed = !access.deny_from.iter().any(|net| inside(net, from))
+        && (access.allow_from.is_empty() || access.allow_from.iter().any(|net| inside(net, from)));
+    let no = match asker {
+        Some(_) => Expected::Forbidden,
+        None => Expected::LogIn,
+    };
+    if !listed && !access.any {
+        return Expected::Forbidden;
+    }
+    if !listed && asker.is_none() {
+        return Expected::LogIn;
+    }
+    let by_address = access.any && listed && !access.allow_from.is_empty();
+    if access.rules.is_empty() || action.is_none() {
+        let enough = asker.is_some() || by_address && access.rules.is_empty();
+        return if enough { Expected::Through } else { no };
+    }
+    let (action, repository) = action.unwrap();
+    for rule in access.rules {
+        let about = rule.actions.contains(&"*") || rule.actions.contains(&action);
+        let here = !rule.deny_from.iter().any(|net| inside(net, from))
+            && (rule.allow_from.is_empty() || rule.allow_from.iter().any(|net| inside(net, from)));
+        let meant = rule.who.iter().any(|who| is(who, asker, from));
+        let there = if action == "catalog" {
+            !rule.deny || rule.repositories.contains(&"**")
+        } else {
+            let user = asker.map_or("?", |asker| asker.name);
+            let mut patterns = rule.repositories.iter();
+            patterns.any(|pattern| glob(&pattern.replace("${user}", user), repository))
+        };
+        if about && here && meant && there {
+            return if rule.deny { no } else { Expected::Through };
+        }
+    }
+    no
+}
+
+fn is(who: &str, asker: Option<&Asker>, from: &str) -> bool {
+    if who == "anonymous" {
+        return true;
+    }
+    if who.contains('/') {
+        return inside(who, from);
+    }
+    let Some(asker) = asker else { return false };
+    if who == "authenticated" {
+        return true;
+    }
+    if let Some(group) = who.strip_prefix('@') {
+        return asker.groups.contains(&group);
+    }
+    match who.strip_prefix("cert:") {
+        Some(name) => asker.certificate && asker.name == name,
+        None => !asker.certificate && asker.name == who,
+    }
+}
+
+/// Compares the first bits, one by one.
+fn inside(network: &str, address: &str) -> bool {
+    let bits = |address: &str| -> Vec<bool> {
+        let octets = match address.parse().unwrap() {
+            IpAddr::V4(address) => address.octets().to_vec(),
+            IpAddr::V6(address) => address.octets().to_vec(),
+        };
+        let bits = octets
+            .iter()
+            .flat_map(|octet| (0..8).rev().map(move |bit| octet >> bit & 1 == 1));
+        bits.collect()
+    };
+    let (network, length) = network.split_once('/').unwrap_or((network, "128"));
+    let (network, address) = (bits(network), bits(address));
+    let length = length.parse::<usize>().unwrap().min(network.len());
+    network.len() == address.len() && network[..length] == address[..length]
+}
+
+/// Tries everything: `**` is any run of whole segments, `*` of characters but `/`.
+fn glob(pattern: &str, name: &str) -> bool {
+    if pattern == "**" {
+        return !name.is_empty();
+    }
+    if let Some(rest) = pattern.strip_prefix("**/") {
+        let below = name.match_indices('/').map(|(at, _)| &name[at + 1..]);
+        return std::iter::once(name)
+            .chain(below)
+            .any(|name| glob(rest, name));
+    }
+    if let Some(rest) = pattern.strip_prefix('*') {
+        let segment = name.find('/').unwrap_or(name.len());
+        return (0..=segment).any(|length| glob(rest, &name[length..]));
+    }
+    match (pattern.chars().next(), name.chars().next()) {
+        (None, None) => true,
+        (Some(first), Some(other)) if first == other => glob(&pattern[1..], &name[1..]),
+        _ => false,
+    }
+}
+
+#[test]
+fn the_model_itself_reads_globs_and_networks() {
+    for (pattern, name, expected) in [
+        ("public/**", "public/a/b", true),
+        ("public/**", "public", false),
+        ("**/app", "app", true),
+        ("**/app", "a/b/app", true),
+        ("t*m/**", "team/x", true),
+        ("t*m/**", "t/m/x", false),
+        ("team/*", "team/a/b", false),
+    ] {
+        assert_eq!(glob(pattern, name), expected, "{pattern} {name}");
+    }
+    assert!(inside("10.0.0.0/8", "10.1.2.3") && !inside("10.0.0.0/8", "11.1.2.3"));
+    assert!(inside("2001:db8::5", "2001:db8::5") && !inside("0.0.0.0/0", "::1"));
+}
+
+// --- the program ---
+
+#[test]
+fn the_edge_decides_as_the_model_does() {
+    let alice = Asker {
+        name: "alice",
+        certificate: false,
+        groups: &["dev"],
+    };
+    let bob = Asker {
+        name: "bob",
+        certificate: false,
+        groups: &["ops"],
+    };
+    let mut compared = [0, 0, 0];
+    for access in &CASES {
+        let rig = start(access);
+        for asker in [None, Some(&alice), Some(&bob)] {
+            let client = match asker {
+                Some(asker) => rig.anonymous().as_user(asker.name, PASSWORD),
+                None => rig.anonymous(),
+            };
+            let mut connection = client.connect().unwrap();
+            for from in EVERYWHERE {
+                for (method, path, action) in requests() {
+                    let reply = ask(&client, &mut connection, method, &path, from);
+                    let found = match reply.status {
+                        401 => Expected::LogIn,
+                        403 => Expected::Forbidden,
+                        status if status < 500 => Expected::Through,
+                        status => panic!("{status} for {method} {path}"),
+                    };
+                    let action = action.as_ref().map(|(action, at)| (*action, at.as_str()));
+                    let expected = expected(access, asker, from, action);
+                    let who = asker.map_or("nobody", |asker| asker.name);
+                    assert_eq!(
+                        found,
+                        expected,
+                        "{who} from {from}: {method} {path} under\n{}",
+                        written(access)
+                    );
+                    compared[found as usize] += 1;
+                }
+            }
+        }
+    }
+    let [through, log_in, forbidden] = compared;
+    assert!(through + log_in + forbidden > 5000, "{compared:?}");
+    assert!(compared.iter().all(|count| *count > 500), "{compared:?}");
+}
+
+fn start(access: &Access) -> Rig {
+    let hashed = bcrypt::hash(PASSWORD, 4).unwrap();
+    let users = ["alice", "bob"].map(|name| format!("{name}:{hashed}\n"));
+    let mut rig = Setup {
+        top: "trusted_proxies = [\"127.0.0.1\"]".to_owned(),
+        htpasswd: Some(users.concat()),
+        auth: format!("group_file = \"groups\"\n{}", written(access)),
+        ..Setup::default()
+    }
+    .prepare();
+    std::fs::write(rig.path("groups"), "dev: alice\nops: bob\n").unwrap();
+    rig.start_registry();
+    rig.start_edge();
+    eventually("the edge to answer", || {
+        rig.anonymous().request("GET", "/v2/").try_send().ok()
+    });
+    rig
+}
+
+/// Every endpoint in every repository, with the action that it is and where.
+fn requests() -> Vec<(&'static str, String, Option<(&'static str, String)>)> {
+    let mut requests = vec![
+        ("GET", "/v2/".to_owned(), None),
+        (
+            "GET",
+            "/v2/_catalog".to_owned(),
+            Some(("catalog", String::new())),
+        ),
+    ];
+    for repository in REPOSITORIES {
+        for (method, rest, action) in ENDPOINTS {
+            let rest = rest.replace("{digest}", DIGEST).replace("{upload}", UPLOAD);
+            let path = format!("/v2/{repository}/{rest}");
+            requests.push((method, path, Some((action, repository.to_owned()))));
+        }
+    }
+    requests
+}
+
+/// Asks on a kept connection, or on a new one where the old one has been ended.
+fn ask(
+    client: &Client,
+    connection: &mut Exchange,
+    method: &str,
+    path: &str,
+    from: &str,
+) -> Response {
+    let request = || {
+        client
+            .request(method, path)
+            .header("X-Forwarded-For", from)
+            .header("Content-Length", "0")
+    };
+    if let Ok(reply) = connection.ask(request()) {
+        return reply;
+    }
+    *connection = client.connect().unwrap();
+    connection.ask(request()).unwrap()
+}
