@@ -260,7 +260,7 @@ mod tests {
         ) {
             if visibility.shows(&repository) {
                 for (at, _) in repository.as_str().match_indices('/') {
-                    let parent = name(&repository.as_str()[..at]);
+                    let parent = name(repository.as_str().get(..at).unwrap());
                     prop_assert!(visibility.may_show_below(&parent), "{} in {}", repository, visibility);
                 }
             }
