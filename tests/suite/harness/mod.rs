@@ -4,6 +4,7 @@
 //! config, its sockets, its files, its logs.
 
 mod dockerd;
+pub(crate) mod h2;
 mod http;
 mod images;
 mod oci;
@@ -27,7 +28,7 @@ pub(crate) use oci::{
 };
 pub(crate) use peer::DockerRegistry;
 pub(crate) use ports::free_port;
-pub(crate) use process::{Process, descendants, memory_peak_bytes};
+pub(crate) use process::{Process, descendants, memory_bytes, memory_peak_bytes};
 pub(crate) use rig::{PASSWORD, Rig, Setup, USER, tidegate};
 pub(crate) use tls::{Pair, peer_certificate};
 pub(crate) use tools::{Output, heavy, missing, run, skip, try_run};

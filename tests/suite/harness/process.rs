@@ -138,13 +138,22 @@ fn signal_pid(pid: i32, signal: Signal) {
 
 /// The high-water mark of a process's resident memory.
 pub(crate) fn memory_peak_bytes(pid: i32) -> u64 {
+    memory_figure(pid, "VmHWM:")
+}
+
+/// The resident memory of a process.
+pub(crate) fn memory_bytes(pid: i32) -> u64 {
+    memory_figure(pid, "VmRSS:")
+}
+
+fn memory_figure(pid: i32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("read /proc");
     let kilobytes = status
         .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .find_map(|line| line.strip_prefix(name))
         .and_then(|value| value.trim().strip_suffix(" kB"))
         .and_then(|value| value.trim().parse::<u64>().ok());
-    kilobytes.expect("VmHWM in /proc") * 1024
+    kilobytes.expect("a figure in /proc") * 1024
 }
 
 /// The children of a process, and theirs.
