@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use crate::auth::token::vault::VaultError;
 use crate::state::Unusable;
 use crate::{tls, upstream};
 
@@ -24,6 +25,9 @@ pub enum Error {
     /// The threads that do the work cannot be started.
     #[error("start the worker threads: {0}")]
     Runtime(#[source] io::Error),
+    /// No tokens can be handed out.
+    #[error("state_dir: {0}")]
+    Tokens(#[from] VaultError),
     /// TLS cannot be set up.
     #[error("tls: {0}")]
     Tls(#[from] tls::Error),

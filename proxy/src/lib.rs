@@ -11,7 +11,9 @@
 //!   connect, for whom a balancer speaks, how many there may be, how long a head may take;
 //! - `edge`: the life of a request; `context`: what it carries from step to step;
 //! - `filter`: the steps that look at the head alone; `auth`: who is asking;
-//! - `site` and `upstream`: what a request is for, and where it goes;
+//! - `site` and `upstream`: what a request is for, and where it goes; `login`: how a site finds out
+//!   who is asking, and hands out tokens;
+//! - [`state_dir`]: what the edge keeps of its own;
 //! - `request_body`: a body on its way; `respond`: the one place that turns a refusal into a reply;
 //! - `state`: everything a reload swaps, as one value; `in_flight`: what a drain waits for;
 //! - [`tls`]: certificates and which one a handshake gets; `telemetry`: a line for each request.
@@ -49,9 +51,11 @@ mod context;
 mod edge;
 mod error;
 pub mod explain;
+mod fetch;
 mod filter;
 mod in_flight;
 mod listener;
+mod login;
 mod neighbours;
 mod pace;
 mod quota;
@@ -72,7 +76,8 @@ pub use auth::htpasswd;
 pub use auth::robots;
 pub use auth::token::sessions::Session;
 pub use auth::token::used::LastUsed;
-pub use config::{Config, RegistryPeer};
+pub use auth::token::vault::VaultError;
+pub use config::{Config, RegistryPeer, read_hosts, read_state_dir};
 pub use error::Error;
 pub use server::{Drained, Edge, Handle};
 pub use upstream::UnusablePeer;

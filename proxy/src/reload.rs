@@ -3,8 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::auth::token::vault::VaultError;
 use crate::config::{Config, Limits, Listener};
 use crate::state::Unusable;
+use crate::state_dir::StateDir;
 use crate::tls;
 use crate::upstream::UnusablePeer;
 
@@ -13,6 +15,7 @@ use crate::upstream::UnusablePeer;
 pub(crate) struct Fixed {
     /// Of each its address, whether it speaks TLS, and whether the PROXY protocol.
     listeners: Vec<(SocketAddr, bool, bool)>,
+    state_dir: StateDir,
     workers: usize,
     write_timeout: Duration,
     http2_window: u32,
@@ -29,6 +32,9 @@ pub enum Error {
         /// The keys of the config that cannot change while the edge runs.
         keys: Vec<&'static str>,
     },
+    /// No tokens can be handed out.
+    #[error("state_dir: {0}")]
+    Tokens(#[from] VaultError),
     /// TLS cannot be set up.
     #[error("tls: {0}")]
     Tls(#[from] tls::Error),
@@ -57,6 +63,7 @@ impl Fixed {
         } = config.limits;
         Self {
             listeners: config.listeners.iter().map(fixed).collect(),
+            state_dir: config.state_dir.clone(),
             workers: config.workers.get(),
             write_timeout,
             http2_window,
@@ -68,6 +75,7 @@ impl Fixed {
     pub(crate) fn compare(&self, other: &Self) -> Result<(), Error> {
         let keys: Vec<&'static str> = [
             ("listener", self.listeners != other.listeners),
+            ("state_dir", self.state_dir != other.state_dir),
             ("workers", self.workers != other.workers),
             (
                 "limits.write_timeout",

@@ -69,8 +69,8 @@ pub(crate) enum Rejection {
     },
     /// No credentials, or wrong ones.
     Unauthorized {
-        /// What the password is asked for.
-        realm: Arc<str>,
+        /// How to do better, each in a header of its own.
+        challenges: Vec<Challenge>,
     },
     /// No site has this host.
     UnknownHost,
@@ -179,8 +179,8 @@ impl Rejection {
         };
         let mut reply = Reply::page(self.status(), content_type, body.into());
         match self {
-            Self::Unauthorized { realm } => {
-                if let Ok(challenge) = challenge(realm) {
+            Self::Unauthorized { challenges } => {
+                for challenge in challenges.iter().filter_map(Challenge::header) {
                     reply.headers.push((WWW_AUTHENTICATE, challenge));
                 }
             }
@@ -257,10 +257,59 @@ impl Reply {
     }
 }
 
-/// Returns the challenge of a 401 (RFC 7617, section 2.1), its realm quoted.
-fn challenge(realm: &str) -> Result<HeaderValue, http::header::InvalidHeaderValue> {
-    let quoted = realm.replace('\\', "\\\\").replace('"', "\\\"");
-    HeaderValue::from_str(&format!("Basic realm=\"{quoted}\", charset=\"UTF-8\""))
+/// How a client can prove who it is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Challenge {
+    /// With a name and a password (RFC 7617).
+    Basic {
+        /// What the password is asked for.
+        realm: Arc<str>,
+    },
+    /// With a token (RFC 6750, and distribution's words for what it must be good for).
+    Bearer(Bearer),
+}
+
+/// Where to get which token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Bearer {
+    /// The URL.
+    pub(crate) realm: String,
+    pub(crate) service: String,
+    /// What it must be good for; empty where a name is enough.
+    pub(crate) scope: String,
+    /// What is wrong with the token that was brought.
+    pub(crate) error: Option<&'static str>,
+}
+
+impl Challenge {
+    fn header(&self) -> Option<HeaderValue> {
+        let text = match self {
+            Self::Basic { realm } => format!("Basic realm={}, charset=\"UTF-8\"", quote(realm)),
+            Self::Bearer(bearer) => {
+                let Bearer {
+                    realm,
+                    service,
+                    scope,
+                    error,
+                } = bearer;
+                let mut text = format!("Bearer realm={},service={}", quote(realm), quote(service));
+                // Some clients split at every comma that a space follows.
+                if !scope.is_empty() {
+                    text += &format!(",scope={}", quote(scope));
+                }
+                if let Some(error) = error {
+                    text += &format!(",error=\"{error}\"");
+                }
+                text
+            }
+        };
+        HeaderValue::from_str(&text).ok()
+    }
+}
+
+fn quote(text: &str) -> String {
+    let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+    format!("\"{quoted}\"")
 }
 
 /// Returns a time in whole seconds, never less than it is.
@@ -296,13 +345,27 @@ mod tests {
     #[test]
     fn a_registry_client_gets_json_and_the_challenge() {
         let rejection = Rejection::Unauthorized {
-            realm: "My \"Registry\"".into(),
+            challenges: vec![
+                Challenge::Bearer(Bearer {
+                    realm: "https://a.test/auth/token".to_owned(),
+                    service: "a.test".to_owned(),
+                    scope: "repository:a:pull,push".to_owned(),
+                    error: Some("insufficient_scope"),
+                }),
+                Challenge::Basic {
+                    realm: "My \"Registry\"".into(),
+                },
+            ],
         };
         let reply = rejection.reply(Audience::RegistryClient);
         assert_eq!(reply.status, 401);
         assert_eq!(
             header(&reply, "www-authenticate"),
-            ["Basic realm=\"My \\\"Registry\\\"\", charset=\"UTF-8\""]
+            [
+                "Bearer realm=\"https://a.test/auth/token\",service=\"a.test\",\
+                 scope=\"repository:a:pull,push\",error=\"insufficient_scope\"",
+                "Basic realm=\"My \\\"Registry\\\"\", charset=\"UTF-8\""
+            ]
         );
         assert_eq!(header(&reply, "content-type"), ["application/json"]);
         assert_eq!(

@@ -17,9 +17,11 @@ use tokio::time::{
 };
 
 use crate::auth::Hashing;
+use crate::auth::token::vault::Vault;
 use crate::config::{Config, Limits};
 use crate::edge::EdgeProxy;
 use crate::error::Error;
+use crate::fetch;
 use crate::in_flight::InFlight;
 use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
@@ -65,6 +67,7 @@ pub struct Drained {
 
 struct Shared {
     current: Arc<Current>,
+    vault: Arc<Vault>,
     fixed: Fixed,
     addresses: Vec<SocketAddr>,
     /// The first of them that speaks TLS.
@@ -94,9 +97,14 @@ impl Edge {
             tracing::warn!("{warning}");
         }
         let (fixed, limits) = (Fixed::of(&config), config.limits);
-        let current = Arc::new(Current::new(State::build(config)?));
+        let vault = Arc::new(Vault::new(&config.state_dir));
+        if config.hands_out_tokens() {
+            vault.prepare()?;
+        }
+        let current = Arc::new(Current::new(State::build(config, &vault)?));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
+            vault,
             fixed,
             addresses: bound.iter().map(|bound| bound.address).collect(),
             https: bound
@@ -158,7 +166,7 @@ impl Edge {
             let stop = shared.stop.subscribe();
             let serving = listener::serve(bound, connections, current, limits, stop);
             let serving = tokio::spawn(serving);
-            let refreshing = tokio::spawn(refresh(Arc::clone(&shared.current)));
+            let refreshing = tokio::spawn(refresh(Arc::clone(&shared)));
             let mut stop = shared.stop.subscribe();
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => {}
@@ -191,7 +199,11 @@ impl Handle {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
-        self.shared.current.swap(State::build(config)?);
+        let vault = &self.shared.vault;
+        if config.hands_out_tokens() {
+            vault.prepare()?;
+        }
+        self.shared.current.swap(State::build(config, vault)?);
         Ok(())
     }
 
@@ -248,16 +260,22 @@ impl Shared {
 }
 
 /// Looks at the files that say who may come in, for ever.
-async fn refresh(current: Arc<Current>) {
+async fn refresh(shared: Arc<Shared>) {
     let mut turn = interval(REFRESH_EVERY);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turn.tick().await;
-        let state = current.take();
+        let (state, vault) = (shared.current.take(), Arc::clone(&shared.vault));
+        for fetched in vault.to_fetch() {
+            tokio::spawn(fetch::refresh(fetched));
+        }
         // Reading a file may block, as on a network mount.
-        let look = move || state.sites.iter().for_each(|site| site.refresh());
+        let look = move || {
+            state.sites.iter().for_each(|site| site.refresh());
+            vault.refresh();
+        };
         if tokio::task::spawn_blocking(look).await.is_err() {
-            tracing::error!("looking at the htpasswd files panicked");
+            tracing::error!("looking at the files of users and tokens panicked");
         }
     }
 }

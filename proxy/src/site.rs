@@ -5,15 +5,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
-use http::request::Parts;
 use http::uri::PathAndQuery;
 use oci::{Action, Mount, Query, Route};
 
+use crate::auth::Principal;
 use crate::auth::access::{Access, Denial, Visible, Wish};
-use crate::auth::{Culprit, Presented, Principal, Refusal, Scrutiny};
+use crate::auth::token::desk::Desk;
+use crate::auth::token::vault::Vault;
 use crate::config::{self, HostPattern};
 use crate::filter::host::Host;
 use crate::filter::{self, Refused, registry};
+use crate::login::Asking;
 use crate::respond::{Audience, Rejection};
 use crate::upstream::Upstream;
 
@@ -68,8 +70,10 @@ pub(crate) struct Site {
     pub(crate) upstream: Arc<Upstream>,
     pub(crate) max_body_size: Option<u64>,
     pub(crate) quotas: config::Quotas,
-    auth: Option<config::Auth>,
-    access: Access,
+    pub(crate) auth: Option<config::Auth>,
+    pub(crate) access: Access,
+    /// What it does with tokens, where it is a registry that asks for names.
+    pub(crate) desk: Option<Desk>,
 }
 
 /// What a request that may go on changes on its way.
@@ -83,7 +87,17 @@ pub(crate) struct Admission {
 
 impl Site {
     /// Makes the site that `config` describes, in front of `upstream`.
-    pub(crate) fn new(config: config::Site, upstream: Arc<Upstream>) -> Self {
+    pub(crate) fn new(
+        mut config: config::Site,
+        upstream: Arc<Upstream>,
+        vault: &Arc<Vault>,
+    ) -> Self {
+        let hosts = config.hosts.iter().map(|host| host.to_string().into());
+        let auth = config.auth.as_mut().filter(|_| upstream.is_registry());
+        let desk = auth.map(|auth| {
+            let issuer = auth.issuer.take();
+            Desk::new(auth.tokens.clone(), hosts.collect(), issuer, vault)
+        });
         let name = config.hosts.first().map(ToString::to_string);
         Self {
             name: name.unwrap_or_default().into(),
@@ -92,6 +106,7 @@ impl Site {
             quotas: config.quotas,
             auth: config.auth,
             access: config.access,
+            desk,
         }
     }
 
@@ -111,39 +126,10 @@ impl Site {
 
     /// Refuses an address that the site's lists keep out, whoever it is.
     pub(crate) fn admit_address(&self, client: IpAddr) -> Result<(), Refused> {
-        self.access
-            .admit(client)
-            .map_err(|denial| self.deny(denial))
-    }
-
-    /// Says who is asking; to bring no credentials is to be anonymous, to bring wrong ones is not.
-    pub(crate) async fn authenticate(
-        &self,
-        headers: &http::HeaderMap,
-        client: IpAddr,
-        scrutiny: Scrutiny<'_>,
-    ) -> Result<Principal, Refused> {
-        let Some(auth) = &self.auth else {
-            return Ok(Principal::anonymous());
-        };
-        let found = match Presented::of(headers) {
-            Presented::Login(login) => match &auth.basic {
-                Some(basic) => basic.authenticate(login, client, scrutiny).await,
-                None => Err(Refusal::WRONG_CREDENTIALS),
-            },
-            Presented::Nothing => return Ok(Principal::anonymous()),
-            Presented::Bearer(_) | Presented::Unreadable => Err(Refusal::WRONG_CREDENTIALS),
-        };
-        found.map(Principal::user).map_err(|refusal| match refusal {
-            Refusal::Busy => Rejection::Busy.because("password queue"),
-            Refusal::Throttled {
-                retry_after,
-                culprit,
-            } => Rejection::TooManyFailures { retry_after }.because(match culprit {
-                Culprit::Address => "limits.logins.per_address",
-                Culprit::User => "limits.logins.per_user",
-            }),
-            Refusal::Unauthorized(why) => self.deny(Denial::LogIn(why)),
+        self.access.admit(client).map_err(|denial| match denial {
+            Denial::Forbidden(because) | Denial::LogIn(because) => {
+                Rejection::Denied.because(because)
+            }
         })
     }
 
@@ -151,29 +137,29 @@ impl Site {
     pub(crate) fn authorize(
         &self,
         principal: &Principal,
-        client: IpAddr,
-        parts: &Parts,
+        asking: &Asking<'_>,
     ) -> Result<Admission, Refused> {
+        let Asking { parts, client, .. } = *asking;
         let decide = |action| {
             let wish = Wish {
                 principal,
                 client,
                 action,
             };
-            self.access.decide(&wish)
+            let decided = self.access.decide(&wish);
+            decided.map_err(|denial| self.deny(denial, &wish, asking))
         };
-        let refuse = |denial| self.deny(denial);
         let route = self.upstream.is_registry().then(|| registry::route(parts));
         let Some(Ok(route)) = &route else {
             // What names nothing is told to those alone who may come in.
-            decide(None).map_err(refuse)?;
+            decide(None)?;
             return match route {
                 Some(Err(rejection)) => Err(rejection.into()),
                 Some(Ok(_)) | None => Ok(Admission::default()),
             };
         };
         let action = route.action(&parts.method);
-        decide(action.map(|action| (action, route.repository()))).map_err(refuse)?;
+        decide(action.map(|action| (action, route.repository())))?;
         let mut admission = Admission::default();
         if *route == Route::Catalog {
             admission.visible = self.access.visible(principal, client);
@@ -193,19 +179,6 @@ impl Site {
         Ok(admission)
     }
 
-    /// Turns a no into what the client is told.
-    fn deny(&self, denial: Denial) -> Refused {
-        match (denial, &self.auth) {
-            (Denial::LogIn(because), Some(auth)) => Rejection::Unauthorized {
-                realm: Arc::clone(&auth.realm),
-            }
-            .because(because),
-            (Denial::LogIn(because), None) | (Denial::Forbidden(because), _) => {
-                Rejection::Denied.because(because)
-            }
-        }
-    }
-
     /// Picks up what changed in the files that say who may come in.
     pub(crate) fn refresh(&self) {
         self.access.groups.refresh();
@@ -220,6 +193,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::state_dir::StateDir;
 
     fn site(registry: bool, hosts: &[&str]) -> (Vec<HostPattern>, Site) {
         let upstream = Arc::new(config::Upstream {
@@ -240,7 +214,8 @@ mod tests {
             access: Access::default(),
         };
         let upstream = Arc::new(Upstream::new(&upstream).unwrap());
-        (hosts, Site::new(config, upstream))
+        let vault = Arc::new(Vault::new(&StateDir::new("/nonexistent")));
+        (hosts, Site::new(config, upstream, &vault))
     }
 
     fn host(text: &str) -> Host {

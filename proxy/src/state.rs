@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::auth::token::vault::Vault;
 use crate::config::{Config, Limits};
 use crate::filter::acme_challenge::Challenges;
 use crate::filter::addresses::{Addresses, Network};
@@ -32,7 +33,7 @@ pub(crate) struct State {
 
 impl State {
     /// Builds the state that `config` describes.
-    pub(crate) fn build(config: Config) -> Result<Self, Unusable> {
+    pub(crate) fn build(config: Config, vault: &Arc<Vault>) -> Result<Self, Unusable> {
         let mut upstreams: HashMap<String, Arc<Upstream>> = HashMap::new();
         let mut certificates = CertStore::default();
         let mut sites = Sites::default();
@@ -49,7 +50,7 @@ impl State {
                     Arc::clone(entry.insert(Arc::new(Upstream::new(&site.upstream)?)))
                 }
             };
-            sites.add(&hosts, Site::new(site, upstream));
+            sites.add(&hosts, Site::new(site, upstream, vault));
         }
         Ok(Self {
             acceptor: Acceptor::new(&config.tls)?,

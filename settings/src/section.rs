@@ -173,6 +173,23 @@ impl Section {
         Some(self.report.resolve(text.into()))
     }
 
+    /// Returns the paths of the array `key`; each relative one starts at the config file's folder.
+    pub fn paths(&mut self, key: &str) -> Option<Vec<PathBuf>> {
+        let texts: Vec<String> = self.optional(key)?;
+        for (index, text) in texts.iter().enumerate() {
+            if text.is_empty() {
+                self.problem(&format!("{key}[{index}]"), "must not be empty");
+            }
+        }
+        let paths = texts.into_iter().filter(|text| !text.is_empty());
+        Some(paths.map(|text| self.beside(text)).collect())
+    }
+
+    /// Returns where a path of the config is: a relative one starts at the config file's folder.
+    pub fn beside(&self, path: impl Into<PathBuf>) -> PathBuf {
+        self.report.resolve(path.into())
+    }
+
     /// Returns the table `key`.
     pub fn table(&mut self, key: &str) -> Option<Self> {
         let table = self.optional(key)?;

@@ -96,6 +96,11 @@ impl Basic {
         self.loaded.load().users.has(name)
     }
 
+    /// Returns what stands for a user's password as it is now, if there is the user.
+    pub(crate) fn stored(&self, name: &str) -> Option<[u8; 32]> {
+        self.loaded.load().users.stored(name)
+    }
+
     /// Reads the file again if it looks changed; a file that cannot be used changes nothing and is
     /// told once.
     pub(crate) fn refresh(&self) {

@@ -11,6 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bcrypt::HashParts;
 use openssl::memcmp;
+use openssl::sha::sha256;
 use sha_crypt::{PasswordHashRef, PasswordVerifier, ShaCrypt};
 
 use super::md5_crypt::md5_crypt;
@@ -18,6 +19,8 @@ use super::md5_crypt::md5_crypt;
 /// Users and the hashes of their passwords.
 pub struct Users {
     by_name: HashMap<Box<str>, Hash>,
+    /// What stands for each line, so that a new password can be told from the old one.
+    digests: HashMap<Box<str>, [u8; 32]>,
     /// The hash that takes longest to compare with: what an unknown user is compared with.
     dearest: Option<Hash>,
 }
@@ -30,6 +33,7 @@ impl Users {
     pub fn parse(text: &str, plain: bool) -> Result<Self, Vec<LineError>> {
         let mut lines: HashMap<Box<str>, usize> = HashMap::new();
         let mut by_name = HashMap::new();
+        let mut digests = HashMap::new();
         let mut errors = Vec::new();
         for (line, text) in text.lines().enumerate().map(|(at, text)| (at + 1, text)) {
             let text = text.trim();
@@ -45,6 +49,7 @@ impl Users {
                 }),
                 Ok((name, hash)) => {
                     lines.insert(name.into(), line);
+                    digests.insert(name.into(), sha256(text.as_bytes()));
                     by_name.insert(name.into(), hash);
                 }
                 Err(kind) => errors.push(LineError { line, kind }),
@@ -54,7 +59,11 @@ impl Users {
             return Err(errors);
         }
         let dearest = by_name.values().max_by_key(|hash| hash.cost()).cloned();
-        Ok(Self { by_name, dearest })
+        Ok(Self {
+            by_name,
+            digests,
+            dearest,
+        })
     }
 
     /// Returns whether there is nobody in the file.
@@ -65,6 +74,11 @@ impl Users {
     /// Returns whether there is such a user.
     pub fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)
+    }
+
+    /// Returns what stands for the password of the user `name`: it changes with it.
+    pub(crate) fn stored(&self, name: &str) -> Option<[u8; 32]> {
+        self.digests.get(name).copied()
     }
 
     /// Returns whether `password` is that of the user `name`.
@@ -182,10 +196,7 @@ impl Hash {
                 letters,
             } => md5_crypt(password, salt.as_bytes(), magic)
                 .is_ok_and(|computed| equal(computed.as_bytes(), letters.as_bytes())),
-            Self::Plain(text) => equal(
-                &openssl::sha::sha256(text.as_bytes()),
-                &openssl::sha::sha256(password),
-            ),
+            Self::Plain(text) => equal(&sha256(text.as_bytes()), &sha256(password)),
             Self::Sha1(digest) => equal(&openssl::sha::sha1(password), digest),
             Self::ShaCrypt { text, .. } => PasswordHashRef::new(text)
                 .is_ok_and(|hash| ShaCrypt::default().verify_password(password, hash).is_ok()),

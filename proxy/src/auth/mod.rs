@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub(crate) use attempts::{Attempts, Culprit, Scrutiny};
 pub(crate) use basic::Basic;
-pub(crate) use credentials::Presented;
+pub(crate) use credentials::{Login, Presented};
 pub(crate) use grants::{Actions, Grant, Grants};
 pub(crate) use groups::Groups;
 pub(crate) use hashing::Hashing;

@@ -5,6 +5,7 @@
 
 mod access;
 mod addresses;
+mod auth;
 mod certificate;
 mod host_pattern;
 mod limits;
@@ -12,9 +13,12 @@ mod listener;
 mod logins;
 mod quotas;
 mod site;
+mod tokens;
 mod upstream;
 
+use std::ffi::OsStr;
 use std::num::NonZero;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -22,15 +26,17 @@ use std::time::Duration;
 
 use settings::Section;
 
+pub(crate) use auth::Auth;
 pub(crate) use host_pattern::HostPattern;
 pub(crate) use limits::Limits;
 pub(crate) use listener::{Listener, Tls, TlsVersion};
 pub(crate) use logins::{FORGET_AFTER_MAX, Logins};
 pub(crate) use quotas::{Quota, Quotas};
-pub(crate) use site::{Auth, Site};
+pub(crate) use site::Site;
 pub(crate) use upstream::{PeerAddress, Upstream};
 
 use crate::filter::addresses::Network;
+use crate::state_dir::StateDir;
 
 /// Long enough for the upload of a large layer over a slow line.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5 * 60);
@@ -61,6 +67,7 @@ pub struct Config {
     pub(crate) limits: Limits,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) sites: Vec<Site>,
+    pub(crate) state_dir: StateDir,
     pub(crate) tls: Tls,
     pub(crate) trusted_proxies: Box<[Network]>,
     pub(crate) workers: NonZero<usize>,
@@ -106,18 +113,32 @@ impl Config {
         };
         let sites = site::read_all(root, surroundings, &mut warnings);
         warn_of_the_unused(&upstreams, &sites, &mut warnings);
+        let state_dir = read_state_dir(root);
+        if files == Files::Read
+            && sites.iter().any(Site::hands_out_tokens)
+            && let Err(error) = state_dir.check()
+        {
+            let path = state_dir.path().display();
+            root.problem("state_dir", format!("{path}: {error}"));
+        }
         let one_per_core = || available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         let config = Self {
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             limits,
             listeners,
             sites,
+            state_dir,
             tls,
             trusted_proxies,
             workers: workers.unwrap_or_else(one_per_core),
             warnings,
         };
         (!root.failed()).then_some(config)
+    }
+
+    /// Returns whether a key is needed to sign tokens with.
+    pub(crate) fn hands_out_tokens(&self) -> bool {
+        self.sites.iter().any(Site::hands_out_tokens)
     }
 
     /// Returns what is allowed and yet worth an operator's look, such as a certificate whose time
@@ -140,6 +161,30 @@ fn warn_of_the_unused(upstreams: &[Arc<Upstream>], sites: &[Site], warnings: &mu
             ));
         }
     }
+}
+
+/// Reads where the edge keeps what it makes itself; by default where systemd says, or else beside the
+/// config file.
+pub fn read_state_dir(root: &mut Section) -> StateDir {
+    let written = root.path("state_dir");
+    let given = || {
+        let folders = std::env::var_os("STATE_DIRECTORY")?;
+        // There may be several; ours is the first.
+        let first = folders.as_bytes().split(|byte| *byte == b':').next()?;
+        (!first.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(first)))
+    };
+    StateDir::new(
+        written
+            .or_else(given)
+            .unwrap_or_else(|| root.beside("state")),
+    )
+}
+
+/// Returns the hosts of the sites that a config names, whatever else is wrong with it.
+pub fn read_hosts(root: &mut Section) -> Vec<String> {
+    let sites = root.tables("site");
+    let hosts = |mut site: Section| site.optional::<Vec<String>>("hosts").unwrap_or_default();
+    sites.into_iter().flat_map(hosts).collect()
 }
 
 #[cfg(test)]

@@ -2,22 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use settings::Section;
 
 use super::upstream::REGISTRY;
-use super::{Files, HostPattern, Quotas, Upstream, access, certificate};
+use super::{Auth, Files, HostPattern, Quotas, Upstream, access, auth, certificate};
+use crate::auth::Groups;
 use crate::auth::access::Access;
-use crate::auth::{Basic, Groups};
+use crate::auth::token::Scheme;
 use crate::tls::CertifiedKey;
-
-/// As long as a person would not be surprised that a deleted user still gets in, were it not that a
-/// changed file is noticed at once anyway.
-const REMEMBER_FOR: Duration = Duration::from_secs(10 * 60);
-
-/// The longest that a credential may be remembered.
-const REMEMBER_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A set of hosts and what is done with their requests.
 #[derive(Debug)]
@@ -36,13 +29,12 @@ pub(crate) struct Site {
     pub(crate) access: Access,
 }
 
-/// `[site.auth]`
-#[derive(Debug)]
-pub(crate) struct Auth {
-    /// What the password is asked for.
-    pub(crate) realm: Arc<str>,
-    /// Users and passwords.
-    pub(crate) basic: Option<Basic>,
+impl Site {
+    /// Returns whether a key is needed here to sign tokens with.
+    pub(super) fn hands_out_tokens(&self) -> bool {
+        let auth = self.auth.as_ref().filter(|_| self.upstream.registry);
+        auth.is_some_and(|auth| auth.tokens.scheme != Scheme::Basic && auth.issuer.is_none())
+    }
 }
 
 /// What a site is read amid.
@@ -89,13 +81,17 @@ fn read(
     let mut groups = Groups::default();
     let auth = section
         .table("auth")
-        .and_then(|auth| read_auth(auth, &mut groups, around.files, warnings));
+        .and_then(|auth| auth::Written::read(auth, &hosts, &mut groups, around.files, warnings));
     let access = access::Around {
         authenticates,
         registry: upstream.as_ref().is_none_or(|upstream| upstream.registry),
         groups,
     };
     let access = access::read(&mut section, access);
+    let auth = auth.map(|auth| {
+        let registry = upstream.as_ref().is_none_or(|upstream| upstream.registry);
+        auth.settle(&section, registry, access.rules.admit_anonymous())
+    });
     let upstream = upstream?;
     if !authenticates && upstream.registry && access.rules.is_empty() {
         warnings.push(format!(
@@ -142,57 +138,4 @@ fn upstream(section: &mut Section, upstreams: &[Arc<Upstream>]) -> Option<Arc<Up
         section.problem("upstream", message);
     }
     found.cloned()
-}
-
-fn read_auth(
-    mut section: Section,
-    groups: &mut Groups,
-    files: Files,
-    warnings: &mut Vec<String>,
-) -> Option<Auth> {
-    let realm: Option<String> = section.optional("realm");
-    let realm = realm.unwrap_or_else(|| "Registry".to_owned());
-    if realm.chars().any(char::is_control) {
-        section.problem("realm", "must not hold control characters");
-    }
-    let remember_for = section.duration("remember_for").unwrap_or(REMEMBER_FOR);
-    if remember_for > REMEMBER_FOR_MAX {
-        section.problem("remember_for", "must be 24 hours at most");
-    }
-    let plain = section
-        .optional("insecure_plain_passwords")
-        .unwrap_or_default();
-    if let Some(file) = section.path("group_file")
-        && files == Files::Read
-    {
-        match Groups::load(file) {
-            Ok(loaded) => *groups = loaded,
-            Err(error) => section.problem("group_file", error),
-        }
-    }
-    if !section.has("htpasswd_file") {
-        section.problem("htpasswd_file", "is missing");
-    }
-    let file = section.path("htpasswd_file")?;
-    if files == Files::LeaveAlone {
-        return None;
-    }
-    match Basic::load(file.clone(), plain, remember_for.min(REMEMBER_FOR_MAX)) {
-        Ok(basic) => {
-            if basic.is_empty() {
-                let file = file.display();
-                warnings.push(format!("{file}: names no user, so nobody can come in"));
-            }
-            Some(Auth {
-                realm: realm.into(),
-                basic: Some(basic),
-            })
-        }
-        Err(error) => {
-            for problem in error.problems() {
-                section.problem("htpasswd_file", problem);
-            }
-            None
-        }
-    }
 }

@@ -6,6 +6,7 @@
 
 mod answer;
 mod body;
+mod desk;
 mod failure;
 
 use std::any::Any;
@@ -25,6 +26,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
+use crate::auth::token::desk::Page;
 use crate::auth::{Attempts, Hashing, Scrutiny, identity};
 use crate::context::Context;
 use crate::filter::forwarded::Origin;
@@ -35,11 +37,12 @@ use crate::filter::{
 };
 use crate::in_flight::InFlight;
 use crate::listener::{HeadRead, Kept};
+use crate::login::Asking;
 use crate::quota::{Ledger, Subject};
 use crate::request_body::RequestBody;
 use crate::resets;
 use crate::respond::{Audience, Rejection, protocol};
-use crate::state::Current;
+use crate::state::{Current, State};
 use crate::telemetry::access_log::{Entry, Fault};
 
 /// The longest request id that is taken over from a proxy.
@@ -56,9 +59,16 @@ pub(crate) struct EdgeProxy {
     pub(crate) https_port: u16,
 }
 
+/// Where a request goes that nobody refuses.
+enum Way {
+    /// To the page of this edge that hands out tokens, or to their keys.
+    Desk(Page),
+    Upstream,
+}
+
 impl EdgeProxy {
     /// Asks everyone who has a say, in this order; with nothing decided, the request goes upstream.
-    async fn admit(&self, session: &Session, ctx: &mut Context) -> Result<(), Decision> {
+    async fn admit(&self, session: &Session, ctx: &mut Context) -> Result<Way, Decision> {
         let parts: &Parts = session.req_header();
         let state = Arc::clone(&ctx.state);
         if oci::Route::covers(parts.uri.path()) {
@@ -70,6 +80,8 @@ impl EdgeProxy {
             // Upstream would see other bytes than everyone who decides here.
             return Err(Rejection::BadRequest.into());
         }
+        let origin = ctx.origin;
+        let client = ctx.client().unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into());
         let host = &*ctx.host.insert(Host::of(parts)?);
         let site = state.sites.select(host);
         if let Some(site) = site {
@@ -80,7 +92,6 @@ impl EdgeProxy {
             site.ok_or(Rejection::UnknownHost)?;
             return Err(https_redirect::redirect(parts, host, self.https_port));
         }
-        let client = ctx.client().unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into());
         let site = ctx
             .site
             .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
@@ -88,24 +99,37 @@ impl EdgeProxy {
         for subject in [Subject::Everyone, Subject::Address(client)] {
             ctx.places.extend(self.ledger.enter(site, subject)?);
         }
+        if let Some(page) = site.page(parts) {
+            ctx.audience = Audience::RegistryClient;
+            return Ok(Way::Desk(page));
+        }
         if site.upstream.is_registry() {
             registry::admit(parts)?;
         }
-        let scrutiny = Scrutiny {
-            attempts: &self.attempts,
-            hashing: &self.hashing,
-            logins: state.limits.logins,
+        let asking = Asking {
+            parts,
+            client,
+            host,
+            origin: origin.as_ref(),
         };
-        ctx.principal = site.authenticate(&parts.headers, client, scrutiny).await?;
+        ctx.principal = site.authenticate(&asking, self.scrutiny(&state)).await?;
         if let Some(name) = ctx.principal.name() {
             let place = self.ledger.enter(site, Subject::Principal(name))?;
             ctx.places.extend(place);
         }
-        ctx.admission = site.authorize(&ctx.principal, client, parts)?;
+        ctx.admission = site.authorize(&ctx.principal, &asking)?;
         // Who talks back while being sent to must not wait for a whole piece; the registry does not.
         ctx.body = RequestBody::new(site.max_body_size, site.upstream.is_registry());
         ctx.body.announce(content_length(parts))?;
-        Ok(())
+        Ok(Way::Upstream)
+    }
+
+    fn scrutiny(&self, state: &State) -> Scrutiny<'_> {
+        Scrutiny {
+            attempts: &self.attempts,
+            hashing: &self.hashing,
+            logins: state.limits.logins,
+        }
     }
 }
 
@@ -176,10 +200,14 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        let reply = match self.admit(session, ctx).await {
-            Ok(()) => return Ok(false),
-            Err(Decision::Answer(reply)) => reply,
-            Err(Decision::Refuse(Refused { rejection, because })) => {
+        let decided = match self.admit(session, ctx).await {
+            Ok(Way::Upstream) => return Ok(false),
+            Ok(Way::Desk(page)) => self.serve(page, session, ctx).await.map(Decision::Answer),
+            Err(decision) => Err(decision),
+        };
+        let reply = match decided.unwrap_or_else(|decision| decision) {
+            Decision::Answer(reply) => reply,
+            Decision::Refuse(Refused { rejection, because }) => {
                 ctx.because = because;
                 rejection.reply(ctx.audience)
             }

@@ -10,6 +10,7 @@ use http::request::Parts;
 
 use super::Edits;
 use super::addresses::Network;
+use super::host::Host;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -59,6 +60,24 @@ impl Origin {
     /// Returns whether the peer is a proxy whose word counts.
     pub(crate) fn is_trusted(&self) -> bool {
         self.trusted
+    }
+
+    /// Returns the scheme and, if it says so, the host that the client used, where a trusted proxy
+    /// stands between.
+    pub(crate) fn seen(&self, headers: &HeaderMap) -> Option<(&'static str, Option<String>)> {
+        if !self.trusted {
+            return None;
+        }
+        let first = |name: &HeaderName| {
+            let text = headers.get(name)?.to_str().ok()?;
+            Some(text.split(',').next()?.trim())
+        };
+        let scheme = match first(&PROTO) {
+            Some(scheme) if scheme.eq_ignore_ascii_case("http") => "http",
+            _ => "https",
+        };
+        let host = first(&HOST).filter(|host| Host::is_one(host));
+        Some((scheme, host.map(str::to_owned)))
     }
 
     /// Adds what the upstream is told, with the scheme and host of this hop.

@@ -50,6 +50,11 @@ impl Host {
         })
     }
 
+    /// Returns whether `text` could be the host of a request.
+    pub(crate) fn is_one(text: &str) -> bool {
+        Self::parse(text).is_some()
+    }
+
     /// Returns the name by which the site is found.
     pub(crate) fn name(&self) -> &str {
         &self.name

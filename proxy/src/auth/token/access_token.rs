@@ -118,11 +118,6 @@ impl AccessTokens {
         }
     }
 
-    /// Returns the name of the service that these tokens are for.
-    pub(crate) fn service(&self) -> &str {
-        &self.service
-    }
-
     /// Makes a token; `credential` stands for what the principal has proven itself by. `None` when
     /// there is no key, or nothing that the name could be checked by later.
     pub(crate) fn issue(

@@ -1,6 +1,6 @@
 //! What the edge keeps for tokens in its state directory, opened once for all sites.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 
@@ -10,6 +10,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::rand::rand_bytes;
 use openssl::sign::Signer;
 
+use super::issuer::{Fetched, Source};
 use super::keys::{Keys, KeysError};
 use super::secret;
 use super::sessions::Sessions;
@@ -54,6 +55,8 @@ pub(crate) struct Vault {
     pub(crate) robots: Robots,
     pub(crate) sessions: Sessions,
     pub(crate) used: Used,
+    /// What comes from URLs, for as long as a site asks for it.
+    fetched: Mutex<Vec<Weak<Fetched>>>,
 }
 
 impl Vault {
@@ -66,6 +69,7 @@ impl Vault {
             robots: Robots::new(state.clone()),
             sessions: Sessions::new(state.clone()),
             used: Used::new(state.clone()),
+            fetched: Mutex::default(),
         };
         vault.refresh();
         vault
@@ -118,6 +122,27 @@ impl Vault {
                 Thing::Session(id) => sessions.contains(id),
             });
         }
+    }
+
+    /// Returns what comes from `source`, which is fetched in the background and outlives a reload.
+    pub(crate) fn fetched(&self, source: &Source) -> Arc<Fetched> {
+        let mut all = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|fetched| fetched.strong_count() > 0);
+        let mut known = all.iter().filter_map(Weak::upgrade);
+        known
+            .find(|fetched| fetched.source == *source)
+            .unwrap_or_else(|| {
+                let fetched = Arc::new(Fetched::new(source.clone()));
+                all.push(Arc::downgrade(&fetched));
+                fetched
+            })
+    }
+
+    /// Returns what is to be fetched now.
+    pub(crate) fn to_fetch(&self) -> Vec<Arc<Fetched>> {
+        let all = self.fetched.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = all.iter().filter_map(Weak::upgrade);
+        known.filter(|fetched| fetched.is_due(now())).collect()
     }
 
     /// Returns the keys, once there are some.
