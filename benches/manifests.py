@@ -5,18 +5,15 @@ its password, as clients send it. The stacks take turns; medians.
 """
 
 import base64
-import hashlib
-import json
 import re
 import shutil
 import sys
 
-from client import begin, curl, reader, url, with_digest
+from client import reader, url
+from manifest import PATH, TYPE, push_image
 from stacks import PASSWORD, ROUNDS, USER, Cost, Nginx, Tidegate, folder, run, secrets, table
 
 SECONDS = 6
-TYPE = "application/vnd.oci.image.manifest.v1+json"
-PATH = "/v2/bench/app/manifests/latest"
 
 
 def wrk(address, headers):
@@ -33,29 +30,6 @@ def h2load(address, headers):
 
 
 LOADS = {"HTTP/1.1": wrk, "HTTP/2": h2load}
-
-
-def push_image(stack):
-    """Pushes a small image and returns its manifest."""
-
-    def blob(content):
-        digest = "sha256:" + hashlib.sha256(content).hexdigest()
-        curl(stack, "--http1.1", "-X", "PUT", "--data-binary", content.decode(),
-             "-H", "Content-Type: application/octet-stream", "-o", "/dev/null",
-             with_digest(begin(stack, "--http1.1"), digest))
-        return {"digest": digest, "size": len(content)}
-
-    config = blob(b'{"architecture":"amd64","os":"linux"}')
-    layers = [blob(f"layer {number}".encode()) for number in range(10)]
-    kind = "application/vnd.oci.image."
-    manifest = json.dumps({
-        "schemaVersion": 2, "mediaType": TYPE,
-        "config": {"mediaType": kind + "config.v1+json", **config},
-        "layers": [{"mediaType": kind + "layer.v1.tar", **layer} for layer in layers],
-    })
-    curl(stack, "--http1.1", "-X", "PUT", "--data-binary", manifest, "-H", f"Content-Type: {TYPE}",
-         "-o", "/dev/null", url(stack, PATH))
-    return manifest
 
 
 def measure(stacks):

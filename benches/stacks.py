@@ -131,7 +131,7 @@ class Tidegate(Stack):
 
     name = "tidegate"
 
-    def start(self):
+    def start(self, limits=""):
         config = self.at / "edge.toml"
         config.write_text(f"""
 [[listener]]
@@ -144,6 +144,7 @@ upstream = "registry"
 [site.auth]
 realm = "Registry"
 htpasswd_file = "{self.shared}/htpasswd"
+{limits}
 [log]
 access_file = "{self.at}/access.log"
 [registry]
