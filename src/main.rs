@@ -24,6 +24,7 @@ mod registry;
 mod role;
 mod setup;
 mod signals;
+mod token;
 mod up;
 
 /// A private container registry behind its own TLS edge.
@@ -59,6 +60,9 @@ enum Verb {
     /// Manage who may log in.
     #[command(subcommand)]
     Htpasswd(htpasswd::Command),
+    /// Manage robots, and the refresh tokens that logins were given.
+    #[command(subcommand)]
+    Token(token::Command),
     /// Run the edge in the foreground; SIGTERM drains it, SIGHUP reloads the config.
     Edge(role::Args),
     /// Run the registry in the foreground; SIGTERM drains it, SIGHUP reloads the config.
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Certs(args) => certs::run(&args),
         Verb::Gencert(args) => gencert::run(&args),
         Verb::Htpasswd(command) => htpasswd::run(&command),
+        Verb::Token(command) => token::run(command),
         Verb::Edge(args) => edge::run(args),
         Verb::Registry(args) => registry::run(&args),
     };

@@ -41,6 +41,7 @@ mod second_site;
 mod spec_blobs;
 mod spec_manifests;
 mod systemd;
+mod tokens;
 mod up;
 mod uploads;
 mod uploads_refused;

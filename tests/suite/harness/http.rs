@@ -95,6 +95,14 @@ impl Client {
         client
     }
 
+    /// The same client with a token.
+    pub(crate) fn as_bearer(&self, token: &str) -> Self {
+        Self {
+            authorization: Some(format!("Bearer {token}")),
+            ..self.clone()
+        }
+    }
+
     /// The same client asking for another host.
     pub(crate) fn for_host(&self, host: &str) -> Self {
         Self {

@@ -13,6 +13,7 @@ use oci::RepositoryPattern;
 use openssl::sha::sha256;
 use serde::{Deserialize, Serialize};
 
+use super::keys::Keys;
 use super::scope::{Access, Resource, Verb};
 use super::secret::{Hashed, hex};
 use super::vault::Vault;
@@ -59,8 +60,10 @@ pub(crate) struct Issued {
 
 /// A token whose signature holds.
 #[derive(Debug)]
-pub(crate) struct Verified {
+struct Verified {
     principal: Principal,
+    /// The name of the key that signed it.
+    key: Box<str>,
     /// In seconds since 1970.
     expires: u64,
     /// What stands for the credentials that it was given for.
@@ -167,10 +170,13 @@ impl AccessTokens {
         current: impl FnOnce(&User) -> Option<Hashed>,
     ) -> Result<Principal, Invalid> {
         let hash = sha256(token.as_bytes());
-        let verified = match self.verified.get(&hash) {
+        // A key that is given up takes with it what was verified by it.
+        let keys = self.vault.keys().ok_or(Invalid::Foreign)?;
+        let known = self.verified.get(&hash);
+        let verified = match known.filter(|known| keys.find(&known.key).is_some()) {
             Some(verified) => verified,
             None => {
-                let verified = Arc::new(self.read(token)?);
+                let verified = Arc::new(self.read(token, &keys)?);
                 self.verified.insert(hash, Arc::clone(&verified));
                 verified
             }
@@ -200,9 +206,8 @@ impl AccessTokens {
         }
     }
 
-    fn read(&self, token: &str) -> Result<Verified, Invalid> {
+    fn read(&self, token: &str, keys: &Keys) -> Result<Verified, Invalid> {
         let header = decode_header(token).map_err(|_malformed| Invalid::Foreign)?;
-        let keys = self.vault.keys().ok_or(Invalid::Foreign)?;
         let key = header.kid.and_then(|id| keys.find(&id));
         let key = key.ok_or(Invalid::Foreign)?;
         let mut validation = validation(Algorithm::ES256, &self.issuer, &self.service);
@@ -224,6 +229,7 @@ impl AccessTokens {
         };
         Ok(Verified {
             principal: principal.limited_to(grants),
+            key: key.id.as_str().into(),
             expires: claims.exp + LEEWAY.as_secs(),
             credential,
             same: OnceLock::new(),
