@@ -65,7 +65,7 @@ impl Scrutiny<'_> {
     /// it is not.
     ///
     /// Every check of a password or another secret that somebody could guess goes through here,
-    /// unless it is remembered to be right.
+    /// unless it is remembered to be right and [known](Attempts::knows) where it comes from.
     pub(crate) async fn check(
         &self,
         claim: Claim<'_>,
@@ -135,6 +135,11 @@ impl Attempts {
             self.failed(logins, claim, now);
         }
         Ok(right)
+    }
+
+    /// Returns whether this user has logged in from there not long ago.
+    pub(crate) fn knows(&self, claim: Claim<'_>) -> bool {
+        self.known.get(&self.pair(claim)).is_some()
     }
 
     /// Returns how long the claim is to wait for its turn, or refuses it.
