@@ -105,6 +105,34 @@ fn nobody_is_locked_out_of_an_address_they_have_logged_in_from() {
 }
 
 #[test]
+fn the_desk_that_hands_out_tokens_counts_in_the_same_account() {
+    let rig = Setup {
+        top: TRUSTING.to_owned(),
+        auth: "scheme = \"both\"\n".to_owned(),
+        tables: "[limits.logins]\nper_address = 6\n".to_owned(),
+        ..Setup::default()
+    }
+    .start();
+    let paths = ["/v2/", "/auth/token?account=docker"];
+    let mut last = [0; 2];
+    for guess in 0..12 {
+        let wrong = rig.anonymous().as_user(USER, &format!("guess {guess}"));
+        let request = wrong.request("GET", paths[guess % 2]);
+        let reply = request.header("X-Forwarded-For", "198.51.100.1").send();
+        last[guess % 2] = reply.status;
+    }
+    assert_eq!(last, [429, 429]);
+    // The form of OAuth, with the right password, is no way around it.
+    let form = format!("grant_type=password&username={USER}&password={PASSWORD}");
+    let client = rig.anonymous();
+    let request = client.request("POST", "/auth/token");
+    let request = request.header("X-Forwarded-For", "198.51.100.1");
+    let request = request.header("Content-Type", "application/x-www-form-urlencoded");
+    let refused = request.body(form.replace(' ', "+")).send();
+    assert!(retry_after(&refused.expect_error(429, "TOOMANYREQUESTS")) >= 1);
+}
+
+#[test]
 fn what_was_counted_outlives_a_reload() {
     let setup = Setup {
         top: TRUSTING.to_owned(),

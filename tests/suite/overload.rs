@@ -331,6 +331,51 @@ fn heads_have_the_same_bounds_over_http_2() {
     assert!(!log.contains(&long[..100]));
 }
 
+/// Whether the server ends the connection within some seconds.
+fn ends(connection: &mut H2) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(20) {
+        if connection.receive().is_err() {
+            return true;
+        }
+    }
+    false
+}
+
+#[test]
+fn a_head_without_end_is_cut_off_over_http_2() {
+    let rig = Setup {
+        tables: "[limits]\nheader_timeout = \"1s\"\nkeepalive_timeout = \"1s\"\n".to_owned(),
+        ..Setup::default()
+    }
+    .start();
+    // One that stops, on a new connection and on one that has carried a request.
+    for kept in [false, true] {
+        let mut connection = H2::connect(&rig).unwrap();
+        if kept {
+            let (stream, head) = connection.open("GET", "/v2/", true);
+            connection.send(&head).unwrap();
+            connection.receive_all(stream).unwrap();
+        }
+        let (_, mut head) = connection.open("GET", "/v2/", true);
+        // END_STREAM alone: the rest of the head is still to come.
+        head[4] = 1;
+        connection.send(&head).unwrap();
+        assert!(ends(&mut connection), "kept: {kept}");
+    }
+    // One that goes on and on.
+    let mut connection = H2::connect(&rig).unwrap();
+    let (stream, mut head) = connection.open("GET", "/v2/", true);
+    head[4] = 1;
+    connection.send(&head).unwrap();
+    let more = h2::frame(9, 0, stream, &[0; 8 << 10]);
+    let begin = Instant::now();
+    while connection.send(&more).is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "and on");
+    }
+    rig.client().get("/v2/").expect(200);
+}
+
 #[test]
 fn streams_at_once_are_as_many_as_configured() {
     let rig = Setup {
