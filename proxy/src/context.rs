@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 
 use crate::auth::Principal;
+use crate::certified::Certified;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
 use crate::in_flight::Guard;
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) site: Option<Arc<Site>>,
     /// Who reads a refusal.
     pub(crate) audience: Audience,
+    /// The client's certificate, where one is asked for and a good one was shown.
+    pub(crate) certified: Option<Certified>,
     /// Who is asking.
     pub(crate) principal: Principal,
     /// What may go on of it.
@@ -85,6 +88,7 @@ impl Context {
             host: None,
             site: None,
             audience: Audience::Anyone,
+            certified: None,
             principal: Principal::anonymous(),
             admission: Admission::default(),
             places: Vec::new(),

@@ -16,7 +16,8 @@
 //! - [`state_dir`]: what the edge keeps of its own;
 //! - `request_body`: a body on its way; `respond`: the one place that turns a refusal into a reply;
 //! - `state`: everything a reload swaps, as one value; `in_flight`: what a drain waits for;
-//! - [`tls`]: certificates and which one a handshake gets; `telemetry`: a line for each request.
+//! - [`tls`]: certificates, which one a handshake gets, and whose it asks for; `certified`: what
+//!   they make of a connection; `telemetry`: a line for each request.
 //!
 //! # The life of a request
 //! 1. `listener` accepts the connection, or drops it, `tls::accept` gives the handshake the
@@ -46,6 +47,7 @@
 
 mod auth;
 mod bucket;
+mod certified;
 mod config;
 mod context;
 mod edge;

@@ -17,6 +17,7 @@ use crate::auth::token::access_token::Issued;
 use crate::auth::token::desk::Page;
 use crate::auth::token::request::{Proof, TokenRequest};
 use crate::auth::{Culprit, Login, Presented, Principal, Refusal, Scrutiny};
+use crate::certified::Certified;
 use crate::filter::Refused;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
@@ -30,6 +31,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) client: IpAddr,
     pub(crate) host: &'a Host,
     pub(crate) origin: Option<&'a Origin>,
+    /// The client's certificate, where one is asked for and a good one was shown.
+    pub(crate) certified: Option<&'a Certified>,
 }
 
 impl Asking<'_> {
@@ -66,6 +69,16 @@ impl Asking<'_> {
         }
     }
 
+    /// Returns who asks if nothing else says so.
+    fn by_certificate(&self) -> Principal {
+        Certified::principal(self.certified)
+    }
+
+    /// Returns the fingerprint of the certificate that was shown.
+    fn fingerprint(&self) -> Option<&str> {
+        self.certified.map(Certified::fingerprint)
+    }
+
     /// Returns whether a token came with it.
     fn brings_token(&self) -> bool {
         matches!(Presented::of(&self.parts.headers), Presented::Bearer(_))
@@ -83,11 +96,19 @@ impl Site {
             return Ok(Principal::anonymous());
         };
         let found = match Presented::of(&asking.parts.headers) {
-            Presented::Login(login) => self.log_in(login, asking.client, scrutiny).await,
-            Presented::Nothing => return Ok(Principal::anonymous()),
+            Presented::Login(login) => {
+                match self.log_in(login, asking.client, scrutiny).await {
+                    // Where no password is looked at, one that comes along is for somebody else.
+                    Err(Refusal::Unauthorized(_)) if auth.takes_certificates_alone() => {
+                        return Ok(asking.by_certificate());
+                    }
+                    found => found,
+                }
+            }
+            Presented::Nothing => return Ok(asking.by_certificate()),
             Presented::Bearer(token) => match &self.desk {
                 Some(desk) => desk
-                    .verify(&token, auth.basic.as_ref(), None)
+                    .verify(&token, auth.basic.as_ref(), asking.fingerprint())
                     .map_err(|invalid| Refusal::Unauthorized(invalid.to_string().into())),
                 None => Err(Refusal::WRONG_CREDENTIALS),
             },
@@ -241,7 +262,7 @@ impl Site {
         let allows = |action, repository: Option<&RepositoryName>| {
             decide(Some((action, repository))).is_ok()
         };
-        let issued = desk.issue(&request, &principal, basic, None, allows);
+        let issued = desk.issue(&request, &principal, basic, asking.fingerprint(), allows);
         let issued = issued.ok_or_else(|| Rejection::Internal.because("no token could be made"))?;
         let refresh = match &request.proof {
             // It goes on being good.
@@ -277,7 +298,7 @@ impl Site {
             }
             Proof::Head => match Presented::of(&asking.parts.headers) {
                 Presented::Login(login) => login,
-                Presented::Nothing => return Ok(Principal::anonymous()),
+                Presented::Nothing => return Ok(asking.by_certificate()),
                 // Else one token would live for ever by the next.
                 Presented::Bearer(_) => {
                     return Err(self.send_to_log_in("a token is no login"));

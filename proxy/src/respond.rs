@@ -15,6 +15,7 @@ use http::{StatusCode, Version};
 use oci::route::RouteError;
 use oci::{ErrorBody, ErrorCode};
 
+use crate::auth::certificate::Objection;
 use crate::request_body::TooLarge;
 
 /// Who reads the body of a refusal.
@@ -40,12 +41,16 @@ pub(crate) enum Rejection {
     },
     /// Too many passwords wait to be hashed.
     Busy,
+    /// The client's certificate does not let it in.
+    Certificate(Objection),
     /// Who asks may not do this.
     Denied,
     /// The headers are too many or too long.
     HeadersTooLarge,
     /// Something failed here.
     Internal,
+    /// The connection was made for another site.
+    Misdirected,
     /// There is no such page on a registry's site.
     NotFound,
     /// The site has as much to do as it may.
@@ -98,7 +103,7 @@ impl Rejection {
             Self::Busy | Self::Overloaded { .. } | Self::UpstreamUnreachable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Denied => StatusCode::FORBIDDEN,
+            Self::Certificate(_) | Self::Denied => StatusCode::FORBIDDEN,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::NotFound => StatusCode::NOT_FOUND,
@@ -110,7 +115,7 @@ impl Rejection {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
-            Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected | Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -123,6 +128,7 @@ impl Rejection {
             Self::BadHost
             | Self::BadRequest
             | Self::HeadersTooLarge
+            | Self::Misdirected
             | Self::NotFound
             | Self::UnknownHost
             | Self::UriTooLong => ErrorCode::Unsupported,
@@ -131,7 +137,7 @@ impl Rejection {
             | Self::Overloaded { .. }
             | Self::TooManyFailures { .. }
             | Self::TooManyRequests { .. } => ErrorCode::TooManyRequests,
-            Self::Denied => ErrorCode::Denied,
+            Self::Certificate(_) | Self::Denied => ErrorCode::Denied,
             Self::Internal | Self::Timeout => ErrorCode::Unknown,
             Self::Route(error) => error.code().unwrap_or(ErrorCode::Unsupported),
             Self::Unauthorized { .. } => ErrorCode::Unauthorized,
@@ -147,9 +153,13 @@ impl Rejection {
             Self::BadRequest => "malformed request".to_owned(),
             Self::BodyTooLarge { max } => format!("the body may have {max} bytes at most"),
             Self::Busy => "too many logins at once, try again shortly".to_owned(),
+            Self::Certificate(objection) => format!("the client certificate is {objection}"),
             Self::Denied => "requested access to the resource is denied".to_owned(),
             Self::HeadersTooLarge => "the request's headers are too large".to_owned(),
             Self::Internal => "internal error".to_owned(),
+            Self::Misdirected => {
+                "this connection was not made for the site that is asked for".to_owned()
+            }
             Self::NotFound => "not found".to_owned(),
             Self::Overloaded { .. } => "the service is busy, try again shortly".to_owned(),
             Self::Route(error) => error.to_string(),
@@ -200,9 +210,11 @@ impl Rejection {
             Self::BadHost
             | Self::BadRequest
             | Self::BodyTooLarge { .. }
+            | Self::Certificate(_)
             | Self::Denied
             | Self::HeadersTooLarge
             | Self::Internal
+            | Self::Misdirected
             | Self::NotFound
             | Self::Route(_)
             | Self::Timeout

@@ -50,7 +50,21 @@ impl Sites {
 
     /// Returns the site of a host: its own, the one for all names beside it, or the one for any.
     pub(crate) fn select(&self, host: &Host) -> Option<&Arc<Site>> {
-        let name = host.name();
+        self.by_name(host.name())
+    }
+
+    /// Returns the site that a handshake for this name was made for.
+    pub(crate) fn named(&self, server_name: &str) -> Option<&Arc<Site>> {
+        let name = server_name.trim_end_matches('.').to_ascii_lowercase();
+        self.by_name(&name)
+    }
+
+    /// Returns the site that a handshake without a name was made for.
+    pub(crate) fn fallback(&self) -> Option<&Arc<Site>> {
+        self.any.as_ref().or_else(|| self.all.first())
+    }
+
+    fn by_name(&self, name: &str) -> Option<&Arc<Site>> {
         let exact = self.exact.get(name);
         let wildcard = || self.wildcard.get(name.split_once('.')?.1);
         exact.or_else(wildcard).or(self.any.as_ref())
@@ -113,6 +127,11 @@ impl Site {
     /// Returns whether passwords are asked for here.
     pub(crate) fn authenticates(&self) -> bool {
         self.auth.is_some()
+    }
+
+    /// Returns how certificates are taken here, if they are.
+    pub(crate) fn client_certificates(&self) -> Option<&config::ClientCertificates> {
+        self.auth.as_ref()?.certificates.as_ref()
     }
 
     /// Returns who reads a refusal of a request for `path`.
@@ -184,6 +203,9 @@ impl Site {
         self.access.groups.refresh();
         if let Some(basic) = self.auth.as_ref().and_then(|auth| auth.basic.as_ref()) {
             basic.refresh();
+        }
+        if let Some(certificates) = self.client_certificates() {
+            certificates.authorities.refresh();
         }
     }
 }

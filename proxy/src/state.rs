@@ -14,7 +14,7 @@ use crate::filter::acme_challenge::Challenges;
 use crate::filter::addresses::{Addresses, Network};
 use crate::site::{Site, Sites};
 use crate::tls::accept::Acceptor;
-use crate::tls::{self, CertStore};
+use crate::tls::{self, CertStore, Presented};
 use crate::upstream::{UnusablePeer, Upstream};
 
 /// Everything that a reload replaces. A request keeps the one that it began with.
@@ -40,8 +40,12 @@ impl State {
         for site in config.sites {
             let hosts = site.hosts.clone();
             if let Some(certificate) = &site.certificate {
+                let presented = Presented {
+                    key: Arc::clone(certificate),
+                    clients: site.clients(),
+                };
                 for host in &hosts {
-                    certificates.add(host, certificate);
+                    certificates.add(host, &presented);
                 }
             }
             let upstream = match upstreams.entry(site.upstream.name.clone()) {

@@ -18,6 +18,7 @@ mod blobs;
 mod brute_force;
 mod check_config;
 mod cli;
+mod client_certificates;
 mod clients_containers;
 mod clients_docker;
 mod clients_go;

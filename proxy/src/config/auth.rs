@@ -6,7 +6,7 @@ use std::time::Duration;
 use settings::Section;
 
 use super::tokens::Tokens;
-use super::{Files, HostPattern};
+use super::{ClientCertificates, Files, HostPattern, client_certificates};
 use crate::auth::token::Scheme;
 use crate::auth::token::desk::Terms;
 use crate::auth::token::issuer::Issuer;
@@ -20,7 +20,7 @@ const REMEMBER_FOR: Duration = Duration::from_secs(10 * 60);
 const REMEMBER_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What makes a file of passwords one way of several.
-const OTHER_WAYS: [&str; 3] = ["issuer", "scheme", "token"];
+const OTHER_WAYS: [&str; 4] = ["client_ca_file", "issuer", "scheme", "token"];
 
 /// How to log in to a site.
 #[derive(Debug)]
@@ -33,6 +33,15 @@ pub(crate) struct Auth {
     pub(crate) tokens: Terms,
     /// Another server that hands them out.
     pub(crate) issuer: Option<Issuer>,
+    /// Whose certificates are taken.
+    pub(crate) certificates: Option<ClientCertificates>,
+}
+
+impl Auth {
+    /// Returns whether certificates are taken, and no password is looked at.
+    pub(crate) fn takes_certificates_alone(&self) -> bool {
+        self.basic.is_none() && self.certificates.is_some()
+    }
 }
 
 /// What is written, before the site's rules have said what is usual.
@@ -41,6 +50,7 @@ pub(super) struct Written {
     realm: Arc<str>,
     basic: Option<Basic>,
     tokens: Tokens,
+    certificates: Option<ClientCertificates>,
 }
 
 impl Written {
@@ -67,11 +77,13 @@ impl Written {
         }
         let optional = OTHER_WAYS.iter().any(|key| section.has(key));
         let basic = read_basic(&mut section, optional, files, warnings);
+        let certificates = client_certificates::read(&mut section, files, warnings);
         let tokens = Tokens::read(&mut section, hosts, files);
         (files == Files::Read && !section.failed()).then(|| Self {
             realm: realm.into(),
             basic,
             tokens,
+            certificates,
         })
     }
 
@@ -87,6 +99,7 @@ impl Written {
             basic: self.basic,
             tokens,
             issuer,
+            certificates: self.certificates,
         }
     }
 }

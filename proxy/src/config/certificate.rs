@@ -53,19 +53,10 @@ pub(super) fn read(
 
 /// Returns the config key whose file is at fault.
 fn blame(error: &tls::Error, key: &Path) -> &'static str {
-    match error {
-        tls::Error::KeyMismatch { .. } => "key_file",
-        tls::Error::Empty { path }
-        | tls::Error::Parse { path, .. }
-        | tls::Error::Read { path, .. }
-            if path == key =>
-        {
-            "key_file"
-        }
-        tls::Error::Empty { .. }
-        | tls::Error::OpenSsl(_)
-        | tls::Error::Parse { .. }
-        | tls::Error::Read { .. } => "cert_file",
+    if error.path() == Some(key) {
+        "key_file"
+    } else {
+        "cert_file"
     }
 }
 

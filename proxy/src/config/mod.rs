@@ -7,6 +7,7 @@ mod access;
 mod addresses;
 mod auth;
 mod certificate;
+mod client_certificates;
 mod host_pattern;
 mod limits;
 mod listener;
@@ -27,6 +28,7 @@ use std::time::Duration;
 use settings::Section;
 
 pub(crate) use auth::Auth;
+pub(crate) use client_certificates::ClientCertificates;
 pub(crate) use host_pattern::HostPattern;
 pub(crate) use limits::Limits;
 pub(crate) use listener::{Listener, Tls, TlsVersion};

@@ -10,7 +10,7 @@ use super::{Auth, Files, HostPattern, Quotas, Upstream, access, auth, certificat
 use crate::auth::Groups;
 use crate::auth::access::Access;
 use crate::auth::token::Scheme;
-use crate::tls::CertifiedKey;
+use crate::tls::{CertifiedKey, ClientAuth};
 
 /// A set of hosts and what is done with their requests.
 #[derive(Debug)]
@@ -30,6 +30,12 @@ pub(crate) struct Site {
 }
 
 impl Site {
+    /// Returns whose certificates are taken, if any.
+    pub(crate) fn clients(&self) -> Option<Arc<ClientAuth>> {
+        let certificates = self.auth.as_ref()?.certificates.as_ref()?;
+        Some(Arc::clone(&certificates.authorities))
+    }
+
     /// Returns whether a key is needed here to sign tokens with.
     pub(super) fn hands_out_tokens(&self) -> bool {
         let auth = self.auth.as_ref().filter(|_| self.upstream.registry);

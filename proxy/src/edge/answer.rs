@@ -40,7 +40,9 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: Reply) -> 
     // One that does not say how long it is may outlast all patience with it.
     let endless = head.headers.contains_key(TRANSFER_ENCODING);
     let long = content_length(head) > LINGER_BYTES as u64;
-    if sends && (unclear || endless || long) || session.is_process_shutting_down() {
+    // Another connection is what the client needs.
+    let misdirected = reply.status == StatusCode::MISDIRECTED_REQUEST;
+    if sends && (unclear || endless || long) || misdirected || session.is_process_shutting_down() {
         session.set_keepalive(None);
     }
     // It is small, and who has not proven anything yet holds no place for long.

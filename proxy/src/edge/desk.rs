@@ -55,6 +55,7 @@ impl EdgeProxy {
             client: ctx.client().unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into()),
             host,
             origin: ctx.origin.as_ref(),
+            certified: ctx.certified.as_ref(),
         };
         let scrutiny = self.scrutiny(&state);
         let handed = site.hand_out(&asking, form.as_deref(), scrutiny).await;

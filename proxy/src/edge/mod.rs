@@ -44,6 +44,7 @@ use crate::resets;
 use crate::respond::{Audience, Rejection, protocol};
 use crate::state::{Current, State};
 use crate::telemetry::access_log::{Entry, Fault};
+use crate::tls::Handshake;
 
 /// The longest request id that is taken over from a proxy.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -95,6 +96,10 @@ impl EdgeProxy {
         let site = ctx
             .site
             .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
+        if let Some(handshake) = handshake(session) {
+            state.sites.check_connection(handshake, site)?;
+            ctx.certified = site.certified(handshake)?;
+        }
         site.admit_address(client)?;
         for subject in [Subject::Everyone, Subject::Address(client)] {
             ctx.places.extend(self.ledger.enter(site, subject)?);
@@ -111,6 +116,7 @@ impl EdgeProxy {
             client,
             host,
             origin: origin.as_ref(),
+            certified: ctx.certified.as_ref(),
         };
         ctx.principal = site.authenticate(&asking, self.scrutiny(&state)).await?;
         if let Some(name) = ctx.principal.name() {
@@ -437,6 +443,12 @@ fn over_tls(session: &Session) -> bool {
     session
         .digest()
         .is_some_and(|digest| digest.ssl_digest.is_some())
+}
+
+/// Returns what the connection's handshake was about.
+fn handshake(session: &Session) -> Option<&Handshake> {
+    let tls = session.digest()?.ssl_digest.as_ref()?;
+    tls.extension.get()
 }
 
 fn scheme(session: &Session) -> &'static str {

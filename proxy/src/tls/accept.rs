@@ -1,24 +1,39 @@
-//! What happens in a handshake: OpenSSL's settings, and the certificate by name.
+//! What happens in a handshake: OpenSSL's settings, and by name which certificate is shown and
+//! whether one is asked for.
+//!
+//! Sessions that go on (tickets) carry no identity from one site to another. A handshake that asks
+//! for a certificate gives out no TLS 1.3 ticket, so none that is resumed has an identity. Of TLS
+//! 1.2 a resumed session has that of the first handshake, and its server name with it; both are
+//! kept here and not with the client, and the certificate is verified again. With each reload all
+//! sessions are forgotten.
 
+use std::any::Any;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use openssl::ssl::{
-    AlpnError, NameType, SslAcceptor, SslMethod, SslMode, SslOptions, SslVersion, select_next_proto,
+    AlpnError, NameType, SslAcceptor, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
+    SslVersion, select_next_proto,
 };
 use pingora::listeners::TlsAccept;
 use pingora::protocols::IO;
 use pingora::protocols::tls::server::handshake_with_callback;
 use pingora::protocols::tls::{SslStream, TlsRef};
+use pingora::tls::ext::ssl_set_verify_cert_store;
 
-use super::Error;
+use super::client_auth::{ClientAuth, Noted, Shown};
+use super::{Error, Handshake, Presented};
+use crate::auth::certificate::Verdict;
 use crate::config::{Tls, TlsVersion};
 use crate::state::State;
 
 /// Binds resumed sessions to this product; without one OpenSSL refuses every resumption as soon as
 /// clients' certificates are asked for.
 const SESSION_ID_CONTEXT: &[u8] = b"tidegate";
+
+/// How many sessions are kept to be resumed; each takes about a kilobyte.
+const SESSIONS_MAX: i32 = 8192;
 
 /// What is spoken within TLS, the best first (RFC 7301, section 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
@@ -43,8 +58,14 @@ impl Acceptor {
         settings.set_options(
             SslOptions::CIPHER_SERVER_PREFERENCE
                 | SslOptions::PRIORITIZE_CHACHA
-                | SslOptions::NO_RENEGOTIATION,
+                | SslOptions::NO_RENEGOTIATION
+                // What a ticket stands for is kept here.
+                | SslOptions::NO_TICKET,
         );
+        settings.set_session_cache_mode(SslSessionCacheMode::SERVER);
+        settings.set_session_cache_size(SESSIONS_MAX);
+        // Only a name that was accepted goes with a session of TLS 1.2.
+        settings.set_servername_callback(|_ssl, _alert| Ok(()));
         // An idle connection keeps no record buffers.
         settings.set_mode(SslMode::RELEASE_BUFFERS);
         settings.set_session_id_context(SESSION_ID_CONTEXT)?;
@@ -64,11 +85,16 @@ impl Acceptor {
         let accepting = Accepting {
             state,
             server_name: Mutex::default(),
+            asked_by: Mutex::default(),
+            noted: Noted::default(),
         };
         let shaken = handshake_with_callback(&self.0, socket, &accepting).await;
         shaken.map_err(|error| Failure {
             server_name: take(&accepting.server_name),
-            reason: reason(&error.to_string()).to_owned(),
+            reason: match take(&accepting.noted) {
+                Some(fault) => format!("client certificate: {fault}"),
+                None => reason(&error.to_string()).to_owned(),
+            },
         })
     }
 }
@@ -115,6 +141,7 @@ fn reason(error: &str) -> &str {
         .and_then(|(_, fields)| fields.split(':').nth(3));
     match reason {
         Some("unexpected eof while reading") => GONE,
+        Some("peer did not return a certificate") => "no client certificate",
         Some(reason) => reason,
         None if error.contains("unexpected EOF") || error.contains("os error") => GONE,
         None => "it could not go on",
@@ -125,19 +152,62 @@ fn reason(error: &str) -> &str {
 struct Accepting<'a> {
     state: &'a State,
     server_name: Mutex<Option<Box<str>>>,
+    /// The generation of the authorities by which a certificate was asked for.
+    asked_by: Mutex<Option<u64>>,
+    noted: Noted,
+}
+
+impl Accepting<'_> {
+    fn ask(&self, clients: &ClientAuth, ssl: &mut TlsRef) -> Result<(), Error> {
+        let authorities = clients.ask(ssl, Arc::clone(&self.noted))?;
+        ssl_set_verify_cert_store(ssl, authorities.store())?;
+        put(&self.asked_by, Some(authorities.generation()));
+        Ok(())
+    }
+
+    fn present(&self, presented: &Presented, ssl: &mut TlsRef) -> Result<(), Error> {
+        if let Some(clients) = &presented.clients {
+            self.ask(clients, ssl)?;
+        }
+        Ok(presented.key.apply(ssl)?)
+    }
 }
 
 #[async_trait]
 impl TlsAccept for Accepting<'_> {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
         let name = ssl.servername(NameType::HOST_NAME).map(Box::<str>::from);
-        // Without a certificate the handshake fails with an alert, which is all there is to say.
-        if let Some(key) = self.state.certificates.select(name.as_deref())
-            && let Err(error) = key.apply(ssl)
+        // Without a certificate of ours the handshake fails with an alert, which is all there is to
+        // say. It comes last, so that no handshake succeeds that should have asked and could not.
+        if let Some(presented) = self.state.certificates.select(name.as_deref())
+            && let Err(error) = self.present(presented, ssl)
         {
             tracing::error!(%error, "a certificate cannot be used in a handshake");
         }
         put(&self.server_name, name);
+    }
+
+    async fn handshake_complete_callback(
+        &self,
+        ssl: &TlsRef,
+    ) -> Option<Arc<dyn Any + Send + Sync>> {
+        let name = ssl.servername(NameType::HOST_NAME).map(Box::<str>::from);
+        let selected = self.state.certificates.select(name.as_deref());
+        let asks = selected.is_some_and(|presented| presented.clients.is_some());
+        // A session of TLS 1.3 that goes on was none at which anyone was asked.
+        let fresh = !ssl.session_reused();
+        let handshake = if asks && (fresh || ssl.version2() == Some(SslVersion::TLS1_2)) {
+            Handshake::asked(name, Shown::of(ssl))
+        } else {
+            Handshake::unasked(name)
+        };
+        Some(Arc::new(match take(&self.asked_by) {
+            Some(generation) => {
+                let verdict = take(&self.noted).map_or(Verdict::Verified, Verdict::Rejected);
+                handshake.judged(generation, verdict)
+            }
+            None => handshake,
+        }))
     }
 }
 

@@ -1,22 +1,26 @@
 //! TLS towards the network: certificates, which one a handshake gets, and self-signed ones.
 //!
-//! OpenSSL's types stay in this room; the rest of the edge sees a [`CertifiedKey`] and a
-//! [`CertStore`]. Verifying clients is not done here yet.
+//! OpenSSL's types stay in this room; the rest of the edge sees a [`CertifiedKey`], a [`CertStore`],
+//! whose certificates a site takes ([`ClientAuth`]) and what a handshake was about ([`Handshake`]).
 
 pub(crate) mod accept;
 mod certified_key;
+mod client_auth;
 mod description;
+mod handshake;
 pub mod self_signed;
 mod store;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use openssl::error::ErrorStack;
 
 pub(crate) use certified_key::CertifiedKey;
+pub(crate) use client_auth::ClientAuth;
 pub use description::Description;
-pub(crate) use store::CertStore;
+pub(crate) use handshake::Handshake;
+pub(crate) use store::{CertStore, Presented};
 
 /// Why a certificate cannot be used, or a TLS setting cannot be applied.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +39,18 @@ pub enum Error {
         cert: PathBuf,
         /// The key's file.
         key: PathBuf,
+    },
+    /// The file holds no revocation list.
+    #[error("{}: holds no revocation list in PEM form", path.display())]
+    NoList {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The path is no text, which OpenSSL's binding asks for.
+    #[error("{}: the path of a revocation list must be UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
     },
     /// OpenSSL refused.
     #[error("{}", reason(.0))]
@@ -55,6 +71,21 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// Returns the file that is at fault, where one is.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Empty { path }
+            | Self::NoList { path }
+            | Self::NotText { path }
+            | Self::Parse { path, .. }
+            | Self::Read { path, .. }
+            | Self::KeyMismatch { key: path, .. } => Some(path),
+            Self::OpenSsl(_) => None,
+        }
+    }
 }
 
 /// Returns OpenSSL's own words without its function names and code numbers.

@@ -3,39 +3,47 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::CertifiedKey;
+use super::{CertifiedKey, ClientAuth};
 use crate::config::HostPattern;
+
+/// What the clients of a site are shown, and asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Presented {
+    pub(crate) key: Arc<CertifiedKey>,
+    /// Whose certificates are taken; `None` asks for none.
+    pub(crate) clients: Option<Arc<ClientAuth>>,
+}
 
 /// The certificates of all sites, by the name that a client asks for.
 #[derive(Debug, Default)]
 pub(crate) struct CertStore {
-    exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    exact: HashMap<Box<str>, Presented>,
     /// By the name after `*.`.
-    wildcard: HashMap<Box<str>, Arc<CertifiedKey>>,
+    wildcard: HashMap<Box<str>, Presented>,
     /// For clients that ask for no name, or for one that no site has.
-    fallback: Option<Arc<CertifiedKey>>,
+    fallback: Option<Presented>,
 }
 
 impl CertStore {
-    /// Adds the certificate of a site for one of its hosts.
+    /// Adds what is shown for one of a site's hosts.
     ///
-    /// The fallback is the certificate of the site for any host, else the one added first.
-    pub(crate) fn add(&mut self, host: &HostPattern, key: &Arc<CertifiedKey>) {
+    /// The fallback is that of the site for any host, else the one added first.
+    pub(crate) fn add(&mut self, host: &HostPattern, presented: &Presented) {
         match host {
-            HostPattern::Any => self.fallback = Some(Arc::clone(key)),
+            HostPattern::Any => self.fallback = Some(presented.clone()),
             HostPattern::Exact(name) => {
-                self.exact.insert(name.as_str().into(), Arc::clone(key));
+                self.exact.insert(name.as_str().into(), presented.clone());
             }
             HostPattern::Wildcard(parent) => {
                 self.wildcard
-                    .insert(parent.as_str().into(), Arc::clone(key));
+                    .insert(parent.as_str().into(), presented.clone());
             }
         }
-        self.fallback.get_or_insert_with(|| Arc::clone(key));
+        self.fallback.get_or_insert_with(|| presented.clone());
     }
 
-    /// Returns the certificate for the name in a client's hello.
-    pub(crate) fn select(&self, server_name: Option<&str>) -> Option<&Arc<CertifiedKey>> {
+    /// Returns what is shown for the name in a client's hello.
+    pub(crate) fn select(&self, server_name: Option<&str>) -> Option<&Presented> {
         let by_name = server_name.and_then(|name| {
             let name = name.trim_end_matches('.').to_ascii_lowercase();
             self.exact.get(name.as_str()).or_else(|| {
@@ -52,13 +60,16 @@ mod tests {
     use super::*;
     use crate::tls::self_signed;
 
-    fn certified(host: &str) -> Arc<CertifiedKey> {
+    fn certified(host: &str) -> Presented {
         let folder = tempfile::tempdir().unwrap();
         let pair = self_signed::generate(&[host.to_owned()], &[]).unwrap();
         let (cert, key) = (folder.path().join("c"), folder.path().join("k"));
         std::fs::write(&cert, pair.cert_pem).unwrap();
         std::fs::write(&key, pair.key_pem).unwrap();
-        Arc::new(CertifiedKey::load(&cert, &key).unwrap())
+        Presented {
+            key: Arc::new(CertifiedKey::load(&cert, &key).unwrap()),
+            clients: None,
+        }
     }
 
     #[test]
@@ -81,11 +92,14 @@ mod tests {
             (None, &a),
         ] {
             let selected = store.select(name).unwrap();
-            assert!(Arc::ptr_eq(selected, expected), "{name:?}");
+            assert!(Arc::ptr_eq(&selected.key, &expected.key), "{name:?}");
         }
         store.add(&HostPattern::Any, &c);
-        assert!(Arc::ptr_eq(store.select(None).unwrap(), &c));
-        assert!(Arc::ptr_eq(store.select(Some("a.test")).unwrap(), &a));
+        assert!(Arc::ptr_eq(&store.select(None).unwrap().key, &c.key));
+        assert!(Arc::ptr_eq(
+            &store.select(Some("a.test")).unwrap().key,
+            &a.key
+        ));
     }
 
     #[test]

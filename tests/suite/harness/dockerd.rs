@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::{Output, Process, eventually_within, run, try_run};
+use super::{Output, Pair, Process, eventually_within, run, try_run};
 
 /// A running `dockerd` with its client.
 pub(crate) struct Dockerd {
@@ -53,6 +53,13 @@ impl Dockerd {
         let folder = self.folder.path().join("certs.d").join(registry);
         fs::create_dir_all(&folder).expect("create certs.d");
         fs::copy(certificate, folder.join("ca.crt")).expect("copy the certificate");
+    }
+
+    /// Gives the engine a certificate to show to a registry.
+    pub(crate) fn identify(&self, registry: &str, pair: &Pair) {
+        let folder = self.folder.path().join("certs.d").join(registry);
+        fs::copy(&pair.cert, folder.join("client.cert")).expect("copy the certificate");
+        fs::copy(&pair.key, folder.join("client.key")).expect("copy the key");
     }
 
     /// The client, talking to this engine, with its own store of credentials.

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use openssl::base64;
-use openssl::ssl::{SslConnector, SslMethod};
+use openssl::ssl::{SslConnector, SslFiletype, SslMethod};
 use serde_json::Value;
+
+use super::Pair;
 
 /// Long enough for a busy machine, short enough to be a failure and not a hang.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -21,7 +23,11 @@ impl<T: Read + Write + Send> Duplex for T {}
 #[derive(Clone)]
 enum Endpoint {
     Plain(SocketAddr),
-    Tls { address: SocketAddr, trust: PathBuf },
+    Tls {
+        address: SocketAddr,
+        trust: PathBuf,
+        certificate: Option<Pair>,
+    },
     Unix(PathBuf),
 }
 
@@ -41,6 +47,7 @@ impl Client {
         let endpoint = Endpoint::Tls {
             address,
             trust: trust.to_owned(),
+            certificate: None,
         };
         Self {
             endpoint,
@@ -84,6 +91,15 @@ impl Client {
             header: header.to_vec(),
             ..self.clone()
         }
+    }
+
+    /// The same client with a certificate to show.
+    pub(crate) fn with_certificate(&self, pair: &Pair) -> Self {
+        let mut client = self.clone();
+        if let Endpoint::Tls { certificate, .. } = &mut client.endpoint {
+            *certificate = Some(pair.clone());
+        }
+        client
     }
 
     /// The same client at another address.
@@ -150,9 +166,17 @@ impl Client {
                 stream.set_read_timeout(Some(PATIENCE))?;
                 Box::new(stream)
             }
-            Endpoint::Tls { address, trust } => {
+            Endpoint::Tls {
+                address,
+                trust,
+                certificate,
+            } => {
                 let mut connector = SslConnector::builder(SslMethod::tls_client())?;
                 connector.set_ca_file(trust)?;
+                if let Some(pair) = certificate {
+                    connector.set_certificate_chain_file(&pair.cert)?;
+                    connector.set_private_key_file(&pair.key, SslFiletype::PEM)?;
+                }
                 let name = self.host.split(':').next().unwrap_or_default();
                 let stream = connector.build().connect(name, self.tcp(*address)?);
                 Box::new(stream.map_err(io::Error::other)?)

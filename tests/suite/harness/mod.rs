@@ -3,6 +3,7 @@
 //! Nothing here knows how Tidegate is built. A test sees what a user sees: the program, its
 //! config, its sockets, its files, its logs.
 
+mod authority;
 mod dockerd;
 pub(crate) mod h2;
 mod http;
@@ -19,6 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+pub(crate) use authority::Authority;
 pub(crate) use dockerd::Dockerd;
 pub(crate) use http::{Client, Exchange, Response};
 pub(crate) use images::{blobs_of, layout_with_layers, tar_of};

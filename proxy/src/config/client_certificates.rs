@@ -1,0 +1,108 @@
+//! The keys of `[site.auth]` that begin with `client_`: whose certificates are taken, and whom they
+//! make of clients.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use settings::Section;
+
+use super::Files;
+use crate::auth::certificate::{NamedBy, Naming};
+use crate::tls::ClientAuth;
+
+const CA_FILE: &str = "client_ca_file";
+const CRL_FILES: &str = "client_crl_files";
+const MODE: &str = "client_certificate";
+const PRINCIPAL: &str = "client_principal";
+const ALLOW: &str = "client_allow";
+
+/// How a site takes client certificates.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientCertificates {
+    pub(crate) authorities: Arc<ClientAuth>,
+    pub(crate) naming: Naming,
+}
+
+/// Reads the keys; without an authority no certificate is asked for.
+pub(super) fn read(
+    section: &mut Section,
+    files: Files,
+    warnings: &mut Vec<String>,
+) -> Option<ClientCertificates> {
+    if !section.has(CA_FILE) {
+        for key in [CRL_FILES, MODE, PRINCIPAL, ALLOW] {
+            if section.has(key) {
+                section.problem(key, format!("needs a {CA_FILE}"));
+            }
+        }
+    }
+    let ca_file = section.path(CA_FILE);
+    let crl_files = section.paths(CRL_FILES).unwrap_or_default();
+    let required = required(section);
+    let naming = Naming {
+        named_by: named_by(section),
+        allow: allow(section),
+    };
+    let ca_file = ca_file.filter(|_| files == Files::Read)?;
+    let authorities = load(section, required, ca_file, crl_files)?;
+    warnings.extend(authorities.warnings());
+    Some(ClientCertificates {
+        authorities: Arc::new(authorities),
+        naming,
+    })
+}
+
+fn load(
+    section: &Section,
+    required: bool,
+    ca_file: PathBuf,
+    crl_files: Vec<PathBuf>,
+) -> Option<ClientAuth> {
+    let revoked = crl_files.clone();
+    match ClientAuth::load(required, ca_file, crl_files) {
+        Ok(authorities) => Some(authorities),
+        Err(error) => {
+            let at_fault = error.path();
+            let index = revoked
+                .iter()
+                .position(|file| Some(file.as_path()) == at_fault);
+            let key = index.map(|index| format!("{CRL_FILES}[{index}]"));
+            section.problem(key.as_deref().unwrap_or(CA_FILE), error);
+            None
+        }
+    }
+}
+
+fn required(section: &mut Section) -> bool {
+    match section.optional::<String>(MODE).as_deref() {
+        None | Some("required") => true,
+        Some("optional") => false,
+        Some(_) => {
+            section.problem(MODE, "must be \"required\" or \"optional\"");
+            true
+        }
+    }
+}
+
+fn named_by(section: &mut Section) -> NamedBy {
+    let Some(text) = section.optional::<String>(PRINCIPAL) else {
+        return NamedBy::default();
+    };
+    let mut rules = NamedBy::NAMES.into_iter();
+    let rule = rules.find_map(|(name, rule)| (name == text).then_some(rule));
+    rule.unwrap_or_else(|| {
+        let names = NamedBy::NAMES
+            .map(|(name, _)| format!("\"{name}\""))
+            .join(", ");
+        section.problem(PRINCIPAL, format!("must be one of {names}"));
+        NamedBy::default()
+    })
+}
+
+fn allow(section: &mut Section) -> Option<Box<[Box<str>]>> {
+    let names: Vec<Box<str>> = section.optional(ALLOW)?;
+    if names.is_empty() {
+        section.problem(ALLOW, "names nobody; leave it out to let in all");
+    }
+    Some(names.into())
+}
