@@ -33,7 +33,7 @@ use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
 use crate::filter::response_headers::REQUEST_ID;
 use crate::filter::{
-    Decision, Edits, Refused, acme_challenge, http2, https_redirect, limits, registry,
+    Decision, Edits, Refused, acme_challenge, framing, http2, https_redirect, limits, registry,
 };
 use crate::in_flight::InFlight;
 use crate::listener::{HeadRead, Kept};
@@ -77,6 +77,7 @@ impl EdgeProxy {
             ctx.audience = Audience::RegistryClient;
         }
         limits::check(parts, &state.limits)?;
+        framing::check(parts)?;
         if !session.req_header().raw_path_is_utf8() {
             // Upstream would see other bytes than everyone who decides here.
             return Err(Rejection::BadRequest.into());

@@ -7,6 +7,7 @@
 pub(crate) mod acme_challenge;
 pub(crate) mod addresses;
 pub(crate) mod forwarded;
+pub(crate) mod framing;
 pub(crate) mod host;
 pub(crate) mod http2;
 pub(crate) mod https_redirect;
