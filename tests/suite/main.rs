@@ -39,6 +39,8 @@ mod overload;
 mod proxy_protocol;
 mod reload;
 mod second_site;
+mod smuggling;
+mod smuggling_http2;
 mod spec_blobs;
 mod spec_manifests;
 mod systemd;

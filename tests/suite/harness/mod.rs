@@ -12,6 +12,7 @@ mod oci;
 mod peer;
 mod ports;
 mod process;
+mod recorder;
 mod rig;
 mod tls;
 mod tools;
@@ -31,6 +32,7 @@ pub(crate) use oci::{
 pub(crate) use peer::DockerRegistry;
 pub(crate) use ports::free_port;
 pub(crate) use process::{Process, descendants, memory_bytes, memory_peak_bytes};
+pub(crate) use recorder::{Answers, Recorder, Seen};
 pub(crate) use rig::{PASSWORD, Rig, Setup, USER, tidegate};
 pub(crate) use tls::{Pair, peer_certificate};
 pub(crate) use tools::{Output, heavy, missing, run, skip, try_run};
