@@ -45,6 +45,7 @@ mod spec_blobs;
 mod spec_manifests;
 mod systemd;
 mod tokens;
+mod tokens_clients;
 mod up;
 mod uploads;
 mod uploads_refused;
