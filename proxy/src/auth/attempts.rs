@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 use tokio::sync::Semaphore;
 
+use super::hashing::Standing;
 use super::{Hashing, Refusal};
 use crate::bucket::Bucket;
 use crate::config::{FORGET_AFTER_MAX, Logins};
@@ -65,7 +66,7 @@ impl Scrutiny<'_> {
     /// it is not.
     ///
     /// Every check of a password or another secret that somebody could guess goes through here,
-    /// unless it is remembered to be right and [known](Attempts::knows) where it comes from.
+    /// unless it is remembered to be right and [known](Standing::Known) where it comes from.
     pub(crate) async fn check(
         &self,
         claim: Claim<'_>,
@@ -138,8 +139,11 @@ impl Attempts {
     }
 
     /// Returns whether this user has logged in from there not long ago.
-    pub(crate) fn knows(&self, claim: Claim<'_>) -> bool {
-        self.known.get(&self.pair(claim)).is_some()
+    pub(super) fn standing(&self, claim: Claim<'_>) -> Standing {
+        match self.known.get(&self.pair(claim)) {
+            Some(_) => Standing::Known,
+            None => Standing::Stranger,
+        }
     }
 
     /// Returns how long the claim is to wait for its turn, or refuses it.

@@ -11,6 +11,7 @@ use openssl::error::ErrorStack;
 
 use super::attempts::{Claim, Scrutiny};
 use super::credentials::Login;
+use super::hashing::Standing;
 use super::htpasswd::{LineError, Users};
 use super::remembered::Remembered;
 use super::{Origin, Refusal, User};
@@ -142,8 +143,9 @@ impl Basic {
             client,
         };
         // Elsewhere, to be let in at once would tell a guess that is right from those refused.
+        let standing = scrutiny.attempts.standing(claim);
         if let Some(user) = &remembered
-            && scrutiny.attempts.knows(claim)
+            && standing == Standing::Known
         {
             return Ok(Arc::clone(user));
         }
@@ -156,7 +158,7 @@ impl Basic {
             let verify = || {
                 let (loaded, name) = (Arc::clone(&loaded), name.clone());
                 let hash = move || loaded.users.verify(&name, &password);
-                scrutiny.hashing.run(client, hash)
+                scrutiny.hashing.run(client, standing, hash)
             };
             pending.get_or_try_init(verify).await.copied()
         };

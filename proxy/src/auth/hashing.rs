@@ -23,7 +23,18 @@ const WAITING_MAX_PER_CLIENT: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Hashing {
     pub(super) permits: Arc<Semaphore>,
+    /// The strangers among them. All others of their line wait here, so that who is known finds no
+    /// more of them in front than are hashed at once.
+    strangers: Arc<Semaphore>,
     pub(super) waiting: Mutex<Line>,
+    known_waiting: Mutex<Line>,
+}
+
+/// Whether somebody has logged in before, from where they come now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Standing {
+    Known,
+    Stranger,
 }
 
 /// Who waits for a hash.
@@ -39,7 +50,9 @@ impl Hashing {
     pub(crate) fn new(at_once: usize) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(at_once.max(1))),
+            strangers: Arc::new(Semaphore::new(at_once.max(1))),
             waiting: Mutex::default(),
+            known_waiting: Mutex::default(),
         }
     }
 
@@ -47,15 +60,24 @@ impl Hashing {
     pub(super) async fn run(
         &self,
         client: IpAddr,
+        standing: Standing,
         work: impl FnOnce() -> bool + Send + 'static,
     ) -> Result<bool, Refusal> {
-        let _place = Place::take(&self.waiting, neighbours(client))?;
+        let line = match standing {
+            Standing::Known => &self.known_waiting,
+            Standing::Stranger => &self.waiting,
+        };
+        let _place = Place::take(line, neighbours(client))?;
+        let strange = match standing {
+            Standing::Known => None,
+            Standing::Stranger => Some(Arc::clone(&self.strangers).acquire_owned().await),
+        };
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         debug_assert!(permit.is_ok(), "the semaphore is never closed");
         let hash = move || {
             // Held to the end of the work: a client that goes away does not make room for another
             // hash beside one that is still being computed.
-            let _permit = permit;
+            let _permits = (strange, permit);
             work()
         };
         // A panic in a hash is a refusal, not a way in.
@@ -101,6 +123,37 @@ impl Drop for Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn who_is_known_passes_the_line_of_strangers() {
+        let hashing = Arc::new(Hashing::new(1));
+        let other = Arc::clone(&hashing.permits).acquire_owned().await.unwrap();
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let ask = |client: [u8; 4], standing| {
+            let (hashing, order) = (Arc::clone(&hashing), Arc::clone(&order));
+            let work = move || order.lock().map(|mut order| order.push(standing)).is_ok();
+            tokio::spawn(async move { hashing.run(client.into(), standing, work).await })
+        };
+        let mut asked = Vec::new();
+        for number in 0..100 {
+            asked.push(ask([192, 0, 2, number], Standing::Stranger));
+        }
+        while hashing.waiting.lock().unwrap().len < 100 {
+            tokio::task::yield_now().await;
+        }
+        // The address is one of theirs.
+        asked.push(ask([192, 0, 2, 1], Standing::Known));
+        while hashing.known_waiting.lock().unwrap().len < 1 {
+            tokio::task::yield_now().await;
+        }
+        drop(other);
+        for one in asked {
+            assert_eq!(one.await.unwrap(), Ok(true));
+        }
+        let order = order.lock().unwrap();
+        let place = order.iter().position(|one| *one == Standing::Known);
+        assert!(place.unwrap() <= 1, "{place:?}");
+    }
 
     #[test]
     fn no_client_fills_the_line_alone() {
