@@ -191,6 +191,11 @@ fn made_real(rig: &Rig, text: &str) -> PathBuf {
         fs::create_dir_all(&real).unwrap();
         text = text.replace(place, &real.to_string_lossy());
     }
+    // The key of RFC 7517, appendix A.1.
+    let jwks = r#"{"keys":[{"kty":"EC","crv":"P-256","kid":"1",
+        "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
+        "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+    fs::write(rig.path("jwks"), jwks).unwrap();
     // Whatever certificate, key or htpasswd file is named is there.
     for word in text.split('"').map(str::to_owned).collect::<Vec<_>>() {
         let path = PathBuf::from(&word);
@@ -201,6 +206,7 @@ fn made_real(rig: &Rig, text: &str) -> PathBuf {
             Some(name) if name.ends_with("key.pem") || name.ends_with(".key") => {
                 &rig.certificate.key
             }
+            Some(name) if name == "jwks.json" => &rig.path("jwks"),
             Some(name) if name.ends_with(".pem") || name.ends_with(".crt") => &rig.certificate.cert,
             Some(name) if name.contains("htpasswd") || name == "groups" => &rig.path("htpasswd"),
             _ => continue,
@@ -253,6 +259,16 @@ fn the_shipped_config_names_every_key_the_program_reads() {
         "remember_for",
         "insecure_plain_passwords",
         "group_file",
+        "state_dir",
+        "scheme",
+        "lifetime",
+        "refresh_lifetime",
+        "service",
+        "issuer",
+        "root_certificate_files",
+        "jwks_file",
+        "jwks_url",
+        "jwks_ca_file",
         "allow_from",
         "deny_from",
         "satisfy",
