@@ -43,6 +43,7 @@ pub(crate) struct Claim<'a> {
     /// What the name is one of: the same name means somebody else in another file.
     pub(crate) scope: &'a str,
     pub(crate) name: &'a str,
+    pub(crate) password: &'a [u8],
     pub(crate) client: IpAddr,
 }
 
@@ -65,8 +66,7 @@ impl Scrutiny<'_> {
     /// Lets `verify` say whether the claim is right, when it is the claim's turn, and counts it when
     /// it is not.
     ///
-    /// Every check of a password or another secret that somebody could guess goes through here,
-    /// unless it is remembered to be right and [known](Standing::Known) where it comes from.
+    /// Every check of a password or another secret that somebody could guess goes through here.
     pub(crate) async fn check(
         &self,
         claim: Claim<'_>,
@@ -83,6 +83,8 @@ pub(crate) struct Attempts {
     users: Accounts<u64>,
     /// The addresses that users have logged in from, each with what failed for that user there.
     known: Accounts<u64>,
+    /// The very passwords that were right there.
+    proven: Cache<u64, ()>,
     held: Semaphore,
     /// Keyed at random, so that nobody can make two names collide.
     hasher: RandomState,
@@ -96,6 +98,10 @@ impl Default for Attempts {
             addresses: accounts(FORGET_AFTER_MAX),
             users: accounts(FORGET_AFTER_MAX),
             known: accounts(KNOWN_FOR),
+            proven: Cache::builder()
+                .max_capacity(REMEMBERED_MAX)
+                .time_to_idle(KNOWN_FOR)
+                .build(),
             held: Semaphore::new(HELD_MAX as usize),
             hasher: RandomState::new(),
         }
@@ -119,14 +125,8 @@ impl Attempts {
         claim: Claim<'_>,
         verify: impl Future<Output = Result<bool, Refusal>>,
     ) -> Result<bool, Refusal> {
-        let wait = self.turn(logins, claim, Instant::now())?;
-        if !wait.is_zero() {
-            let Ok(_held) = self.held.try_acquire() else {
-                return Err(throttled(wait, Culprit::Address));
-            };
-            tokio::time::sleep(wait).await;
-            // Others have failed meanwhile.
-            self.refuse(logins, claim, Instant::now())?;
+        if !self.has_proven(claim) {
+            self.wait(logins, claim).await?;
         }
         let right = verify.await?;
         let now = Instant::now();
@@ -136,6 +136,25 @@ impl Attempts {
             self.failed(logins, claim, now);
         }
         Ok(right)
+    }
+
+    /// Waits for the claim's turn.
+    async fn wait(&self, logins: Logins, claim: Claim<'_>) -> Result<(), Refusal> {
+        let wait = self.turn(logins, claim, Instant::now())?;
+        if wait.is_zero() {
+            return Ok(());
+        }
+        let Ok(_held) = self.held.try_acquire() else {
+            return Err(throttled(wait, Culprit::Address));
+        };
+        tokio::time::sleep(wait).await;
+        // Others have failed meanwhile.
+        self.refuse(logins, claim, Instant::now())
+    }
+
+    /// Returns whether this very password was right from there not long ago.
+    pub(super) fn has_proven(&self, claim: Claim<'_>) -> bool {
+        self.proven.get(&self.proof(claim)).is_some()
     }
 
     /// Returns whether this user has logged in from there not long ago.
@@ -191,7 +210,7 @@ impl Attempts {
         let from = || self.addresses.get(&neighbours(claim.client));
         let to = || self.users.get(&self.user(claim));
         [
-            (known, address, Culprit::User),
+            (known, address, Culprit::Address),
             (strange.then(from).flatten(), address, Culprit::Address),
             (strange.then(to).flatten(), user, Culprit::User),
         ]
@@ -201,10 +220,12 @@ impl Attempts {
 
     fn succeeded(&self, claim: Claim<'_>, now: Instant) {
         self.known.get_with(self.pair(claim), || Account::open(now));
+        self.proven.insert(self.proof(claim), ());
     }
 
     fn failed(&self, logins: Logins, claim: Claim<'_>, now: Instant) {
         let open = || Account::open(now);
+        self.proven.invalidate(&self.proof(claim));
         if let Some(known) = self.known.get(&self.pair(claim)) {
             count(&known, logins.per_address, logins.forget_after, now);
             return;
@@ -221,6 +242,12 @@ impl Attempts {
 
     fn user(&self, claim: Claim<'_>) -> u64 {
         self.hasher.hash_one((claim.scope, claim.name))
+    }
+
+    fn proof(&self, claim: Claim<'_>) -> u64 {
+        let client = neighbours(claim.client);
+        self.hasher
+            .hash_one((claim.scope, claim.name, client, claim.password))
     }
 
     fn pair(&self, claim: Claim<'_>) -> u64 {
@@ -327,6 +354,7 @@ mod tests {
         Claim {
             scope: "htpasswd",
             name,
+            password: b"a guess",
             client: client.parse().unwrap(),
         }
     }
@@ -508,6 +536,26 @@ mod tests {
         assert_eq!(wrong().await, Ok(false));
         let _all = attempts.held.acquire_many(HELD_MAX).await.unwrap();
         assert!(retry_after(wrong().await).is_some());
+    }
+
+    #[tokio::test]
+    async fn the_password_that_was_right_there_waits_for_nothing_until_it_is_wrong() {
+        let attempts = Attempts::default();
+        let mine = claim("docker", "192.0.2.1");
+        let says = |claim, right| attempts.run(LOGINS, claim, async move { Ok(right) });
+        assert_eq!(says(mine, true).await, Ok(true));
+        let neighbours = Claim {
+            password: b"the old one",
+            ..mine
+        };
+        for _ in 0..20 {
+            attempts.failed(LOGINS, neighbours, Instant::now());
+        }
+        assert!(retry_after(says(neighbours, false).await).is_some());
+        assert_eq!(says(mine, true).await, Ok(true));
+        // Somebody changed it.
+        assert_eq!(says(mine, false).await, Ok(false));
+        assert!(retry_after(says(mine, false).await).is_some());
     }
 
     #[tokio::test]

@@ -11,7 +11,6 @@ use openssl::error::ErrorStack;
 
 use super::attempts::{Claim, Scrutiny};
 use super::credentials::Login;
-use super::hashing::Standing;
 use super::htpasswd::{LineError, Users};
 use super::remembered::Remembered;
 use super::{Origin, Refusal, User};
@@ -140,15 +139,16 @@ impl Basic {
         let claim = Claim {
             scope: &scope,
             name: &name,
+            password: &password,
             client,
         };
         // Elsewhere, to be let in at once would tell a guess that is right from those refused.
-        let standing = scrutiny.attempts.standing(claim);
         if let Some(user) = &remembered
-            && standing == Standing::Known
+            && scrutiny.attempts.has_proven(claim)
         {
             return Ok(Arc::clone(user));
         }
+        let standing = scrutiny.attempts.standing(claim);
         // Each waits for its own turn, and only then for what they share.
         let shared = async {
             if remembered.is_some() {
@@ -156,7 +156,8 @@ impl Basic {
             }
             let pending = loaded.remembered.pending(fingerprint);
             let verify = || {
-                let (loaded, name) = (Arc::clone(&loaded), name.clone());
+                let (loaded, name, password) =
+                    (Arc::clone(&loaded), name.clone(), password.clone());
                 let hash = move || loaded.users.verify(&name, &password);
                 scrutiny.hashing.run(client, standing, hash)
             };
@@ -325,8 +326,8 @@ mod tests {
         // Where nobody has logged in, a guess that is right looks like any other, remembered or not.
         let guessed = ask(&right, office).await;
         assert!(matches!(guessed, Err(Refusal::Throttled { .. })));
-        // Where the user has been before, that is as if nothing had happened; and what is
-        // remembered is let in whatever is tried from there.
+        // Where the user has been before, that is as if nothing had happened; and the password
+        // that was right there stays so, remembered or not, whatever else is tried.
         let begin = Instant::now();
         assert_eq!(ask(&right, home).await, Ok(docker()));
         basic.loaded.load().remembered.forget();
@@ -334,6 +335,8 @@ mod tests {
         for number in 0..20 {
             drop(ask(&login("docker", &number.to_string()), home).await);
         }
+        assert_eq!(ask(&right, home).await, Ok(docker()));
+        basic.loaded.load().remembered.forget();
         assert_eq!(ask(&right, home).await, Ok(docker()));
         assert!(begin.elapsed() < Duration::from_secs(1));
     }
