@@ -32,8 +32,12 @@ use crate::state::State;
 /// clients' certificates are asked for.
 const SESSION_ID_CONTEXT: &[u8] = b"tidegate";
 
-/// How many sessions are kept to be resumed; each takes about a kilobyte.
-const SESSIONS_MAX: i32 = 8192;
+/// How many sessions are kept to be resumed; measured, each takes 1.4 KB.
+const SESSIONS_MAX: i32 = 4096;
+
+/// How many each handshake of TLS 1.3 gives out. Clients of registries resume none, and each is a
+/// write of its own.
+const TICKETS: usize = 1;
 
 /// What is spoken within TLS, the best first (RFC 7301, section 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
@@ -64,6 +68,7 @@ impl Acceptor {
         );
         settings.set_session_cache_mode(SslSessionCacheMode::SERVER);
         settings.set_session_cache_size(SESSIONS_MAX);
+        settings.set_num_tickets(TICKETS)?;
         // Only a name that was accepted goes with a session of TLS 1.2.
         settings.set_servername_callback(|_ssl, _alert| Ok(()));
         // An idle connection keeps no record buffers.
