@@ -366,6 +366,39 @@ fn authorities_without_a_revocation_list_are_warned_of() {
 }
 
 #[test]
+fn an_intermediate_can_be_trusted_and_its_root_not() {
+    need!("openssl", "curl");
+    let mut doors = Doors::open();
+    let one = doors.authority.issue("one", "/CN=one");
+    let other = doors.authority.issue_by_another("other", "/CN=other");
+    for pair in [&one, &other] {
+        assert_eq!(doors.status("required.test", "", Some(pair)), "200");
+    }
+    let text = fs::read_to_string(doors.rig.config()).unwrap();
+    let text = text.replace("clients/root.pem", "clients/intermediate.pem");
+    fs::write(doors.rig.config(), &text).unwrap();
+    doors.rig.reload_edge();
+    eventually("the root to be left out", || {
+        (doors.status("required.test", "", Some(&other)) == "000").then_some(())
+    });
+    assert_eq!(doors.status("required.test", "", Some(&one)), "200");
+
+    // Its own list is enough.
+    let lost = doors.authority.issue("lost", "/CN=lost");
+    doors.authority.revoke(&lost);
+    let listed = text.replace(
+        "clients/intermediate.pem\"\n",
+        "clients/intermediate.pem\"\nclient_crl_files = [\"clients/intermediate.crl\"]\n",
+    );
+    fs::write(doors.rig.config(), listed).unwrap();
+    doors.rig.reload_edge();
+    eventually("the list to be asked", || {
+        (doors.status("required.test", "", Some(&lost)) == "000").then_some(())
+    });
+    assert_eq!(doors.status("required.test", "", Some(&one)), "200");
+}
+
+#[test]
 fn authorities_and_lists_of_names_come_with_a_reload() {
     need!("openssl", "curl");
     let mut doors = Doors::open();

@@ -6,6 +6,10 @@ use std::process::Command;
 
 use super::{Pair, run};
 
+/// What makes a certificate that of an authority.
+const AUTHORITY: &str =
+    "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n";
+
 /// A root, an intermediate, and what they have issued and revoked.
 pub(crate) struct Authority {
     folder: PathBuf,
@@ -26,10 +30,8 @@ impl Authority {
             .arg(authority.at("root.key"))
             .arg("-out")
             .arg(authority.at("root.pem")));
-        let extensions = "basicConstraints=critical,CA:TRUE\n\
-                          keyUsage=critical,keyCertSign,cRLSign\n";
         let subject = format!("/O={name}/CN={name} intermediate");
-        authority.sign("intermediate", "root", &subject, extensions, 30);
+        authority.sign("intermediate", "root", &subject, AUTHORITY, 30);
         for issuer in ["root", "intermediate"] {
             fs::write(authority.at(&format!("{issuer}.index")), "").expect("write an index");
             fs::write(authority.at(&format!("{issuer}.number")), "01\n").expect("write a number");
@@ -57,9 +59,21 @@ impl Authority {
         days: i32,
     ) -> Pair {
         let pair = self.sign(name, "intermediate", subject, extensions, days);
-        let chain = [pair.cert.clone(), self.at("intermediate.pem")]
-            .map(|file| fs::read_to_string(file).expect("read a certificate"));
-        fs::write(&pair.cert, chain.concat()).expect("write a chain");
+        let intermediate = Pair {
+            cert: self.at("intermediate.pem"),
+            key: self.at("intermediate.key"),
+        };
+        chain(&pair, &intermediate);
+        pair
+    }
+
+    /// Issues one by another intermediate of the same root, which is made for it.
+    pub(crate) fn issue_by_another(&self, name: &str, subject: &str) -> Pair {
+        let issuer = format!("{name}-authority");
+        let title = format!("/CN={issuer}");
+        let other = self.sign(&issuer, "root", &title, AUTHORITY, 30);
+        let pair = self.sign(name, &issuer, subject, "extendedKeyUsage=clientAuth\n", 10);
+        chain(&pair, &other);
         pair
     }
 
@@ -141,4 +155,10 @@ impl Authority {
         command.current_dir(&self.folder).args(arguments);
         command
     }
+}
+
+/// Puts the issuer behind a certificate, in its file.
+fn chain(pair: &Pair, issuer: &Pair) {
+    let chain = [&pair.cert, &issuer.cert].map(|file| fs::read_to_string(file).expect("read it"));
+    fs::write(&pair.cert, chain.concat()).expect("write a chain");
 }
