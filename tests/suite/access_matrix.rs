@@ -203,10 +203,50 @@ fn written(access: &Access) -> String {
 
 /// Who asks, as the model sees it.
 struct Asker {
+    kind: Kind,
     name: &'static str,
-    certificate: bool,
     groups: &'static [&'static str],
 }
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Certificate,
+    Password,
+    Robot,
+}
+
+const ASKERS: [Asker; 5] = [
+    Asker {
+        kind: Kind::Password,
+        name: "alice",
+        groups: &["dev"],
+    },
+    Asker {
+        kind: Kind::Password,
+        name: "bob",
+        groups: &["ops"],
+    },
+    Asker {
+        kind: Kind::Certificate,
+        name: "ci",
+        groups: &[],
+    },
+    // The user of the same name is somebody else.
+    Asker {
+        kind: Kind::Certificate,
+        name: "alice",
+        groups: &["ops"],
+    },
+    Asker {
+        kind: Kind::Robot,
+        name: "builder",
+        groups: &[],
+    },
+];
+
+/// What the robot was made for.
+const ROBOT_REPOSITORIES: &str = "team/**";
+const ROBOT_ACTIONS: [&str; 3] = ["pull", "push", "catalog"];
 
 #[derive(Debug, Eq, PartialEq)]
 enum Expected {
@@ -231,6 +271,15 @@ fn expected(
     }
     if !listed && asker.is_none() {
         return Expected::LogIn;
+    }
+    if let (Some(Kind::Robot), Some((action, repository))) = (asker.map(|asker| asker.kind), action)
+    {
+        let there = action == "catalog" || glob(ROBOT_REPOSITORIES, repository);
+        return if there && ROBOT_ACTIONS.contains(&action) {
+            Expected::Through
+        } else {
+            Expected::Forbidden
+        };
     }
     let by_address = access.any && listed && !access.allow_from.is_empty();
     if access.rules.is_empty() || action.is_none() {
@@ -278,8 +327,8 @@ fn is(who: &str, asker: Option<&Asker>, from: &str) -> bool {
         return asker.groups.contains(&group);
     }
     match who.strip_prefix("cert:") {
-        Some(name) => asker.certificate && asker.name == name,
-        None => !asker.certificate && asker.name == who,
+        Some(name) => asker.kind == Kind::Certificate && asker.name == name,
+        None => asker.kind == Kind::Password && asker.name == who,
     }
 }
 
@@ -361,27 +410,17 @@ const SCOPES: [(&str, &[&str]); 4] = [
 
 #[test]
 fn the_edge_decides_as_the_model_does() {
-    let alice = Asker {
-        name: "alice",
-        certificate: false,
-        groups: &["dev"],
-    };
-    let bob = Asker {
-        name: "bob",
-        certificate: false,
-        groups: &["ops"],
-    };
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::found(folder.path(), "clients");
     let mut compared = [0, 0, 0];
     for access in &CASES {
-        let rig = start(access);
-        for asker in [None, Some(&alice), Some(&bob)] {
+        let rig = start(access, &authority);
+        let robot = robot(&rig);
+        for asker in std::iter::once(None).chain(ASKERS.iter().map(Some)) {
+            let directly = client_of(&rig, &authority, asker, &robot);
             for from in EVERYWHERE {
                 for way in [Way::Directly, Way::Token] {
-                    let by_password = match asker {
-                        Some(asker) => rig.anonymous().as_user(asker.name, PASSWORD),
-                        None => rig.anonymous(),
-                    };
-                    let Some(client) = client(&by_password, access, asker, from, way) else {
+                    let Some(client) = client(&directly, access, asker, from, way) else {
                         continue;
                     };
                     compare(&client, access, asker, from, way, &mut compared);
@@ -390,8 +429,41 @@ fn the_edge_decides_as_the_model_does() {
         }
     }
     let [through, log_in, forbidden] = compared;
-    assert!(through + log_in + forbidden > 10_000, "{compared:?}");
+    assert!(through + log_in + forbidden > 25_000, "{compared:?}");
     assert!(compared.iter().all(|count| *count > 1000), "{compared:?}");
+}
+
+/// Makes the robot and returns its secret, once the edge knows it.
+fn robot(rig: &Rig) -> String {
+    let mut command = tidegate();
+    command.args(["token", "create", "builder", "--config"]);
+    command.arg(rig.config());
+    command.args(["--repository", ROBOT_REPOSITORIES]);
+    command.args(["--action", &ROBOT_ACTIONS.join(",")]);
+    let secret = run(&mut command).trim().to_owned();
+    eventually("the edge to know the robot", || {
+        let client = rig.anonymous().as_user("builder", &secret);
+        let reply = client.request("GET", "/v2/team/app/tags/list");
+        // From within every list.
+        let reply = reply.header("X-Forwarded-For", "10.0.0.9").send();
+        (reply.status == 404).then_some(())
+    });
+    secret
+}
+
+/// A client that proves on each request who it is.
+fn client_of(rig: &Rig, authority: &Authority, asker: Option<&Asker>, robot: &str) -> Client {
+    let client = rig.anonymous();
+    match asker.map(|asker| (asker.kind, asker)) {
+        None => client,
+        Some((Kind::Password, asker)) => client.as_user(asker.name, PASSWORD),
+        Some((Kind::Robot, asker)) => client.as_user(asker.name, robot),
+        Some((Kind::Certificate, asker)) => {
+            let units = asker.groups.iter().map(|group| format!("/OU={group}"));
+            let subject = format!("{}/CN={}", units.collect::<String>(), asker.name);
+            client.with_certificate(&authority.issue(asker.name, &subject))
+        }
+    }
 }
 
 /// Asks everything, and compares each answer.
@@ -460,21 +532,21 @@ fn granted(
 
 /// Returns a client that proves itself in this way; none where the model has no token for it.
 fn client(
-    by_password: &Client,
+    directly: &Client,
     access: &Access,
     asker: Option<&Asker>,
     from: &str,
     way: Way,
 ) -> Option<Client> {
     if way == Way::Directly {
-        return Some(by_password.clone());
+        return Some(directly.clone());
     }
     let scopes = SCOPES.map(|(repository, actions)| match repository {
         "catalog" => "&scope=registry:catalog:*".to_owned(),
         _ => format!("&scope=repository:{repository}:{}", actions.join(",")),
     });
     let path = format!("/auth/token?service=localhost{}", scopes.concat());
-    let reply = by_password.request("GET", &path);
+    let reply = directly.request("GET", &path);
     let reply = reply.header("X-Forwarded-For", from).send();
     let may_come_in = match expected(access, asker, from, None) {
         Expected::Forbidden => 403,
@@ -509,7 +581,7 @@ fn client(
         .collect();
     granted.sort();
     assert_eq!(claimed, granted, "{from}:\n{}", written(access));
-    Some(by_password.clone().as_bearer(&token))
+    Some(directly.clone().as_bearer(&token))
 }
 
 /// Whether a rule lets somebody without a name do anything, from wherever it may be.
@@ -528,14 +600,16 @@ fn claims(token: &str) -> serde_json::Value {
     serde_json::from_slice(&bytes).unwrap()
 }
 
-fn start(access: &Access) -> Rig {
+fn start(access: &Access, authority: &Authority) -> Rig {
     let hashed = bcrypt::hash(PASSWORD, 4).unwrap();
     let users = ["alice", "bob"].map(|name| format!("{name}:{hashed}\n"));
     let mut rig = Setup {
         top: "trusted_proxies = [\"127.0.0.1\"]".to_owned(),
         htpasswd: Some(users.concat()),
         auth: format!(
-            "group_file = \"groups\"\nscheme = \"both\"\n{}",
+            "group_file = \"groups\"\nscheme = \"both\"\nclient_ca_file = {:?}\n\
+             client_certificate = \"optional\"\n{}",
+            authority.at("root.pem"),
             written(access)
         ),
         ..Setup::default()
