@@ -43,6 +43,7 @@ mod smuggling;
 mod smuggling_http2;
 mod spec_blobs;
 mod spec_manifests;
+mod spellings;
 mod systemd;
 mod tokens;
 mod tokens_clients;

@@ -15,14 +15,13 @@ use crate::smuggling::{assert_same, authorization, connect, setup};
 const HIDDEN: &str =
     "POST /v2/smuggled/app/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
 
-const HEADERS: u8 = 1;
-const DATA: u8 = 0;
-const RST_STREAM: u8 = 3;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const DATA: u8 = 0;
+pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
+pub(crate) const GOAWAY: u8 = 7;
 
-const END_STREAM: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -62,7 +61,7 @@ fn block(headers: &[Header]) -> Vec<u8> {
 
 /// A request on a connection of its own.
 #[derive(Clone)]
-struct Case {
+pub(crate) struct Case {
     headers: Vec<Header>,
     data: Vec<Vec<u8>>,
     trailers: Vec<Header>,
@@ -70,7 +69,7 @@ struct Case {
 
 impl Case {
     /// One that is as it should be.
-    fn good() -> Self {
+    pub(crate) fn good() -> Self {
         let case = Self {
             headers: Vec::new(),
             data: Vec::new(),
@@ -107,7 +106,7 @@ impl Case {
         self
     }
 
-    fn get(self, path: &str) -> Self {
+    pub(crate) fn get(self, path: &str) -> Self {
         self.set(":method", "GET").set(":path", path)
     }
 
@@ -124,20 +123,19 @@ impl Case {
         self
     }
 
-    fn bytes(&self) -> Vec<u8> {
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        bytes.extend(frame(SETTINGS, 0, 0, b""));
+    /// What it is on the wire, as the stream `id`.
+    pub(crate) fn frames(&self, id: u32) -> Vec<u8> {
         let end = |last: bool| if last { END_STREAM } else { 0 };
         let only = self.data.is_empty() && self.trailers.is_empty();
         let flags = END_HEADERS | end(only);
-        bytes.extend(frame(HEADERS, flags, 1, &block(&self.headers)));
+        let mut bytes = frame(HEADERS, flags, id, &block(&self.headers));
         for (at, piece) in self.data.iter().enumerate() {
             let last = at + 1 == self.data.len() && self.trailers.is_empty();
-            bytes.extend(frame(DATA, end(last), 1, piece));
+            bytes.extend(frame(DATA, end(last), id, piece));
         }
         if !self.trailers.is_empty() {
             let flags = END_HEADERS | END_STREAM;
-            bytes.extend(frame(HEADERS, flags, 1, &block(&self.trailers)));
+            bytes.extend(frame(HEADERS, flags, id, &block(&self.trailers)));
         }
         bytes
     }
@@ -324,27 +322,50 @@ fn cases() -> Vec<Case> {
     cases
 }
 
-/// Sends the bytes and reads until the stream, or the connection, has ended.
-fn exchange(edge: SocketAddr, trust: &Path, bytes: &[u8]) {
+/// What a client says first.
+pub(crate) fn preface() -> Vec<u8> {
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(SETTINGS, 0, 0, b""));
+    bytes
+}
+
+/// Sends a case and reads until its stream, or the connection, has ended.
+fn exchange(edge: SocketAddr, trust: &Path, case: &Case) {
     let mut stream = connect(edge, trust, b"\x02h2");
     assert_eq!(stream.ssl().selected_alpn_protocol(), Some(&b"h2"[..]));
-    drop(stream.write_all(bytes));
-    while let Some((kind, flags, id)) = next_frame(&mut stream) {
-        let ends = matches!(kind, HEADERS | DATA | CONTINUATION) && flags & END_STREAM != 0;
+    drop(stream.write_all(&[preface(), case.frames(1)].concat()));
+    while let Some(Frame {
+        kind, flags, id, ..
+    }) = next_frame(&mut stream)
+    {
+        let ends = matches!(kind, HEADERS | DATA) && flags & END_STREAM != 0;
         if kind == GOAWAY || (id == 1 && (kind == RST_STREAM || ends)) {
             return;
         }
     }
 }
 
-fn next_frame(stream: &mut SslStream<TcpStream>) -> Option<(u8, u8, u32)> {
+/// A frame as it arrived.
+pub(crate) struct Frame {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    id: u32,
+    pub(crate) payload: Vec<u8>,
+}
+
+pub(crate) fn next_frame(stream: &mut SslStream<TcpStream>) -> Option<Frame> {
     let mut head = [0; 9];
     stream.read_exact(&mut head).ok()?;
     let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
     let mut payload = vec![0; usize::try_from(length).unwrap()];
     stream.read_exact(&mut payload).ok()?;
     let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-    Some((head[3], head[4], id & 0x7fff_ffff))
+    Some(Frame {
+        kind: head[3],
+        flags: head[4],
+        id: id & 0x7fff_ffff,
+        payload,
+    })
 }
 
 fn recorded(answers: Answers) {
@@ -360,7 +381,7 @@ fn recorded(answers: Answers) {
             let (cases, trust) = (&cases, &trust);
             scope.spawn(move || {
                 for case in cases.iter().skip(share).step_by(16) {
-                    exchange(edge, trust, &case.bytes());
+                    exchange(edge, trust, case);
                 }
             });
         }

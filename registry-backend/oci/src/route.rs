@@ -383,5 +383,29 @@ mod tests {
                 .collect();
             prop_assert_eq!(Route::parse(&spelled), Route::parse(&plain));
         }
+
+        #[test]
+        fn what_parses_is_its_plain_form_decoded_once(parts in prop::collection::vec(
+            prop::sample::select(vec![
+                "a", "secret", "A", "/", "//", ".", "..", "%2e", "%2E%2e", "%2f", "%252f", "%61", "%", "%%", "%zz",
+                ";", ";x=y", "\\", "%5c", "%00", "\0", " ", "%20", "+", "?", "#", "%3f", "%23", "%c0%af", "%e0%80%af",
+                "\u{2024}", "\u{ff0f}", "%ef%bc%8f", "%u002f", "\u{0}", "%ff", "_catalog", "-", "_",
+            ]), 0..6), kind in 0..5_usize
+        ) {
+            let name = format!("secret/{}", parts.concat());
+            let rest = ["manifests/v1", "tags/list", "blobs/uploads/", "blobs/uploads/x", "%6danifests/v1"];
+            let path = format!("/v2/{name}/{}", rest[kind]);
+            let Ok(route) = Route::parse(&path) else {
+                return Ok(());
+            };
+            let decoded = percent_decode_str(&path).decode_utf8().unwrap();
+            let repository = route.repository().unwrap();
+            // Nothing was taken away, put in or walked up: the name stands there as it is.
+            let after = decoded.strip_prefix(&format!("/v2/{repository}/"));
+            prop_assert!(after.is_some(), "{} as {}", path, repository);
+            prop_assert_eq!(after.unwrap(), rest[kind].replace("%6d", "m"));
+            // And it reads the same when someone decodes it once more.
+            prop_assert_eq!(Route::parse(&decoded), Ok(route));
+        }
     }
 }
