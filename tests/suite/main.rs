@@ -47,6 +47,8 @@ mod spellings;
 mod systemd;
 mod tokens;
 mod tokens_clients;
+mod tokens_external;
+mod tokens_robots;
 mod up;
 mod uploads;
 mod uploads_refused;

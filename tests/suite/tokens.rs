@@ -64,7 +64,7 @@ fn part(token: &str, index: usize) -> Value {
 
 fn decode(text: &str) -> Vec<u8> {
     let mut text = text.replace('-', "+").replace('_', "/");
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     base64::decode_block(&text).unwrap()

@@ -135,7 +135,7 @@ fn read_issuer(mut section: Section, files: Files) -> Option<Issuer> {
         }
     }
     let ca_file = section.path("jwks_ca_file");
-    if section.has("jwks_ca_file") && !section.has("jwks_url") {
+    if ca_file.is_some() && !section.has("jwks_url") {
         section.problem("jwks_ca_file", "is for jwks_url, which is missing");
     }
     let source = section

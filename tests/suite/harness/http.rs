@@ -127,6 +127,11 @@ impl Client {
         }
     }
 
+    /// What it calls the server.
+    pub(crate) fn name(&self) -> &str {
+        &self.host
+    }
+
     pub(crate) fn get(&self, path: &str) -> Response {
         self.request("GET", path).send()
     }
