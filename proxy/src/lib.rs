@@ -14,7 +14,10 @@
 //! - `site` and `upstream`: what a request is for, and where it goes; `login`: how a site finds out
 //!   who is asking, and hands out tokens;
 //! - [`state_dir`]: what the edge keeps of its own;
-//! - `request_body`: a body on its way; `respond`: the one place that turns a refusal into a reply;
+//! - `quota`: how many requests a site takes from whom; `auth::attempts`: how many wrong passwords;
+//!   `bucket`: what both count with; `neighbours`: which addresses are one client's;
+//! - `request_body`: a body on its way, `pace`: how fast; `resets`: HTTP/2 streams given up;
+//!   `respond`: the one place that turns a refusal into a reply;
 //! - `state`: everything a reload swaps, as one value; `in_flight`: what a drain waits for;
 //! - [`tls`]: certificates, which one a handshake gets, and whose it asks for; `certified`: what
 //!   they make of a connection; `telemetry`: a line for each request.
@@ -25,7 +28,7 @@
 //! 2. `edge` takes the state of this moment, to the request's end. `filter::limits` and
 //!    `filter::host` look at the head; a plain listener answers here, with a challenge's answer or
 //!    the way to TLS.
-//! 3. The site is found by host. For the registry `filter::registry` lets only its API through. The
+//! 3. The site is found by host, and says how many requests it takes (`quota`). For the registry `filter::registry` lets only its API through. The
 //!    site asks `auth` who is there; the path is read by the parser that the registry routes with.
 //! 4. Any of these may answer or refuse. The reply goes out, and a client that is still sending is
 //!    listened to for a moment, so that it sees the reply.
@@ -38,7 +41,8 @@
 //! - **Identity headers from downstream are removed, always**, and set only from what was verified
 //!   here. So are the forwarding headers, unless the config trusts the proxy that sent them.
 //! - **A body is streamed, never spooled**: what the edge holds of it is bounded, whatever its size.
-//! - **No timeout runs while bytes move.**
+//! - **No timeout runs while bytes move**, and a client answers for its own time alone (`pace`).
+//! - **What is remembered of addresses and names is bounded**, whoever comes from wherever.
 //! - **Under `/v2/` every reply names the API's version once**, refusals and failures included.
 //! - **A reply that fails half-way is cut**, never ended as if it were whole.
 //! - **Hashing passwords never holds up a thread that streams.**
