@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod access_clients;
 mod access_matrix;
 mod access_rules;
 mod authentication;
