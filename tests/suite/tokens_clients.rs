@@ -8,8 +8,8 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::harness::{
-    Dockerd, Image, MANIFEST, Output, PASSWORD, Rig, Setup, USER, digest, eventually, heavy,
-    layout_with_layers, need, push_image, run, skip, tar_of, tidegate, try_run,
+    Dockerd, Image, MANIFEST, Output, PASSWORD, Process, Rig, Setup, USER, digest, eventually,
+    heavy, layout_with_layers, need, push_image, run, skip, tar_of, tidegate, try_run,
 };
 use crate::tokens::public;
 
@@ -334,4 +334,73 @@ fn oras_pulls_without_a_name_and_pushes_with_one() {
         let done = oras(arguments);
         assert!(done.success, "{arguments:?}: {done}");
     }
+}
+
+/// containerd asks with POST first, where it has a password.
+#[test]
+fn containerd_fetches_without_a_name_and_pushes_with_one() {
+    need!("containerd", "ctr");
+    if !rustix::process::getuid().is_root() {
+        skip("only root can run containerd");
+        return;
+    }
+    let _one = heavy();
+    let rig = served();
+    let path = |name: &str| rig.path(name).to_string_lossy().into_owned();
+    let socket = path("containerd.sock");
+    let mut daemon = Command::new("containerd");
+    daemon.args([
+        "--root",
+        &path("containerd"),
+        "--state",
+        &path("containerd-state"),
+    ]);
+    let _daemon = Process::start(
+        daemon.args(["--address", &socket]),
+        &rig.path("containerd.log"),
+    );
+    let name = rig.name();
+    let hosts = rig.path("hosts").join(&name);
+    fs::create_dir_all(&hosts).unwrap();
+    let trust = format!(
+        "server = \"https://{name}\"\n[host.\"https://{name}\"]\nca = {:?}\n",
+        path("certs/ca.crt")
+    );
+    fs::write(hosts.join("hosts.toml"), trust).unwrap();
+    let ctr = |arguments: &[&str]| {
+        let mut command = Command::new("ctr");
+        try_run(command.args(["--address", &socket]).args(arguments))
+    };
+    eventually("containerd", || ctr(&["version"]).success.then_some(()));
+    let at = |image: &str| format!("{name}/{image}");
+    let folder = path("hosts");
+    let user = format!("{USER}:{PASSWORD}");
+    let fetch = |image: &str| ctr(&["content", "fetch", "--hosts-dir", &folder, &at(image)]);
+    let fetched = fetch("public/app:v1");
+    assert!(fetched.success, "{fetched}");
+    let private = fetch("team/app:v1");
+    assert!(!private.success, "{private}");
+    let private = at("team/app:v1");
+    for (user, right) in [(format!("{USER}:wrong"), false), (user.clone(), true)] {
+        let options = ["--hosts-dir", &folder, "--user", &user];
+        let done = ctr(&[&["content", "fetch"][..], &options, &[&private]].concat());
+        assert_eq!(done.success, right, "{done}");
+    }
+    let pushed = |user: &str| {
+        let options = ["--hosts-dir", &folder, "--user", user];
+        let (to, from) = (at("team/new:v1"), at("public/app:v1"));
+        ctr(&[&["images", "push"][..], &options, &[&to, &from]].concat())
+    };
+    assert!(!pushed(&format!("{USER}:wrong")).success);
+    let pushed = pushed(&user);
+    assert!(pushed.success, "{pushed}");
+    rig.client()
+        .request("GET", "/v2/team/new/manifests/v1")
+        .header("Accept", MANIFEST)
+        .send()
+        .expect(200);
+    assert!(
+        rig.edge_log()
+            .contains("method=\"POST\" path=\"/auth/token\" status=200")
+    );
 }

@@ -111,7 +111,12 @@ impl Keys {
         });
         match ring {
             Ok(ring) => {
-                tracing::info!(keys = ring.keys.len(), "keys of tokens read again");
+                let ids = |ring: &Ring| -> Vec<String> {
+                    ring.keys.iter().map(|key| key.id.clone()).collect()
+                };
+                if ids(&ring) != ids(&self.ring.load()) {
+                    tracing::info!(keys = ring.keys.len(), "the keys of tokens have changed");
+                }
                 self.ring.store(Arc::new(ring));
             }
             Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
