@@ -292,6 +292,39 @@ fn names_lists_and_units_decide() {
 }
 
 #[test]
+fn a_token_for_a_certificate_is_good_with_that_certificate_alone() {
+    need!("openssl", "curl");
+    let doors = Doors::open_with("scheme = \"both\"\n");
+    let [eve, other] = ["eve", "other"].map(|name| {
+        let subject = format!("/CN={name}/OU=dev");
+        doors.authority.issue(name, &subject)
+    });
+    let port = doors.rig.https.port();
+    let desk = format!(
+        "https://optional.test:{port}/auth/token?service=optional.test&scope=repository:a/b:pull,push"
+    );
+    let mut curl = Command::new("curl");
+    curl.args(["-s", "-S", "--resolve"])
+        .arg(format!("optional.test:{port}:127.0.0.1"))
+        .arg("--cacert")
+        .arg(doors.rig.path("cert.pem"))
+        .arg("--cert")
+        .arg(&eve.cert)
+        .arg("--key")
+        .arg(&eve.key)
+        .arg(desk);
+    let reply: serde_json::Value = serde_json::from_str(&run(&mut curl)).unwrap();
+    let bearer = format!(
+        "Authorization: Bearer {}",
+        reply["token"].as_str().unwrap_or_else(|| panic!("{reply}"))
+    );
+    for (pair, status) in [(Some(&eve), "404"), (Some(&other), "401"), (None, "401")] {
+        let output = doors.curl("optional.test", "a/b/tags/list", pair, &["-H", &bearer]);
+        assert!(output.stdout.ends_with(status), "{output}");
+    }
+}
+
+#[test]
 fn a_revoked_certificate_is_refused_as_soon_as_the_list_says_so() {
     need!("openssl", "curl");
     let doors = Doors::open_with("client_crl_files = [\"clients/crl.pem\"]\n");

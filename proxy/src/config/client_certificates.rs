@@ -106,3 +106,82 @@ fn allow(section: &mut Section) -> Option<Box<[Box<str>]>> {
     }
     Some(names.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use settings::Document;
+
+    use super::*;
+    use crate::tls::self_signed;
+
+    fn read_in(folder: &Path, text: &str) -> Result<Option<ClientCertificates>, String> {
+        let mut document = Document::parse(&folder.join("edge.toml"), text).unwrap();
+        let certificates = read(&mut document.root(), Files::Read, &mut Vec::new());
+        match document.finish() {
+            Ok(()) => Ok(certificates),
+            Err(problems) => Err(problems.to_string()),
+        }
+    }
+
+    #[test]
+    fn an_authority_alone_requires_certificates_and_takes_their_common_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = self_signed::generate(&["ca.test".to_owned()], &[]).unwrap();
+        fs::write(folder.path().join("ca.pem"), pair.cert_pem).unwrap();
+        assert!(read_in(folder.path(), "").unwrap().is_none());
+        let alone = read_in(folder.path(), "client_ca_file = \"ca.pem\"").unwrap();
+        let alone = alone.unwrap();
+        assert!(alone.authorities.is_required());
+        assert_eq!(alone.naming, Naming::default());
+        let all = "client_ca_file = \"ca.pem\"\nclient_crl_files = []\n\
+                   client_certificate = \"optional\"\nclient_principal = \"san_uri\"\n\
+                   client_allow = [\"a\", \"b*\"]";
+        let all = read_in(folder.path(), all).unwrap().unwrap();
+        assert!(!all.authorities.is_required());
+        assert_eq!(all.naming.named_by, NamedBy::Uri);
+        assert_eq!(all.naming.allow.unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_said_under_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = self_signed::generate(&["ca.test".to_owned()], &[]).unwrap();
+        fs::write(folder.path().join("ca.pem"), pair.cert_pem).unwrap();
+        fs::write(folder.path().join("text"), "no list").unwrap();
+        for (text, told) in [
+            (
+                "client_certificate = \"optional\"",
+                "client_certificate: needs a client_ca_file",
+            ),
+            (
+                "client_ca_file = \"ca.pem\"\nclient_certificate = \"maybe\"",
+                "client_certificate: must be \"required\" or \"optional\"",
+            ),
+            (
+                "client_ca_file = \"ca.pem\"\nclient_principal = \"ou\"",
+                "client_principal: must be one of \"cn\", \"san_email\"",
+            ),
+            (
+                "client_ca_file = \"ca.pem\"\nclient_allow = []",
+                "client_allow: names nobody",
+            ),
+            ("client_ca_file = \"none.pem\"", "client_ca_file: "),
+            ("client_ca_file = \"text\"", "client_ca_file: "),
+            (
+                "client_ca_file = \"ca.pem\"\nclient_crl_files = [\"text\"]",
+                "client_crl_files[0]: ",
+            ),
+            (
+                "client_ca_file = \"ca.pem\"\nclient_crl_files = [\"none.crl\"]",
+                "client_crl_files[0]: ",
+            ),
+        ] {
+            let problems = read_in(folder.path(), text).unwrap_err();
+            assert!(problems.contains(told), "{told}\n--- not in\n{problems}");
+            assert_eq!(problems.lines().count(), 1, "{problems}");
+        }
+    }
+}
