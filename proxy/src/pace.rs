@@ -23,6 +23,8 @@ pub(crate) struct Pace {
 
 struct State {
     credit: Duration,
+    /// The bytes that have come.
+    seen: usize,
     /// Since when nothing but the client is waited for.
     waiting: Option<Instant>,
     /// The pieces that the upstream has not taken yet.
@@ -33,7 +35,8 @@ struct State {
     farewell: Option<Farewell>,
 }
 
-type Farewell = Box<dyn FnOnce() + Send>;
+/// Is told how many bytes have come.
+type Farewell = Box<dyn FnOnce(usize) + Send>;
 
 /// Says that a client sends too slowly.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +50,7 @@ impl Pace {
             rate,
             state: Mutex::new(State {
                 credit: patience,
+                seen: 0,
                 waiting: None,
                 under_way: 0,
                 moving: false,
@@ -73,6 +77,7 @@ impl Pace {
     /// Takes down that a piece has come, or the end.
     pub(crate) fn arrived(&self, now: Instant, bytes: usize, last: bool) -> Result<(), TooSlow> {
         let mut state = self.lock();
+        state.seen += bytes;
         let since = state.waiting.take().unwrap_or(now);
         let waited = now.saturating_duration_since(since);
         let credit = state.credit.saturating_add(self.worth(bytes));
@@ -170,9 +175,11 @@ impl Pace {
                 break;
             }
         }
-        let farewell = self.lock().farewell.take();
+        let mut state = self.lock();
+        let (farewell, seen) = (state.farewell.take(), state.seen);
+        drop(state);
         if let Some(farewell) = farewell {
-            farewell();
+            farewell(seen);
         }
         None
     }
@@ -183,7 +190,7 @@ impl Pace {
     }
 
     /// Says what to do when the client is cut off from outside.
-    pub(crate) fn on_cut(&self, farewell: impl FnOnce() + Send + 'static) {
+    pub(crate) fn on_cut(&self, farewell: impl FnOnce(usize) + Send + 'static) {
         self.lock().farewell = Some(Box::new(farewell));
     }
 }
@@ -282,16 +289,17 @@ mod tests {
     #[tokio::test]
     async fn work_is_cut_off_when_its_client_stops() {
         let pace = Pace::new(Duration::from_millis(50), 1000);
-        let told = Arc::new(Mutex::new(false));
+        let told = Arc::new(Mutex::new(0));
         let tell = Arc::clone(&told);
         let cut = Arc::clone(&pace).watch(async {
             let pace = Pace::watched().unwrap();
-            pace.on_cut(move || *tell.lock().unwrap() = true);
+            pace.on_cut(move |bytes| *tell.lock().unwrap() = bytes);
             pace.begin(Instant::now());
+            pace.arrived(Instant::now(), 7, false).unwrap();
             std::future::pending::<()>().await;
         });
         assert_eq!(cut.await, None);
-        assert!(*told.lock().unwrap());
+        assert_eq!(*told.lock().unwrap(), 7);
         let done = Pace::new(PATIENCE, 0).watch(async { 7 }).await;
         assert_eq!(done, Some(7));
         assert!(Pace::watched().is_none());

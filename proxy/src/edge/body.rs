@@ -54,14 +54,14 @@ pub(super) fn pass(piece: &mut Option<Bytes>, last: bool, ctx: &mut Context) -> 
 
 /// Returns what writes the request's line when its stream is cut from outside, where nothing of the
 /// session is left to ask.
-fn farewell(session: &Session, ctx: &Context) -> impl FnOnce() + Send + 'static {
+fn farewell(session: &Session, ctx: &Context) -> impl FnOnce(usize) + Send + 'static {
     let head = session.req_header();
     let (version, method) = (head.version, head.method.clone());
     let path = head.uri.path().to_owned();
     let (client, site) = (ctx.client(), ctx.site.clone());
     let (principal, started) = (ctx.principal.clone(), ctx.started);
     let request_id = ctx.request_id.clone();
-    move || {
+    move |bytes_in| {
         Entry {
             client,
             site: site.as_ref().map(|site| &*site.name),
@@ -70,7 +70,7 @@ fn farewell(session: &Session, ctx: &Context) -> impl FnOnce() + Send + 'static 
             method: method.as_str(),
             path: &path,
             status: 408,
-            bytes_in: 0,
+            bytes_in,
             bytes_out: 0,
             duration: started.elapsed(),
             upstream: None,
