@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use http::Method;
 use http::uri::PathAndQuery;
-use oci::{Action, Mount, Query, Route};
+use oci::{Action, Mount, Query, Route, Visibility};
 
 use crate::auth::Principal;
-use crate::auth::access::{Access, Denial, Visible, Wish};
+use crate::auth::access::{Access, Denial, Wish};
 use crate::auth::token::desk::Desk;
 use crate::auth::token::vault::Vault;
 use crate::config::{self, HostPattern};
@@ -94,7 +94,7 @@ pub(crate) struct Site {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Admission {
     /// The repositories that a list may name, where it may not name all.
-    pub(crate) visible: Option<Visible>,
+    pub(crate) visible: Option<Visibility>,
     /// What is asked for in place of what was asked for.
     pub(crate) target: Option<PathAndQuery>,
 }

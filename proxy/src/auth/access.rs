@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use oci::{Action, RepositoryName, RepositoryPattern};
+use oci::{Action, RepositoryName, Visibility};
 
 use super::rules::{Asker, Decided, Effect, Rules};
 use super::{Groups, Origin, Principal, User};
@@ -52,9 +52,6 @@ pub(crate) enum Denial {
     /// Not without a name: to log in may help.
     LogIn(Cow<'static, str>),
 }
-
-/// Which repositories somebody may see, the first pattern that matches deciding.
-pub(crate) type Visible = Vec<(bool, RepositoryPattern)>;
 
 impl Access {
     /// Returns whether the lists let `client` in; in a site where either is enough, those outside
@@ -128,18 +125,19 @@ impl Access {
     }
 
     /// Returns which repositories may be pulled from; `None` is all of them.
-    pub(crate) fn visible(&self, principal: &Principal, client: IpAddr) -> Option<Visible> {
+    pub(crate) fn visible(&self, principal: &Principal, client: IpAddr) -> Option<Visibility> {
         let user = principal.as_user();
         if is_ruled(user) {
             if self.rules.is_empty() {
                 return None;
             }
             let members = self.groups.members();
-            return self.rules.visible(&Asker {
+            let visible = self.rules.visible(&Asker {
                 user,
                 members: &members,
                 client,
             });
+            return visible.map(Visibility::from_iter);
         }
         let grants = principal.grants()?;
         let pulls = grants.repositories.iter();
@@ -332,8 +330,9 @@ mod tests {
         }
         let client = OUTSIDE.parse().unwrap();
         let visible = access.visible(&robot, client).unwrap();
-        assert!(visible.is_empty(), "it may push only");
-        assert_eq!(access.visible(&wide, client).unwrap().len(), 1);
+        assert_eq!(visible.to_string(), "-**", "it may push only");
+        let visible = access.visible(&wide, client).unwrap();
+        assert!(!visible.to_string().contains(','), "{visible}");
         assert!(!access.is_unrestricted(&alice));
     }
 }

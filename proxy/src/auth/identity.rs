@@ -3,9 +3,9 @@
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::request::Parts;
+use oci::{Visibility, visibility};
 
 use super::Principal;
-use super::access::Visible;
 use crate::filter::Edits;
 
 /// Names the user to the registry.
@@ -15,7 +15,7 @@ const TIDEGATE_USER: HeaderName = HeaderName::from_static("x-tidegate-user");
 const FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 
 /// Tells the registry which repositories it may list.
-pub(crate) const CATALOG: HeaderName = HeaderName::from_static("x-tidegate-catalog");
+pub(crate) const CATALOG: HeaderName = HeaderName::from_static(visibility::HEADER);
 
 /// The names by which services behind a proxy let themselves be told who is asking.
 const CLAIMS: [&str; 7] = [
@@ -67,16 +67,11 @@ pub(crate) fn set_or_strip(parts: &Parts, principal: &Principal, terms: Terms, e
     }
 }
 
-/// Writes what may be listed: patterns with their sign, the first that matches deciding.
-pub(crate) fn catalog(visible: &Visible) -> HeaderValue {
-    let items = visible.iter().map(|(allow, pattern)| {
-        let sign = if *allow { '+' } else { '-' };
-        format!("{sign}{pattern}")
-    });
-    let items: Vec<String> = items.collect();
+/// Writes what may be listed.
+pub(crate) fn catalog(visible: &Visibility) -> HeaderValue {
     // A pattern is made of what may stand in a header; were it not, nothing would be listed.
-    let value = HeaderValue::try_from(items.join(","));
-    value.unwrap_or_else(|_never| HeaderValue::from_static(""))
+    let value = HeaderValue::try_from(visible.to_string());
+    value.unwrap_or_else(|_never| HeaderValue::from_static("-**"))
 }
 
 fn claims_identity(name: &HeaderName) -> bool {

@@ -43,13 +43,6 @@ impl Visibility {
         Self::default()
     }
 
-    /// Adds a pattern after the others: what it matches and none before it did is seen, or hidden.
-    ///
-    /// The name of the user must have been put into it: one that still stands for it matches nothing.
-    pub fn push(&mut self, seen: bool, pattern: RepositoryPattern) {
-        self.0.push(Item { seen, pattern });
-    }
-
     /// Returns whether a repository is seen.
     pub fn shows(&self, repository: &RepositoryName) -> bool {
         let decides = |item: &&Item| item.pattern.matches(repository, None);
@@ -67,6 +60,17 @@ impl Visibility {
             }
         }
         false
+    }
+}
+
+impl FromIterator<(bool, RepositoryPattern)> for Visibility {
+    /// Gathers patterns, each with whether what it matches, and none before it did, is seen.
+    ///
+    /// The name of the user must have been put into them: where it still stands for one, the whole
+    /// is not read.
+    fn from_iter<I: IntoIterator<Item = (bool, RepositoryPattern)>>(items: I) -> Self {
+        let item = |(seen, pattern)| Item { seen, pattern };
+        Self(items.into_iter().map(item).collect())
     }
 }
 
@@ -231,13 +235,8 @@ mod tests {
     }
 
     fn visibility() -> impl Strategy<Value = Visibility> {
-        prop::collection::vec((any::<bool>(), pattern()), 0..6).prop_map(|items| {
-            let mut visibility = Visibility::nothing();
-            for (seen, pattern) in items {
-                visibility.push(seen, pattern);
-            }
-            visibility
-        })
+        let items = prop::collection::vec((any::<bool>(), pattern()), 0..6);
+        items.prop_map(Visibility::from_iter)
     }
 
     proptest! {
