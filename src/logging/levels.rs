@@ -12,6 +12,10 @@ const ACCESS: &str = "access";
 /// Our own crates: `level = "debug"` is about them, not about the libraries below.
 const OWN: [&str; 5] = ["oci", "proxy", "registry_backend", "settings", "tidegate"];
 
+/// Where Pingora reports as an error that a client broke off or spoke nonsense. Anyone can cause
+/// that, as often as they like; what was under way then is in the access log.
+const CLIENTS: [&str; 2] = ["pingora_core::apps", "pingora_proxy"];
+
 /// What is worth a line: a level for our own crates, and others by target.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Levels {
@@ -32,8 +36,15 @@ impl Levels {
     /// The filter of the stream that `access` events join or do not.
     pub(super) fn filter(&self, access: bool) -> Targets {
         // What a library reports, the crate that uses it reports with more sense.
+        let libraries = self.own.min(LevelFilter::WARN);
+        let clients = if self.own >= LevelFilter::DEBUG {
+            libraries
+        } else {
+            LevelFilter::OFF
+        };
         Targets::new()
-            .with_default(self.own.min(LevelFilter::WARN))
+            .with_default(libraries)
+            .with_targets(CLIENTS.map(|target| (target, clients)))
             .with_targets(OWN.map(|target| (target, self.own)))
             .with_target(ACCESS, LevelFilter::INFO)
             .with_targets(self.targets.iter().cloned())
@@ -113,6 +124,17 @@ mod tests {
         assert!(filter.would_enable("proxy::edge", &tracing::Level::DEBUG));
         assert!(filter.would_enable("pingora_core", &tracing::Level::WARN));
         assert!(!filter.would_enable("pingora_core", &tracing::Level::INFO));
+
+        let usual = Levels::default().filter(true);
+        assert!(usual.would_enable("pingora_core::listeners", &tracing::Level::WARN));
+        assert!(!usual.would_enable("pingora_core::apps", &tracing::Level::ERROR));
+        assert!(filter.would_enable("pingora_core::apps", &tracing::Level::ERROR));
+        let asked = "warn,pingora_proxy=debug".parse::<Levels>().unwrap();
+        assert!(
+            asked
+                .filter(true)
+                .would_enable("pingora_proxy", &tracing::Level::DEBUG)
+        );
 
         let quiet = "error".parse::<Levels>().unwrap();
         assert!(

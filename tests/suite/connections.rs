@@ -156,6 +156,18 @@ fn a_failed_handshake_is_one_line_that_says_why() {
     eventually("a line about it", || {
         rig.edge_lines(&["handshake failed", "http request"]).pop()
     });
+    // Nor is nonsense of what was agreed on, or half a head, an error of ours.
+    for (protocol, nonsense) in [("h2", "nonsense\r\n\r\n"), ("http/1.1", "GET / HTT")] {
+        let mut client = Command::new("sh");
+        client.args([
+            "-c",
+            &format!(
+                "printf '{nonsense}' | openssl s_client -connect {} -alpn {protocol}",
+                rig.https
+            ),
+        ]);
+        drop(crate::harness::try_run(&mut client));
+    }
     // Who goes away without a word is nobody's news.
     drop(TcpStream::connect(rig.https).unwrap());
     rig.client().get("/v2/").expect(200);
