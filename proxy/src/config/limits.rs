@@ -192,3 +192,29 @@ pub(super) fn wait(section: &mut Section, key: &str) -> Option<Duration> {
     }
     Some(duration)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_as_many_connections_as_is_written_and_this_machine_any_number_if_nothing_is()
+    {
+        for (written, client, most) in [
+            (None, "192.0.2.1", CONNECTIONS_PER_ADDRESS),
+            (None, "2001:db8::1", CONNECTIONS_PER_ADDRESS),
+            (None, "127.0.0.1", usize::MAX),
+            (None, "::1", usize::MAX),
+            (Some(7), "192.0.2.1", 7),
+            (Some(7), "127.0.0.1", 7),
+            (Some(unless_zero(0)), "192.0.2.1", usize::MAX),
+        ] {
+            let limits = Limits {
+                max_connections_per_address: written,
+                ..Limits::default()
+            };
+            let found = limits.connections_of(client.parse().unwrap());
+            assert_eq!(found, most, "{written:?} {client}");
+        }
+    }
+}
