@@ -1,7 +1,7 @@
 //! Too much and too slow: what is limited, and that nobody else pays for it.
 
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -248,24 +248,23 @@ fn slow_service(pause_for: Duration) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            thread::spawn(move || {
-                let mut stream = stream;
-                let mut first = [0; 4096];
-                let mut read = stream.read(&mut first).unwrap_or_default();
-                pause(pause_for);
-                let mut piece = vec![0; 1 << 16];
-                while !piece[..read].ends_with(b"0\r\n\r\n") {
-                    read = stream.read(&mut piece).unwrap_or_default();
-                    if read == 0 {
-                        return;
-                    }
-                }
-                let reply = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-                drop(stream.write_all(reply));
-            });
+            thread::spawn(move || answer_slowly(stream, pause_for));
         }
     });
     address
+}
+
+fn answer_slowly(mut stream: TcpStream, pause_for: Duration) -> io::Result<()> {
+    let mut piece = vec![0; 1 << 16];
+    let mut read = stream.read(&mut piece[..4096])?;
+    pause(pause_for);
+    while !piece[..read].ends_with(b"0\r\n\r\n") {
+        read = stream.read(&mut piece)?;
+        if read == 0 {
+            return Ok(());
+        }
+    }
+    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 }
 
 #[test]

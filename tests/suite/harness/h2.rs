@@ -147,17 +147,17 @@ pub(crate) fn reset(stream: u32) -> Vec<u8> {
 fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
     block.push(0);
     for text in [name, value] {
-        let mut length = text.len();
-        if length < 127 {
-            block.push(length as u8);
-        } else {
-            block.push(127);
-            length -= 127;
-            while length >= 128 {
-                block.push((length % 128) as u8 | 128);
-                length /= 128;
+        match u8::try_from(text.len()) {
+            Ok(length @ 0..127) => block.push(length),
+            _ => {
+                block.push(127);
+                let mut rest = text.len() - 127;
+                while rest >= 128 {
+                    block.push(u8::try_from(rest % 128).unwrap() | 128);
+                    rest /= 128;
+                }
+                block.push(u8::try_from(rest).unwrap());
             }
-            block.push(length as u8);
         }
         block.extend(text.as_bytes());
     }
