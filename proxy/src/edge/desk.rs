@@ -31,7 +31,7 @@ impl EdgeProxy {
         ctx: &mut Context,
     ) -> Result<Reply, Decision> {
         let form = match (page, &session.req_header().method) {
-            (_, &Method::GET | &Method::HEAD) => None,
+            (_, &Method::GET) | (Page::Keys, &Method::HEAD) => None,
             (Page::Token, &Method::POST) => {
                 // It is short, so it has no more time than a head has.
                 let patience = ctx.state.limits.header_timeout;
@@ -88,7 +88,7 @@ async fn read_form(session: &mut Session) -> Result<Bytes, Rejection> {
 fn not_allowed(page: Page) -> Reply {
     let methods = match page {
         Page::Keys => "GET, HEAD",
-        Page::Token => "GET, HEAD, POST",
+        Page::Token => "GET, POST",
     };
     let text = Bytes::from_static(b"method not allowed\n");
     let status = StatusCode::METHOD_NOT_ALLOWED;

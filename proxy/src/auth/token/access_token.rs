@@ -207,7 +207,7 @@ impl AccessTokens {
     }
 
     fn read(&self, token: &str, keys: &Keys) -> Result<Verified, Invalid> {
-        let header = decode_header(token).map_err(|_malformed| Invalid::Foreign)?;
+        let header = header(token)?;
         let key = header.kid.and_then(|id| keys.find(&id));
         let key = key.ok_or(Invalid::Foreign)?;
         let mut validation = validation(Algorithm::ES256, &self.issuer, &self.service);
@@ -257,6 +257,16 @@ impl From<Login> for Origin {
             Login::Robot => Self::Robot,
         }
     }
+}
+
+/// Reads a token's header, which may ask for nothing special: what is critical and not known here
+/// is no token (RFC 7515, section 4.1.11).
+pub(super) fn header(token: &str) -> Result<Header, Invalid> {
+    let header = decode_header(token).map_err(|_malformed| Invalid::Foreign)?;
+    if header.crit.is_some() {
+        return Err(Invalid::Foreign);
+    }
+    Ok(header)
 }
 
 /// What every token must claim, whoever made it.

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{Header, decode, decode_header};
+use jsonwebtoken::{Header, decode};
 use moka::sync::Cache;
 use openssl::error::ErrorStack;
 use openssl::sha::sha256;
@@ -25,7 +25,7 @@ use openssl::x509::{X509, X509StoreContext};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::access_token::{Invalid, grants, invalid, validation};
+use super::access_token::{Invalid, grants, header, invalid, validation};
 use super::jose::{self, KeyError, PublicKey};
 use super::scope::Access;
 use super::secret::Hashed;
@@ -65,7 +65,7 @@ pub(crate) struct Issuer {
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Source {
     pub(crate) url: String,
-    /// Whom to trust for TLS, beyond whom the system trusts.
+    /// Whom to trust for TLS, in the place of whom the system trusts.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
@@ -211,7 +211,7 @@ impl Issuer {
     }
 
     fn read(&self, token: &str, turn: u64, now: u64) -> Result<Verified, Invalid> {
-        let header = decode_header(token).map_err(|_malformed| Invalid::Foreign)?;
+        let header = header(token)?;
         let key = self.key(&header, now).ok_or(Invalid::Foreign)?;
         let mut validation = validation(key.algorithm(), &self.issuer, &self.service);
         validation.leeway = LEEWAY_SECS;
@@ -489,6 +489,15 @@ mod tests {
             let read = verify(libtrust.clone(), &wrong, &own);
             assert!(read.is_err(), "{claim} {value}");
         }
+        let critical = token(
+            |header| {
+                header.kid.clone_from(&libtrust);
+                header.crit = Some(vec!["b64".to_owned()]);
+            },
+            &claims(),
+            &own,
+        );
+        assert!(issuer.verify(&critical, now()).is_err());
         let mut skewed = claims();
         skewed["exp"] = json!(now() - 50);
         assert!(verify(libtrust, &skewed, &own).is_ok());

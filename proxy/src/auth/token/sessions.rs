@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::secret::{self, Hashed, Purpose, Secret};
+use crate::stamp::Stamp;
 use crate::state_dir::{self, StateDir};
 
 const FOLDER: &str = "tokens/sessions";
@@ -23,6 +24,9 @@ const OF_ONE_USER_MAX: usize = 50;
 
 /// More than this in all are refused: whoever logs in does so without one.
 const SESSIONS_MAX: usize = 20_000;
+
+/// How often the folder is looked at though nothing has changed in it: what is over is removed.
+const LOOK_ANYWAY_SECS: u64 = 60;
 
 /// What one refresh token stands for.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -91,6 +95,14 @@ impl Session {
 pub(crate) struct Sessions {
     state: StateDir,
     known: Mutex<HashMap<Hashed, Arc<Session>>>,
+    looked: Mutex<Looked>,
+}
+
+/// When the folder was last looked at, and what it looked like if that was for good.
+#[derive(Debug, Default)]
+struct Looked {
+    stamp: Option<Stamp>,
+    at: u64,
 }
 
 impl Sessions {
@@ -99,11 +111,21 @@ impl Sessions {
         Self {
             state,
             known: Mutex::default(),
+            looked: Mutex::default(),
         }
     }
 
     /// Takes up what is in the folder, forgets what is not, and removes what is over.
     pub(crate) fn refresh(&self, now: u64) {
+        let folder = self.state.path().join(FOLDER);
+        let stamp = Stamp::of(&folder).ok();
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        if looked.stamp == stamp && now < looked.at + LOOK_ANYWAY_SECS {
+            return;
+        }
+        // What changes in the same tick of the files' clock would not be seen.
+        looked.stamp = stamp.filter(Stamp::is_settled);
+        looked.at = now;
         // What is known has had its file before, so that whatever has none by now has lost it.
         let before: Vec<(Hashed, bool)> = {
             let known = self.known();
@@ -111,7 +133,6 @@ impl Sessions {
             each.map(|(hash, session)| (*hash, session.is_over(now)))
                 .collect()
         };
-        let folder = self.state.path().join(FOLDER);
         let names = match state_dir::names(&folder, ".json") {
             Ok(names) => names,
             Err(error) => {
