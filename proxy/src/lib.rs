@@ -49,6 +49,7 @@
 //! - **A config with a problem changes nothing.**
 //! - Pingora is known to `edge`, `listener`, `server`, `upstream` and `tls::accept` alone.
 
+pub mod acme;
 mod auth;
 mod bucket;
 mod certified;

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use pingora::proxy::http_proxy;
@@ -16,6 +17,7 @@ use tokio::time::{
     Instant, MissedTickBehavior, interval, interval_at, sleep, sleep_until, timeout,
 };
 
+use crate::acme::{self, Answers};
 use crate::auth::Hashing;
 use crate::auth::token::vault::Vault;
 use crate::config::{Config, Limits};
@@ -68,6 +70,7 @@ pub struct Drained {
 struct Shared {
     current: Arc<Current>,
     vault: Arc<Vault>,
+    answers: Answers,
     fixed: Fixed,
     addresses: Vec<SocketAddr>,
     /// The first of them that speaks TLS.
@@ -101,10 +104,12 @@ impl Edge {
         if config.hands_out_tokens() {
             vault.prepare()?;
         }
-        let current = Arc::new(Current::new(State::build(config, &vault)?));
+        let answers = Answers::default();
+        let current = Arc::new(Current::new(State::build(config, &vault, &answers)?));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             vault,
+            answers,
             fixed,
             addresses: bound.iter().map(|bound| bound.address).collect(),
             https: bound
@@ -161,6 +166,7 @@ impl Edge {
             limits,
             runtime,
         } = self;
+        keep_certificates(&shared)?;
         let drained = runtime.block_on(async {
             let current = Arc::clone(&shared.current);
             let stop = shared.stop.subscribe();
@@ -203,7 +209,8 @@ impl Handle {
         if config.hands_out_tokens() {
             vault.prepare()?;
         }
-        self.shared.current.swap(State::build(config, vault)?);
+        let state = State::build(config, vault, &self.shared.answers)?;
+        self.shared.current.swap(state);
         Ok(())
     }
 
@@ -259,6 +266,20 @@ impl Shared {
     }
 }
 
+/// Starts the thread that looks after certificates; it ends with the edge.
+fn keep_certificates(shared: &Arc<Shared>) -> Result<(), Error> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(Error::Runtime)?;
+    let (current, answers) = (Arc::clone(&shared.current), shared.answers.clone());
+    let stop = shared.stop.subscribe();
+    let plan = move || current.load().plan.clone();
+    thread::Builder::new()
+        .name("acme".to_owned())
+        .spawn(move || runtime.block_on(acme::keep(answers, plan, stop)))
+        .map(drop)
+        .map_err(Error::Runtime)
+}
+
 /// Looks at the files that say who may come in, for ever.
 async fn refresh(shared: Arc<Shared>) {
     let mut turn = interval(REFRESH_EVERY);
@@ -272,6 +293,7 @@ async fn refresh(shared: Arc<Shared>) {
         // Reading a file may block, as on a network mount.
         let look = move || {
             state.sites.iter().for_each(|site| site.refresh());
+            state.refresh_certificates();
             vault.refresh();
         };
         if tokio::task::spawn_blocking(look).await.is_err() {

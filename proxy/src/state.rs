@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::acme::{Answers, Managed, Plan, Storage};
 use crate::auth::token::vault::Vault;
 use crate::config::{Config, Limits};
-use crate::filter::acme_challenge::Challenges;
 use crate::filter::addresses::{Addresses, Network};
 use crate::site::{Site, Sites};
 use crate::tls::accept::Acceptor;
-use crate::tls::{self, CertStore, Presented};
+use crate::tls::{self, CertStore, CertifiedKey, Presented};
 use crate::upstream::{UnusablePeer, Upstream};
 
 /// Everything that a reload replaces. A request keeps the one that it began with.
@@ -22,7 +22,12 @@ use crate::upstream::{UnusablePeer, Upstream};
 pub(crate) struct State {
     pub(crate) acceptor: Acceptor,
     pub(crate) certificates: CertStore,
-    pub(crate) challenges: Challenges,
+    /// What a CA is answered at this moment: the same for each state.
+    pub(crate) answers: Answers,
+    /// Every certificate once.
+    keys: Vec<Arc<CertifiedKey>>,
+    /// Which certificates are looked after.
+    pub(crate) plan: Option<Arc<Plan>>,
     pub(crate) drain_timeout: Duration,
     pub(crate) limits: Limits,
     /// Who may connect to each listener, in the order of the config.
@@ -33,20 +38,32 @@ pub(crate) struct State {
 
 impl State {
     /// Builds the state that `config` describes.
-    pub(crate) fn build(config: Config, vault: &Arc<Vault>) -> Result<Self, Unusable> {
+    pub(crate) fn build(
+        config: Config,
+        vault: &Arc<Vault>,
+        answers: &Answers,
+    ) -> Result<Self, Unusable> {
         let mut upstreams: HashMap<String, Arc<Upstream>> = HashMap::new();
         let mut certificates = CertStore::default();
         let mut sites = Sites::default();
+        let mut keys = Vec::new();
+        let mut managed = Vec::new();
         for site in config.sites {
             let hosts = site.hosts.clone();
             if let Some(certificate) = &site.certificate {
                 let presented = Presented {
-                    key: Arc::clone(certificate),
+                    key: Arc::clone(&certificate.key),
                     clients: site.clients(),
                 };
                 for host in &hosts {
                     certificates.add(host, &presented);
                 }
+                keys.push(Arc::clone(&certificate.key));
+                managed.extend(certificate.managed.as_ref().map(|name| Managed {
+                    name: name.clone(),
+                    hosts: hosts.iter().map(ToString::to_string).collect(),
+                    certificate: Arc::clone(&certificate.key),
+                }));
             }
             let upstream = match upstreams.entry(site.upstream.name.clone()) {
                 Entry::Occupied(entry) => Arc::clone(entry.get()),
@@ -59,7 +76,16 @@ impl State {
         Ok(Self {
             acceptor: Acceptor::new(&config.tls)?,
             certificates,
-            challenges: Challenges::default(),
+            answers: answers.clone(),
+            keys,
+            plan: config.acme.filter(|_| !managed.is_empty()).map(|acme| {
+                Arc::new(Plan {
+                    acme,
+                    storage: Storage::new(config.state_dir),
+                    sites: managed,
+                    plain: config.listeners.iter().any(|listener| !listener.tls),
+                })
+            }),
             drain_timeout: config.drain_timeout,
             limits: config.limits,
             listeners: config
@@ -70,6 +96,22 @@ impl State {
             sites,
             trusted_proxies: config.trusted_proxies,
         })
+    }
+
+    /// Picks up certificates that changed on disk.
+    pub(crate) fn refresh_certificates(&self) {
+        for key in &self.keys {
+            match key.refresh() {
+                Ok(true) => {
+                    let (file, expires) = (key.file().display(), key.not_after());
+                    tracing::info!(%file, expires, "a certificate was replaced");
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a changed certificate cannot be used, the one before stays");
+                }
+            }
+        }
     }
 
     /// Returns whether `address` is a proxy whose word counts.

@@ -133,6 +133,7 @@ fn only_the_rooms_that_carry_requests_know_pingora() {
     let rooms = [
         "proxy/src/edge.rs",
         "proxy/src/edge/",
+        "proxy/src/acme/client.rs",
         "proxy/src/fetch.rs",
         "proxy/src/listener/",
         "proxy/src/upstream.rs",

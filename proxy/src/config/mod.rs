@@ -4,6 +4,7 @@
 //! all there is to say. Nothing here opens a socket; `[registry]` and `[log]` are read by others.
 
 mod access;
+mod acme;
 mod addresses;
 mod auth;
 mod certificate;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use settings::Section;
 
+pub(crate) use acme::{Acme, Authority, Challenge, DnsHook, KeyType};
 pub(crate) use auth::Auth;
 pub(crate) use client_certificates::ClientCertificates;
 pub(crate) use host_pattern::HostPattern;
@@ -37,6 +39,7 @@ pub(crate) use quotas::{Quota, Quotas};
 pub(crate) use site::Site;
 pub(crate) use upstream::{PeerAddress, Upstream};
 
+use crate::acme::{Storage, Trouble};
 use crate::filter::addresses::Network;
 use crate::state_dir::StateDir;
 
@@ -65,6 +68,8 @@ enum Files {
 /// What an edge needs to know to start, or to go on differently.
 #[derive(Debug)]
 pub struct Config {
+    /// How certificates are obtained.
+    pub(crate) acme: Option<Acme>,
     pub(crate) drain_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) listeners: Vec<Listener>,
@@ -108,16 +113,24 @@ impl Config {
         let listeners = listener::read_all(root, &trusted_proxies);
         let upstreams = upstream::read_all(root, registries, limits);
         let mut warnings = Vec::new();
+        let state_dir = read_state_dir(root);
+        let storage = Storage::new(state_dir.clone());
+        let acme = root.table("acme").map(|table| Acme::read(table, files));
         let surroundings = site::Surroundings {
             upstreams: &upstreams,
             tls_listens: listeners.iter().any(|listener| listener.tls),
+            acme: acme.as_ref().map(|acme| site::AroundAcme {
+                storage: &storage,
+                has_dns: acme.dns.is_some(),
+            }),
+            acme_failed: root.has("acme") && acme.is_none(),
             files,
         };
         let sites = site::read_all(root, surroundings, &mut warnings);
         warn_of_the_unused(&upstreams, &sites, &mut warnings);
-        let state_dir = read_state_dir(root);
+        let keeps = |site: &Site| site.hands_out_tokens() || site.is_managed();
         if files == Files::Read
-            && sites.iter().any(Site::hands_out_tokens)
+            && sites.iter().any(keeps)
             && let Err(error) = state_dir.check()
         {
             let path = state_dir.path().display();
@@ -125,6 +138,7 @@ impl Config {
         }
         let one_per_core = || available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         let config = Self {
+            acme,
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             limits,
             listeners,
@@ -141,6 +155,26 @@ impl Config {
     /// Returns whether a key is needed to sign tokens with.
     pub(crate) fn hands_out_tokens(&self) -> bool {
         self.sites.iter().any(Site::hands_out_tokens)
+    }
+
+    /// Returns whether there is a certificate to be obtained.
+    pub fn looks_after_certificates(&self) -> bool {
+        self.sites.iter().any(Site::is_managed)
+    }
+
+    /// Returns what is wrong with the certificates that are looked after.
+    pub fn certificate_troubles(&self) -> Vec<Trouble> {
+        let storage = Storage::new(self.state_dir.clone());
+        let certificates = self
+            .sites
+            .iter()
+            .filter_map(|site| site.certificate.as_ref());
+        certificates
+            .filter_map(|certificate| {
+                let site = certificate.managed.as_deref()?;
+                Trouble::of(site, &certificate.key, &storage.record(site).ok()?)
+            })
+            .collect()
     }
 
     /// Returns what is allowed and yet worth an operator's look, such as a certificate whose time
@@ -317,7 +351,7 @@ keepalive_timeout = "0s"
             "21: site[0].auth.htpasswd_file: des: line 1: the hash is in no supported format",
             "21: site[0].auth.htpasswd_file: des: line 2: is not of the form user:hash",
             "23: site[1].hosts: \"a.test\" is a host of site[0] already",
-            "24: site[1].certificate: \"acme\" is not available in this version",
+            "24: site[1].certificate: \"acme\" needs the table [acme]",
             "26: site[1].auth.htpasswd_file: is missing",
             "30: site[2].certificate.key_file: is missing",
             "28: site[2].upstream: is missing",

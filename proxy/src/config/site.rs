@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use settings::Section;
 
+use super::certificate::Certificate;
 use super::upstream::REGISTRY;
 use super::{Auth, Files, HostPattern, Quotas, Upstream, access, auth, certificate};
+use crate::acme::Storage;
 use crate::auth::Groups;
 use crate::auth::access::Access;
 use crate::auth::token::Scheme;
-use crate::tls::{CertifiedKey, ClientAuth};
+use crate::tls::ClientAuth;
 
 /// A set of hosts and what is done with their requests.
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) hosts: Vec<HostPattern>,
-    pub(crate) certificate: Option<Arc<CertifiedKey>>,
+    pub(crate) certificate: Option<Certificate>,
     /// Where its requests go.
     pub(crate) upstream: Arc<Upstream>,
     /// The longest body that is let through; without one, any.
@@ -36,6 +38,12 @@ impl Site {
         Some(Arc::clone(&certificates.authorities))
     }
 
+    /// Returns whether its certificate is looked after here.
+    pub(super) fn is_managed(&self) -> bool {
+        let certificate = self.certificate.as_ref();
+        certificate.is_some_and(|certificate| certificate.managed.is_some())
+    }
+
     /// Returns whether a key is needed here to sign tokens with.
     pub(super) fn hands_out_tokens(&self) -> bool {
         let auth = self.auth.as_ref().filter(|_| self.upstream.registry);
@@ -48,7 +56,17 @@ impl Site {
 pub(super) struct Surroundings<'a> {
     pub(super) upstreams: &'a [Arc<Upstream>],
     pub(super) tls_listens: bool,
+    pub(super) acme: Option<AroundAcme<'a>>,
+    /// There is an `[acme]`, and something is wrong with it.
+    pub(super) acme_failed: bool,
     pub(super) files: Files,
+}
+
+/// What of `[acme]` matters to a site.
+#[derive(Clone, Copy)]
+pub(super) struct AroundAcme<'a> {
+    pub(super) storage: &'a Storage,
+    pub(super) has_dns: bool,
 }
 
 /// Reads every `[[site]]`.
@@ -79,7 +97,7 @@ fn read(
             "is missing, and there is a listener with tls = true",
         );
     }
-    let certificate = certificate::read(&mut section, &hosts, around.files, warnings);
+    let certificate = certificate::read(&mut section, &hosts, around, warnings);
     let upstream = upstream(&mut section, around.upstreams);
     let quotas = section.table("limits").map(Quotas::read);
     let max_body_size = section.size("max_body_size").filter(|size| *size > 0);

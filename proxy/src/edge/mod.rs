@@ -90,7 +90,7 @@ impl EdgeProxy {
             ctx.audience = site.audience(parts.uri.path());
         }
         if !over_tls(session) {
-            acme_challenge::answer(parts, &state.challenges)?;
+            acme_challenge::answer(parts, &state.answers.http)?;
             site.ok_or(Rejection::UnknownHost)?;
             return Err(https_redirect::redirect(parts, host, self.https_port));
         }

@@ -16,6 +16,7 @@ use openssl::ssl::{
     AlpnError, NameType, SslAcceptor, SslMethod, SslMode, SslOptions, SslSessionCacheMode,
     SslVersion, select_next_proto,
 };
+use pingora::ErrorType;
 use pingora::listeners::TlsAccept;
 use pingora::protocols::IO;
 use pingora::protocols::tls::server::handshake_with_callback;
@@ -23,7 +24,7 @@ use pingora::protocols::tls::{SslStream, TlsRef};
 use pingora::tls::ext::ssl_set_verify_cert_store;
 
 use super::client_auth::{ClientAuth, Noted, Shown};
-use super::{Error, Handshake, Presented};
+use super::{Error, Handshake, Presented, alpn};
 use crate::auth::certificate::Verdict;
 use crate::config::{Tls, TlsVersion};
 use crate::state::State;
@@ -75,6 +76,9 @@ impl Acceptor {
         settings.set_mode(SslMode::RELEASE_BUFFERS);
         settings.set_session_id_context(SESSION_ID_CONTEXT)?;
         settings.set_alpn_select_callback(|_ssl, offered| {
+            if offered == alpn::OFFER {
+                return Ok(alpn::PROTOCOL);
+            }
             // Who speaks neither is answered in HTTP/1.1, which it may well understand.
             select_next_proto(PROTOCOLS, offered).ok_or(AlpnError::NOACK)
         });
@@ -94,6 +98,16 @@ impl Acceptor {
             noted: Noted::default(),
         };
         let shaken = handshake_with_callback(&self.0, socket, &accepting).await;
+        let shaken = shaken.and_then(|stream| {
+            // A CA has seen what it asked for; there is nothing to be said after that.
+            if stream.ssl().selected_alpn_protocol() == Some(alpn::PROTOCOL) {
+                return Err(pingora::Error::explain(
+                    ErrorType::ConnectionClosed,
+                    ANSWERED,
+                ));
+            }
+            Ok(stream)
+        });
         shaken.map_err(|error| Failure {
             server_name: take(&accepting.server_name),
             reason: match take(&accepting.noted) {
@@ -123,9 +137,10 @@ impl Failure {
         self.server_name.as_deref()
     }
 
-    /// Returns whether the client just went away, as a balancer's health check does.
+    /// Returns whether there is nothing wrong: the client just went away, as a balancer's health check
+    /// does, or was a CA that has seen enough.
     pub(crate) fn is_silence(&self) -> bool {
-        self.server_name.is_none() && self.reason == GONE
+        self.server_name.is_none() && self.reason == GONE || self.reason == ANSWERED
     }
 }
 
@@ -134,6 +149,9 @@ impl fmt::Display for Failure {
         f.write_str(&self.reason)
     }
 }
+
+/// The reason of a handshake that is all a CA wanted.
+const ANSWERED: &str = "a challenge of a CA was answered";
 
 /// The reason of a handshake that ended without a word.
 const GONE: &str = "the client went away";
@@ -148,6 +166,7 @@ fn reason(error: &str) -> &str {
         Some("unexpected eof while reading") => GONE,
         Some("peer did not return a certificate") => "no client certificate",
         Some(reason) => reason,
+        None if error.contains(ANSWERED) => ANSWERED,
         None if error.contains("unexpected EOF") || error.contains("os error") => GONE,
         None => "it could not go on",
     }
@@ -182,6 +201,15 @@ impl Accepting<'_> {
 impl TlsAccept for Accepting<'_> {
     async fn certificate_callback(&self, ssl: &mut TlsRef) {
         let name = ssl.servername(NameType::HOST_NAME).map(Box::<str>::from);
+        // TLS 1.3 has chosen a protocol by now, and CAs speak it.
+        if ssl.selected_alpn_protocol() == Some(alpn::PROTOCOL) {
+            let host = name.as_deref().unwrap_or_default();
+            if let Err(error) = self.state.answers.tls.apply(host, ssl) {
+                tracing::error!(%error, "the answer to a challenge cannot be used in a handshake");
+            }
+            put(&self.server_name, name);
+            return;
+        }
         // Without a certificate of ours the handshake fails with an alert, which is all there is to
         // say. It comes last, so that no handshake succeeds that should have asked and could not.
         if let Some(presented) = self.state.certificates.select(name.as_deref())

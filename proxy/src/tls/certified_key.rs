@@ -1,27 +1,156 @@
-//! A certificate chain and its key, proven to belong together.
+//! A certificate chain and its key, proven to belong together, as they are at this moment.
+//!
+//! Who holds a [`CertifiedKey`] sees the next certificate as soon as it is there: what is in the
+//! files is looked at again and again, and swapped as a whole.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 use std::{fmt, fs};
 
+use arc_swap::ArcSwap;
 use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::SslRef;
 use openssl::x509::{X509, X509Ref};
 
-use super::Error;
+use super::{Error, self_signed};
+use crate::stamp::Stamp;
 
 /// A certificate, what it was issued by, and its key.
 pub(crate) struct CertifiedKey {
+    cert: PathBuf,
+    key: PathBuf,
+    current: ArcSwap<Pair>,
+    /// The state of the files that was looked at last, good or not.
+    looked_at: Mutex<Option<(Stamp, Stamp)>>,
+}
+
+struct Pair {
     leaf: X509,
     intermediates: Vec<X509>,
     key: PKey<Private>,
+    /// Made here because there was none.
+    placeholder: bool,
 }
 
 impl CertifiedKey {
     /// Reads a chain (the certificate itself first) and its key, both in PEM form.
     pub(crate) fn load(cert: &Path, key: &Path) -> Result<Self, Error> {
+        let stamps = stamps(cert, key);
+        let pair = Pair::load(cert, key)?;
+        Ok(Self::new(cert, key, pair, stamps))
+    }
+
+    /// As [`load`](Self::load), with a self-signed certificate for `names` and `addresses` until
+    /// there are files that can be used.
+    pub(crate) fn load_or_make(
+        cert: &Path,
+        key: &Path,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Self, Error> {
+        if let Ok(loaded) = Self::load(cert, key) {
+            return Ok(loaded);
+        }
+        let made = self_signed::generate(names, addresses)?;
+        let pair = Pair {
+            leaf: X509::from_pem(&made.cert_pem)?,
+            intermediates: Vec::new(),
+            key: PKey::private_key_from_pem(&made.key_pem)?,
+            placeholder: true,
+        };
+        Ok(Self::new(cert, key, pair, None))
+    }
+
+    fn new(cert: &Path, key: &Path, pair: Pair, stamps: Option<(Stamp, Stamp)>) -> Self {
+        Self {
+            cert: cert.to_owned(),
+            key: key.to_owned(),
+            current: ArcSwap::from_pointee(pair),
+            looked_at: Mutex::new(stamps),
+        }
+    }
+
+    /// Takes what is in the files now, if that is something else than before; returns whether it
+    /// was.
+    ///
+    /// # Errors
+    /// Why it cannot be used, once for each state of the files; the certificate in use stays.
+    pub(crate) fn refresh(&self) -> Result<bool, Error> {
+        let Some(stamps) = stamps(&self.cert, &self.key) else {
+            // Gone, or in the middle of being replaced.
+            return Ok(false);
+        };
+        {
+            let mut looked_at = self
+                .looked_at
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if *looked_at == Some(stamps) {
+                return Ok(false);
+            }
+            *looked_at = Some(stamps);
+        }
+        let pair = Pair::load(&self.cert, &self.key)?;
+        let same = self.current.load().leaf == pair.leaf;
+        self.current.store(Arc::new(pair));
+        Ok(!same)
+    }
+
+    /// Returns where the chain is read from.
+    pub(crate) fn file(&self) -> &Path {
+        &self.cert
+    }
+
+    /// Returns whether the certificate was made here, because there is none yet.
+    pub(crate) fn is_placeholder(&self) -> bool {
+        self.current.load().placeholder
+    }
+
+    /// Returns whether the certificate's time is over.
+    pub(crate) fn expired(&self) -> bool {
+        let now = Asn1Time::days_from_now(0);
+        now.is_ok_and(|now| *self.current.load().leaf.not_after() <= *now)
+    }
+
+    /// Returns when the certificate's time is over, in OpenSSL's words.
+    pub(crate) fn not_after(&self) -> String {
+        self.current.load().leaf.not_after().to_string()
+    }
+
+    /// Returns when the certificate's time begins and ends.
+    pub(crate) fn validity(&self) -> Result<(SystemTime, SystemTime), Error> {
+        let pair = self.current.load();
+        let time = super::description::system_time;
+        Ok((time(pair.leaf.not_before())?, time(pair.leaf.not_after())?))
+    }
+
+    /// Returns the certificate itself, without its chain.
+    pub(crate) fn leaf(&self) -> X509 {
+        self.current.load().leaf.clone()
+    }
+
+    /// Returns whether clients that ask for `host` accept the certificate.
+    pub(crate) fn covers(&self, host: &str) -> bool {
+        covers(&self.current.load().leaf, host)
+    }
+
+    /// Makes the handshake of `ssl` use this certificate.
+    pub(crate) fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        let pair = self.current.load();
+        ssl.set_certificate(&pair.leaf)?;
+        for intermediate in &pair.intermediates {
+            ssl.add_chain_cert(intermediate.clone())?;
+        }
+        ssl.set_private_key(&pair.key)
+    }
+}
+
+impl Pair {
+    fn load(cert: &Path, key: &Path) -> Result<Self, Error> {
         let parse = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Parse { path, source }
@@ -45,31 +174,8 @@ impl CertifiedKey {
             leaf,
             intermediates: chain.collect(),
             key: private,
+            placeholder: false,
         })
-    }
-
-    /// Returns whether the certificate's time is over.
-    pub(crate) fn expired(&self) -> bool {
-        Asn1Time::days_from_now(0).is_ok_and(|now| *self.leaf.not_after() <= *now)
-    }
-
-    /// Returns when the certificate's time is over, in OpenSSL's words.
-    pub(crate) fn not_after(&self) -> String {
-        self.leaf.not_after().to_string()
-    }
-
-    /// Returns whether clients that ask for `host` accept the certificate.
-    pub(crate) fn covers(&self, host: &str) -> bool {
-        covers(&self.leaf, host)
-    }
-
-    /// Makes the handshake of `ssl` use this certificate.
-    pub(crate) fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
-        ssl.set_certificate(&self.leaf)?;
-        for intermediate in &self.intermediates {
-            ssl.add_chain_cert(intermediate.clone())?;
-        }
-        ssl.set_private_key(&self.key)
     }
 }
 
@@ -77,9 +183,14 @@ impl fmt::Debug for CertifiedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Never the key.
         f.debug_struct("CertifiedKey")
-            .field("subject", &self.leaf.subject_name())
+            .field("cert", &self.cert)
+            .field("subject", &self.current.load().leaf.subject_name())
             .finish_non_exhaustive()
     }
+}
+
+fn stamps(cert: &Path, key: &Path) -> Option<(Stamp, Stamp)> {
+    Some((Stamp::of(cert).ok()?, Stamp::of(key).ok()?))
 }
 
 /// Reads a file, and names it when that fails.
@@ -167,5 +278,38 @@ mod tests {
             let message = CertifiedKey::load(cert, key).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn a_new_pair_is_taken_as_a_whole_and_a_bad_one_changes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = pair(folder.path(), "a", &["a.test"]);
+        let certified = CertifiedKey::load(&cert, &key).unwrap();
+        assert!(!certified.refresh().unwrap());
+        let (new_cert, new_key) = pair(folder.path(), "b", &["b.test"]);
+        fs::rename(new_cert, &cert).unwrap();
+        let half = certified.refresh().unwrap_err();
+        assert!(matches!(half, Error::KeyMismatch { .. }), "{half}");
+        assert!(!certified.refresh().unwrap(), "it is told once");
+        assert!(certified.covers("a.test"));
+        fs::rename(new_key, &key).unwrap();
+        assert!(certified.refresh().unwrap());
+        assert!(certified.covers("b.test") && !certified.covers("a.test"));
+        fs::remove_file(&cert).unwrap();
+        assert!(!certified.refresh().unwrap());
+        assert!(certified.covers("b.test"));
+    }
+
+    #[test]
+    fn without_files_there_is_a_placeholder_until_they_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("a.pem"), folder.path().join("a.key"));
+        let names = ["a.test".to_owned()];
+        let certified = CertifiedKey::load_or_make(&cert, &key, &names, &[]).unwrap();
+        assert!(certified.is_placeholder() && certified.covers("a.test"));
+        assert!(!certified.refresh().unwrap());
+        pair(folder.path(), "a", &["a.test", "b.test"]);
+        assert!(certified.refresh().unwrap());
+        assert!(!certified.is_placeholder() && certified.covers("b.test"));
     }
 }

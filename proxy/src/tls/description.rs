@@ -39,10 +39,15 @@ impl Description {
         let leaf = chain.first().ok_or_else(|| Error::Empty {
             path: path.to_owned(),
         })?;
+        Self::of(leaf).map_err(parse)
+    }
+
+    /// Describes a certificate.
+    pub(super) fn of(leaf: &X509Ref) -> Result<Self, ErrorStack> {
         Ok(Self {
             names: names(leaf),
             issuer: common_name(leaf.issuer_name()),
-            not_after: system_time(leaf.not_after()).map_err(parse)?,
+            not_after: system_time(leaf.not_after())?,
             self_signed: leaf
                 .public_key()
                 .and_then(|key| leaf.verify(&key))
@@ -73,7 +78,8 @@ fn common_name(name: &X509NameRef) -> String {
         .unwrap_or_default()
 }
 
-fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
+/// Returns a certificate's time as the system counts it.
+pub(super) fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     // A certificate whose time was over before 1970 is over.
     let days = u64::try_from(since.days).unwrap_or_default();

@@ -4,10 +4,12 @@
 //! whose certificates a site takes ([`ClientAuth`]) and what a handshake was about ([`Handshake`]).
 
 pub(crate) mod accept;
+pub(crate) mod alpn;
 mod certified_key;
 mod client_auth;
 mod description;
 mod handshake;
+pub(crate) mod request;
 pub mod self_signed;
 mod store;
 
@@ -16,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use openssl::error::ErrorStack;
 
+pub(crate) use alpn::AlpnChallenges;
 pub(crate) use certified_key::CertifiedKey;
 pub(crate) use client_auth::ClientAuth;
 pub use description::Description;

@@ -1,0 +1,211 @@
+//! The way to a CA: HTTPS through Pingora's own connector, which is here already.
+//!
+//! An order is a handful of requests, seconds apart and once in weeks: each has a connection of its
+//! own, so that none meets one that the CA has closed meanwhile.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+use std::{fs, io};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
+use http::{HeaderValue, Request};
+use http_body_util::BodyExt;
+use instant_acme::{BodyWrapper, BytesResponse, Error, HttpClient};
+use openssl::error::ErrorStack;
+use openssl::x509::X509;
+use pingora::connectors::http::v1::Connector;
+use pingora::http::RequestHeader;
+use pingora::upstreams::peer::HttpPeer;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+/// A CA that takes longer is as good as one that is down.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A chain of certificates takes a few kilobytes.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// The port of a URL that names none.
+const HTTPS: u16 = 443;
+
+/// Sends requests to a CA.
+#[derive(Clone)]
+pub(super) struct Client {
+    /// The only roots to trust; those of the system where there are none.
+    roots: Option<Arc<Box<[X509]>>>,
+    patience: Arc<Mutex<Option<SystemTime>>>,
+}
+
+/// Why there can be no client.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("{}: holds no certificate in PEM form", .0.display())]
+    Empty(PathBuf),
+    #[error("{}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] ErrorStack),
+}
+
+/// Why a request got no reply.
+#[derive(Debug, thiserror::Error)]
+enum Unanswered {
+    #[error(transparent)]
+    Body(#[from] Infallible),
+    #[error("look up {host}: {source}")]
+    Lookup { host: String, source: io::Error },
+    #[error("{0} has no address")]
+    NoAddress(String),
+    #[error("{0}")]
+    Pingora(#[from] Box<pingora::Error>),
+    #[error("the reply is longer than {BODY_BYTES_MAX} bytes")]
+    TooLarge,
+    #[error("the URL is not of the form https://host/path")]
+    Url,
+}
+
+impl Client {
+    /// Trusts the roots in `root_file` alone, or else the system's.
+    pub(super) fn new(root_file: Option<&Path>) -> Result<Self, Unusable> {
+        let roots = root_file.map(|path| {
+            let pem = fs::read(path).map_err(|source| Unusable::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+            let roots = X509::stack_from_pem(&pem)?;
+            if roots.is_empty() {
+                return Err(Unusable::Empty(path.to_owned()));
+            }
+            Ok(Arc::new(roots.into_boxed_slice()))
+        });
+        Ok(Self {
+            roots: roots.transpose()?,
+            patience: Arc::default(),
+        })
+    }
+
+    /// Returns until when the CA asked to be left alone in its last refusal, if it did.
+    pub(super) fn asked_to_wait_until(&self) -> Option<SystemTime> {
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn send(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Unanswered> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let url = parts.uri;
+        let authority = url.authority().ok_or(Unanswered::Url)?.as_str();
+        let host = url.host().ok_or(Unanswered::Url)?.trim_matches(['[', ']']);
+        if url.scheme_str() != Some("https") {
+            return Err(Unanswered::Url);
+        }
+        let mut peer = self.peer(host, url.port_u16().unwrap_or(HTTPS)).await?;
+        peer.options.ca = self.roots.clone();
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        let mut head = RequestHeader::build(parts.method, path.as_bytes(), Some(5))?;
+        head.insert_header(HOST, authority)?;
+        for name in [USER_AGENT, CONTENT_TYPE] {
+            if let Some(value) = parts.headers.get(&name) {
+                head.insert_header(name, value)?;
+            }
+        }
+        if !body.is_empty() {
+            head.insert_header(CONTENT_LENGTH, body.len())?;
+        }
+        let (mut session, _reused) = Connector::new(None).get_http_session(&peer).await?;
+        session.write_request_header(Box::new(head)).await?;
+        if !body.is_empty() {
+            session.write_body(&body).await?;
+        }
+        session.finish_body().await?;
+        session.read_response().await?;
+        let mut received = BytesMut::new();
+        while let Some(piece) = session.read_body_bytes().await? {
+            received.extend_from_slice(&piece);
+            if received.len() > BODY_BYTES_MAX {
+                return Err(Unanswered::TooLarge);
+            }
+        }
+        let mut response = http::Response::new(());
+        if let Some(head) = session.resp_header() {
+            *response.status_mut() = head.status;
+            *response.headers_mut() = head.headers.clone();
+        }
+        session.shutdown().await;
+        let (parts, ()) = response.into_parts();
+        let refused = parts.status.is_client_error() || parts.status.is_server_error();
+        let asked = parts.headers.get(RETRY_AFTER).filter(|_| refused);
+        *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = asked.and_then(until);
+        Ok(BytesResponse {
+            parts,
+            body: Box::new(received.freeze()),
+        })
+    }
+
+    async fn peer(&self, host: &str, port: u16) -> Result<HttpPeer, Unanswered> {
+        let found = lookup_host((host, port)).await;
+        let mut addresses = found.map_err(|source| Unanswered::Lookup {
+            host: host.to_owned(),
+            source,
+        })?;
+        let address = addresses.next();
+        let address = address.ok_or_else(|| Unanswered::NoAddress(host.to_owned()))?;
+        let mut peer = HttpPeer::new(address, true, host.to_owned());
+        peer.options.connection_timeout = Some(PATIENCE);
+        peer.options.read_timeout = Some(PATIENCE);
+        peer.options.write_timeout = Some(PATIENCE);
+        Ok(peer)
+    }
+}
+
+impl HttpClient for Client {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let sending = self.clone().send(request);
+        Box::pin(async move {
+            match timeout(PATIENCE, sending).await {
+                Ok(sent) => sent.map_err(|error| Error::Other(Box::new(error))),
+                Err(_late) => Err(Error::Other("it did not answer within a minute".into())),
+            }
+        })
+    }
+}
+
+/// Reads `Retry-After` (RFC 9110, section 10.2.3).
+fn until(value: &HeaderValue) -> Option<SystemTime> {
+    let value = value.to_str().ok()?.trim();
+    match value.parse() {
+        Ok(secs) => SystemTime::now().checked_add(Duration::from_secs(secs)),
+        Err(_) => httpdate::parse_http_date(value).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_to_wait_is_read_in_seconds_and_as_a_date() {
+        let now = SystemTime::now();
+        let soon = until(&HeaderValue::from_static("120")).unwrap();
+        let wait = soon.duration_since(now).unwrap();
+        assert!((120..122).contains(&wait.as_secs()), "{wait:?}");
+        let date = until(&HeaderValue::from_static("Fri, 31 Dec 1999 23:59:59 GMT")).unwrap();
+        assert!(date < now);
+        assert_eq!(until(&HeaderValue::from_static("soon")), None);
+    }
+
+    #[test]
+    fn a_root_file_that_cannot_be_read_is_named() {
+        let error = Client::new(Some(Path::new("/none/root.pem")))
+            .err()
+            .unwrap();
+        assert!(error.to_string().starts_with("/none/root.pem: "), "{error}");
+    }
+}

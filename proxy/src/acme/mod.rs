@@ -1,0 +1,153 @@
+//! Certificates that look after themselves: ordered from an ACME CA, renewed, and swapped in.
+//!
+//! [`keep`] has a thread to itself, on which it may block: files are synced and keys are made on it.
+//! It decides when ([`schedule`]), orders ([`order`]), and puts what it got where a site's
+//! certificate is read from ([`storage`]); the certificate itself picks it up. How a CA is
+//! convinced is a matter of [`answers`], which the listeners share. What came of it is kept in a
+//! [`Record`] for `tidegate certs` and `tidegate check`.
+//!
+//! Of TLS only keys and requests are known here; of requests and replies nothing.
+
+mod account;
+mod answers;
+mod client;
+mod dns01;
+mod failure;
+mod http01;
+mod keeper;
+mod order;
+mod record;
+mod renewals;
+mod schedule;
+pub(crate) mod storage;
+mod tls_alpn01;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+pub(crate) use answers::Answers;
+pub use record::{Issue, Record, Refusal, RenewalInfo, Trouble};
+pub use renewals::{Outcome, Pending, Renewal, ask};
+pub use storage::Storage;
+
+use crate::config::Acme;
+use crate::tls::{self, CertifiedKey};
+use keeper::Keeper;
+
+/// How often is looked whether anything is to be done.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How often everything is looked at again, whatever was concluded before: clocks are set, and
+/// files change.
+const DOUBT_EVERY: Duration = Duration::from_secs(30);
+
+/// The sites whose certificates are looked after, and how.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) acme: Acme,
+    pub(crate) storage: Storage,
+    pub(crate) sites: Vec<Managed>,
+    /// Whether a CA could ask a plain listener.
+    pub(crate) plain: bool,
+}
+
+/// A site whose certificate is looked after.
+#[derive(Debug)]
+pub(crate) struct Managed {
+    /// What its files are called.
+    pub(crate) name: String,
+    /// All of them are in its certificate.
+    pub(crate) hosts: Vec<String>,
+    pub(crate) certificate: Arc<CertifiedKey>,
+}
+
+/// Why a certificate cannot be taken over.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ImportError {
+    /// It cannot be read or used.
+    #[error(transparent)]
+    Certificate(#[from] tls::Error),
+    /// It is not made for a host of the site.
+    #[error("{}: is not made for {host}", file.display())]
+    Host {
+        /// The certificate's file.
+        file: PathBuf,
+        /// The host.
+        host: String,
+    },
+    /// It cannot be kept.
+    #[error("keep it: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Takes over a chain and its key from files, for the site of these hosts; returns where they are.
+///
+/// # Errors
+/// [`ImportError`]; nothing is changed then.
+pub fn import(
+    storage: &Storage,
+    hosts: &[String],
+    cert: &Path,
+    key: &Path,
+) -> Result<PathBuf, ImportError> {
+    let certified = CertifiedKey::load(cert, key)?;
+    if let Some(host) = hosts.iter().find(|host| !certified.covers(host)) {
+        return Err(ImportError::Host {
+            file: cert.to_owned(),
+            host: host.clone(),
+        });
+    }
+    let site = Storage::site(hosts);
+    storage.publish(&site, &fs::read(cert)?, &fs::read(key)?)?;
+    Ok(storage.live(&site).0)
+}
+
+/// Says why the roots in a file cannot be trusted.
+pub(crate) fn check_roots(path: &Path) -> Result<(), impl std::fmt::Display> {
+    client::Client::new(Some(path)).map(drop)
+}
+
+/// Looks after the certificates of the plan of the moment until `stop` is true.
+pub(crate) async fn keep(
+    answers: Answers,
+    plan: impl Fn() -> Option<Arc<Plan>>,
+    mut stop: watch::Receiver<bool>,
+) {
+    tokio::select! {
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = keep_forever(answers, plan) => {}
+    }
+}
+
+async fn keep_forever(answers: Answers, plan: impl Fn() -> Option<Arc<Plan>>) {
+    let mut keeper = Keeper::new(answers);
+    let mut known: Option<Arc<Plan>> = None;
+    let mut look_at = Instant::now();
+    let mut turn = interval(LOOK_EVERY);
+    turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turn.tick().await;
+        let Some(plan) = plan() else {
+            known = None;
+            continue;
+        };
+        let is_new = known
+            .as_ref()
+            .is_none_or(|known| !Arc::ptr_eq(known, &plan));
+        if is_new {
+            keeper.begin(&plan);
+            known = Some(Arc::clone(&plan));
+        }
+        keeper.fulfil(&plan).await;
+        if is_new || look_at <= Instant::now() {
+            let wait = keeper.tend(&plan).await;
+            look_at = Instant::now() + wait.clamp(LOOK_EVERY, DOUBT_EVERY);
+        }
+    }
+}

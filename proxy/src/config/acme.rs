@@ -1,0 +1,352 @@
+//! `[acme]`: who certifies the sites that ask for it, and how it is convinced.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use settings::Section;
+
+use super::Files;
+
+/// Let's Encrypt's directory.
+const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+
+/// The one to try things out with: nobody trusts what it issues, and its limits are wide.
+const LETS_ENCRYPT_STAGING: &str = "https://acme-staging-v02.api.letsencrypt.org/directory";
+
+/// How long the program for DNS may take.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(2 * 60);
+
+/// How long a record takes to be seen everywhere, by the habit of most providers.
+const PROPAGATION: Duration = Duration::from_secs(30);
+
+/// More than this is no time that an order can wait.
+const WAIT_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// How certificates are obtained.
+#[derive(Clone, Debug)]
+pub(crate) struct Acme {
+    /// Who is asked: the first, and when that fails, the next.
+    pub(crate) authorities: Vec<Authority>,
+    /// How a CA may ask, if not in whatever way works.
+    pub(crate) challenge: Challenge,
+    pub(crate) key_type: KeyType,
+    pub(crate) profile: Option<String>,
+    pub(crate) dns: Option<DnsHook>,
+}
+
+/// A CA, and who we are to it.
+#[derive(Clone, Debug)]
+pub(crate) struct Authority {
+    pub(crate) directory: String,
+    /// The directory to try things out with.
+    pub(crate) staging: Option<String>,
+    pub(crate) email: Option<String>,
+    pub(crate) root_file: Option<PathBuf>,
+    pub(crate) external_account: Option<ExternalAccount>,
+}
+
+/// An account that one has with the CA already.
+#[derive(Clone)]
+pub(crate) struct ExternalAccount {
+    pub(crate) id: String,
+    pub(crate) key: Vec<u8>,
+}
+
+impl std::fmt::Debug for ExternalAccount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Never the key.
+        f.debug_struct("ExternalAccount")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What kind of key a certificate is made for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum KeyType {
+    #[default]
+    EcdsaP256,
+    EcdsaP384,
+    Rsa2048,
+    Rsa4096,
+}
+
+impl KeyType {
+    const ALL: [Self; 4] = [
+        Self::EcdsaP256,
+        Self::EcdsaP384,
+        Self::Rsa2048,
+        Self::Rsa4096,
+    ];
+
+    /// Returns its name in the config.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 => "ecdsa-p256",
+            Self::EcdsaP384 => "ecdsa-p384",
+            Self::Rsa2048 => "rsa-2048",
+            Self::Rsa4096 => "rsa-4096",
+        }
+    }
+}
+
+/// How a CA may ask whether a host is ours.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Challenge {
+    /// In whatever way works.
+    #[default]
+    Auto,
+    Dns01,
+    Http01,
+    TlsAlpn01,
+}
+
+/// A program that sets records in a zone.
+#[derive(Clone, Debug)]
+pub(crate) struct DnsHook {
+    pub(crate) program: PathBuf,
+    pub(crate) timeout: Duration,
+    /// How long to wait until everyone sees a record.
+    pub(crate) propagation: Duration,
+}
+
+impl Acme {
+    /// Reads `[acme]`.
+    pub(super) fn read(mut section: Section, files: Files) -> Self {
+        let mut authorities = vec![Authority::read(&mut section, files, true)];
+        if let Some(mut fallback) = section.table("fallback") {
+            authorities.push(Authority::read(&mut fallback, files, false));
+        }
+        if section.optional("agree_to_terms") != Some(true) && !section.failed() {
+            section.problem(
+                "agree_to_terms",
+                "must be true: read the terms of service of the CA and agree to them",
+            );
+        }
+        let challenge = one_of(
+            &mut section,
+            "challenge",
+            &[
+                ("auto", Challenge::Auto),
+                ("dns-01", Challenge::Dns01),
+                ("http-01", Challenge::Http01),
+                ("tls-alpn-01", Challenge::TlsAlpn01),
+            ],
+        );
+        let kinds = KeyType::ALL.map(|kind| (kind.name(), kind));
+        let key_type = one_of(&mut section, "key_type", &kinds);
+        let dns = section.table("dns").map(|dns| DnsHook::read(dns, files));
+        if challenge == Challenge::Dns01 && dns.is_none() {
+            section.problem("challenge", "\"dns-01\" needs the program of [acme.dns]");
+        }
+        Self {
+            authorities,
+            challenge,
+            key_type,
+            profile: section.optional("profile"),
+            dns: dns.flatten(),
+        }
+    }
+}
+
+impl Authority {
+    fn read(section: &mut Section, files: Files, first: bool) -> Self {
+        let directory: Option<String> = section.optional("directory");
+        if directory.is_none() && !first {
+            section.problem("directory", "is missing");
+        }
+        let staging = section.optional("staging").unwrap_or_default();
+        if staging && directory.is_some() {
+            section.problem(
+                "staging",
+                "is about Let's Encrypt: name the directory of another CA's staging as directory",
+            );
+        }
+        let directory = directory.unwrap_or_else(|| LETS_ENCRYPT.to_owned());
+        let host = directory.strip_prefix("https://");
+        let host = host.and_then(|rest| rest.split('/').next());
+        if host.is_none_or(str::is_empty) || directory.parse::<http::Uri>().is_err() {
+            section.problem("directory", "must be a URL that begins with https://");
+        }
+        let email: Option<String> = section.optional("email");
+        if email.as_ref().is_some_and(|email| !email.contains('@')) {
+            section.problem("email", "is no address");
+        }
+        let root_file = section.path("root_file");
+        if let Some(path) = &root_file
+            && files == Files::Read
+            && let Err(error) = crate::acme::check_roots(path)
+        {
+            section.problem("root_file", error);
+        }
+        let trial = (directory == LETS_ENCRYPT).then(|| LETS_ENCRYPT_STAGING.to_owned());
+        Self {
+            directory: match &trial {
+                Some(trial) if staging => trial.clone(),
+                _ => directory,
+            },
+            staging: trial,
+            email,
+            root_file,
+            external_account: section
+                .table("external_account")
+                .and_then(|own| ExternalAccount::read(own, files)),
+        }
+    }
+}
+
+impl ExternalAccount {
+    fn read(mut section: Section, files: Files) -> Option<Self> {
+        let id = section.required("id");
+        if !section.has("key_file") {
+            section.problem("key_file", "is missing");
+        }
+        let path = section.path("key_file");
+        let (id, path) = (id?, path?);
+        if files == Files::LeaveAlone {
+            return None;
+        }
+        let key = match std::fs::read_to_string(&path) {
+            Ok(text) => URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('=')),
+            Err(error) => {
+                section.problem("key_file", format!("{}: {error}", path.display()));
+                return None;
+            }
+        };
+        match key {
+            Ok(key) => Some(Self { id, key }),
+            Err(error) => {
+                let path = path.display();
+                section.problem("key_file", format!("{path}: is no base64url: {error}"));
+                None
+            }
+        }
+    }
+}
+
+impl DnsHook {
+    fn read(mut section: Section, files: Files) -> Option<Self> {
+        if !section.has("program") {
+            section.problem("program", "is missing");
+        }
+        let program = section.path("program");
+        let mut wait = |key, default| {
+            let wait = section.duration(key).unwrap_or(default);
+            if wait > WAIT_MAX {
+                section.problem(key, "must be an hour at most");
+            }
+            wait.min(WAIT_MAX)
+        };
+        let timeout = wait("timeout", HOOK_TIMEOUT);
+        let propagation = wait("propagation", PROPAGATION);
+        let program = program?;
+        if files == Files::Read && !program.is_file() {
+            section.problem("program", format!("{}: is no file", program.display()));
+        }
+        Some(Self {
+            program,
+            timeout,
+            propagation,
+        })
+    }
+}
+
+fn one_of<T: Copy + Default>(section: &mut Section, key: &str, known: &[(&str, T)]) -> T {
+    let Some(text) = section.optional::<String>(key) else {
+        return T::default();
+    };
+    if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
+        return *value;
+    }
+    let names: Vec<String> = known.iter().map(|(name, _)| format!("{name:?}")).collect();
+    section.problem(key, format!("must be one of {}", names.join(", ")));
+    T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use settings::Document;
+
+    use super::*;
+
+    fn read(folder: &Path, text: &str) -> Result<Acme, String> {
+        let mut document = Document::parse(&folder.join("edge.toml"), text).unwrap();
+        let acme = Acme::read(document.root(), Files::Read);
+        match document.finish() {
+            Ok(()) => Ok(acme),
+            Err(problems) => Err(problems.to_string()),
+        }
+    }
+
+    #[test]
+    fn terms_agreed_to_are_enough() {
+        let folder = tempfile::tempdir().unwrap();
+        let acme = read(folder.path(), "agree_to_terms = true").unwrap();
+        let [authority] = &acme.authorities[..] else {
+            panic!()
+        };
+        assert_eq!(authority.directory, LETS_ENCRYPT);
+        assert_eq!(acme.key_type, KeyType::EcdsaP256);
+        assert_eq!(acme.challenge, Challenge::Auto);
+        let acme = read(folder.path(), "agree_to_terms = true\nstaging = true").unwrap();
+        assert_eq!(acme.authorities[0].directory, LETS_ENCRYPT_STAGING);
+    }
+
+    #[test]
+    fn another_ca_its_account_and_the_hook_are_read_from_files() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key"), "aGVsbG8\n").unwrap();
+        std::fs::write(folder.path().join("hook"), "").unwrap();
+        let text = r#"
+            agree_to_terms = true
+            directory = "https://ca.test/dir"
+            key_type = "rsa-2048"
+            challenge = "dns-01"
+            external_account = { id = "me", key_file = "key" }
+            dns = { program = "hook", propagation = "0s" }
+            fallback = { directory = "https://other.test/dir" }
+        "#;
+        let acme = read(folder.path(), text).unwrap();
+        let own = acme.authorities[0].external_account.as_ref().unwrap();
+        assert_eq!(own.key, b"hello");
+        assert_eq!(acme.authorities[1].directory, "https://other.test/dir");
+        assert_eq!(acme.dns.unwrap().propagation, Duration::ZERO);
+    }
+
+    #[test]
+    fn every_problem_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = r#"
+            directory = "http://ca.test/dir"
+            staging = true
+            email = "me"
+            key_type = "dsa"
+            challenge = "dns-01"
+            root_file = "none.pem"
+            external_account = { id = "me", key_file = "none" }
+            fallback = { }
+        "#;
+        let problems = read(folder.path(), text).unwrap_err();
+        for told in [
+            "directory: must be a URL that begins with https://",
+            "staging: is about Let's Encrypt",
+            "email: is no address",
+            "key_type: must be one of \"ecdsa-p256\", ",
+            "challenge: \"dns-01\" needs the program of [acme.dns]",
+            "none.pem: No such file",
+            "external_account.key_file: ",
+            "fallback.directory: is missing",
+        ] {
+            assert!(problems.contains(told), "{told}\n--- not in\n{problems}");
+        }
+        let problems = read(folder.path(), "").unwrap_err();
+        assert!(
+            problems.contains("agree_to_terms: must be true"),
+            "{problems}"
+        );
+    }
+}
