@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Result, ensure};
+use humantime::format_rfc3339_seconds;
+use proxy::acme::{self, Record, Storage};
 use proxy::tls::Description;
 use serde_json::json;
-use settings::Document;
+use settings::{Document, Kind};
 
 use crate::config::ConfigFile;
 use crate::output::{note, say};
@@ -21,20 +23,53 @@ pub(crate) struct Args {
     /// Print JSON: an array with an object for each certificate.
     #[arg(long)]
     json: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What else there is to do with certificates.
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Take over the certificates of certbot for the sites whose certificate is "acme".
+    Import(Import),
+}
+
+/// The flags of `tidegate certs import`.
+#[derive(clap::Args)]
+struct Import {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Certbot's folder.
+    #[arg(default_value = "/etc/letsencrypt")]
+    from: PathBuf,
 }
 
 /// A certificate that sites of the config name.
 struct Certificate {
+    named: Named,
+    /// Of one that is looked after there may be none yet.
+    description: Option<Description>,
+    record: Record,
+}
+
+/// What the config says of a certificate.
+#[derive(Debug, Eq, PartialEq)]
+struct Named {
     file: PathBuf,
     hosts: Vec<String>,
-    description: Description,
+    /// The name under which it is looked after, if it is.
+    managed: Option<String>,
 }
 
 /// Runs `tidegate certs`.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(Command::Import(args)) = &args.command {
+        return import(args);
+    }
     let now = SystemTime::now();
-    let named = named(&args.config.path)?;
+    let (named, storage) = named(&args.config.path)?;
     let count = named.len();
+    let read = |named| read(named, &storage);
     let certificates: Vec<Certificate> = named.into_iter().filter_map(read).collect();
     if args.json {
         let list: Vec<_> = certificates
@@ -55,75 +90,146 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The certificate files of the config with the hosts they are for; a file may serve many sites.
-fn named(config: &Path) -> Result<Vec<(PathBuf, Vec<String>)>> {
+fn import(args: &Import) -> Result<()> {
+    let (named, storage) = named(&args.config.path)?;
+    let managed = named.iter().filter(|named| named.managed.is_some());
+    let mut count = 0;
+    for named in managed {
+        let host = named.hosts.first().map_or("", String::as_str);
+        // Certbot leaves out the star in the name of a folder.
+        let folder = args.from.join("live");
+        let folder = folder.join(host.strip_prefix("*.").unwrap_or(host));
+        let (cert, key) = (folder.join("fullchain.pem"), folder.join("privkey.pem"));
+        let kept = acme::import(&storage, &named.hosts, &cert, &key)?;
+        say(format_args!("{}: from {}", kept.display(), cert.display()))?;
+        count += 1;
+    }
+    ensure!(count > 0, "there is no site whose certificate is \"acme\"");
+    Ok(())
+}
+
+/// The certificates of the config with the hosts they are for; a file may serve many sites.
+fn named(config: &Path) -> Result<(Vec<Named>, Storage)> {
     let mut document = Document::read(config)?;
-    let mut named: Vec<(PathBuf, Vec<String>)> = Vec::new();
-    for mut site in document.root().tables("site") {
+    let mut root = document.root();
+    let storage = Storage::new(proxy::read_state_dir(&mut root));
+    let mut list: Vec<Named> = Vec::new();
+    for mut site in root.tables("site") {
         let hosts: Vec<String> = site.optional("hosts").unwrap_or_default();
+        if site.kind("certificate") == Some(Kind::String) {
+            let managed = Storage::site(&hosts);
+            list.push(Named {
+                file: storage.live(&managed).0,
+                hosts,
+                managed: Some(managed),
+            });
+            continue;
+        }
         let certificate = site.table("certificate");
         let Some(file) = certificate.and_then(|mut table| table.path("cert_file")) else {
             continue;
         };
-        match named.iter_mut().find(|(known, _)| *known == file) {
-            Some((_, known)) => known.extend(hosts),
-            None => named.push((file, hosts)),
+        match list.iter_mut().find(|known| known.file == file) {
+            Some(known) => known.hosts.extend(hosts),
+            None => list.push(Named {
+                file,
+                hosts,
+                managed: None,
+            }),
         }
     }
-    Ok(named)
+    Ok((list, storage))
 }
 
-fn read((file, hosts): (PathBuf, Vec<String>)) -> Option<Certificate> {
-    match Description::read(&file) {
-        Ok(description) => Some(Certificate {
-            file,
-            hosts,
-            description,
-        }),
+fn read(named: Named, storage: &Storage) -> Option<Certificate> {
+    let managed = named.managed.as_deref();
+    let record = managed.map(|site| storage.record(site));
+    let description = match Description::read(&named.file) {
+        Ok(description) => Some(description),
+        Err(_) if managed.is_some() && !named.file.exists() => None,
         Err(error) => {
             note(error);
-            None
+            return None;
         }
-    }
+    };
+    Some(Certificate {
+        named,
+        description,
+        record: record.and_then(Result::ok).unwrap_or_default(),
+    })
 }
 
 impl Certificate {
+    fn source(&self) -> &'static str {
+        match self.named.managed {
+            Some(_) => "acme",
+            None => "file",
+        }
+    }
+
     fn text(&self, now: SystemTime) -> String {
-        let Description {
-            names,
-            issuer,
-            not_after,
-            self_signed,
-        } = &self.description;
-        format!(
-            "{}\n  sites    {}\n  names    {}\n  expires  {}, {}\n  issuer   {issuer}{}\n  source   file",
-            self.file.display(),
-            self.hosts.join(", "),
-            names.join(", "),
-            humantime::format_rfc3339_seconds(*not_after),
-            left(*not_after, now),
-            if *self_signed { " (self-signed)" } else { "" },
-        )
+        let mut lines = vec![
+            self.named.file.display().to_string(),
+            format!("  sites    {}", self.named.hosts.join(", ")),
+        ];
+        match &self.description {
+            Some(described) => lines.extend([
+                format!("  names    {}", described.names.join(", ")),
+                format!("  expires  {}", when(described.not_after, now)),
+                format!(
+                    "  issuer   {}{}",
+                    described.issuer,
+                    if described.self_signed {
+                        " (self-signed)"
+                    } else {
+                        ""
+                    }
+                ),
+            ]),
+            None => lines.push("  none yet: a self-signed placeholder is shown".to_owned()),
+        }
+        lines.push(match &self.record.issued {
+            Some(issue) => format!("  source   {}, {}", self.source(), issue.directory),
+            None => format!("  source   {}", self.source()),
+        });
+        if let Some(next) = self.record.next {
+            lines.push(format!("  next     {}", when(next, now)));
+        }
+        if let Some(failure) = &self.record.failure {
+            let times = failure.count;
+            lines.push(format!(
+                "  failed   {} ({times} in a row)",
+                failure.summary()
+            ));
+            lines.push(format!("  advice   {}", failure.advice()));
+        }
+        lines.join("\n")
     }
 
     fn json(&self, now: SystemTime) -> serde_json::Value {
-        let Description {
-            names,
-            issuer,
-            not_after,
-            self_signed,
-        } = &self.description;
-        json!({
-            "cert_file": self.file,
-            "sites": self.hosts,
-            "names": names,
-            "expires": humantime::format_rfc3339_seconds(*not_after).to_string(),
-            "days_left": not_after.duration_since(now).map_or(0, |left| left.as_secs() / DAY_SECS),
-            "issuer": issuer,
-            "self_signed": self_signed,
-            "source": "file",
-        })
+        let mut json = json!({
+            "cert_file": self.named.file,
+            "sites": self.named.hosts,
+            "source": self.source(),
+        });
+        if let Some(described) = &self.description {
+            let left = described.not_after.duration_since(now);
+            json["names"] = json!(described.names);
+            json["expires"] = json!(format_rfc3339_seconds(described.not_after).to_string());
+            json["days_left"] = json!(left.map_or(0, |left| left.as_secs() / DAY_SECS));
+            json["issuer"] = json!(described.issuer);
+            json["self_signed"] = json!(described.self_signed);
+        }
+        if self.named.managed.is_some() {
+            json["order"] = json!(self.record);
+        }
+        json
     }
+}
+
+/// A time, and how long it is until then.
+fn when(time: SystemTime, now: SystemTime) -> String {
+    format!("{}, {}", format_rfc3339_seconds(time), left(time, now))
 }
 
 /// How long it is until `end`, in words.
@@ -160,10 +266,11 @@ mod tests {
             site("a") + &site("b") + "[[site]]\nhosts = ['c']\n",
         )
         .unwrap();
-        let expected = vec![(
-            folder.path().join("c.pem"),
-            vec!["a".to_owned(), "b".to_owned()],
-        )];
-        assert_eq!(named(&config).unwrap(), expected);
+        let expected = Named {
+            file: folder.path().join("c.pem"),
+            hosts: vec!["a".to_owned(), "b".to_owned()],
+            managed: None,
+        };
+        assert_eq!(named(&config).unwrap().0, [expected]);
     }
 }

@@ -1,6 +1,6 @@
 //! `tidegate check`: whether a config is good, and all that is wrong with it if not.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::config::{self, ConfigFile, Role};
 use crate::output::{note, say};
@@ -21,5 +21,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for warning in config.edge.warnings() {
         note(format_args!("warning: {warning}"));
     }
+    let troubles = config.edge.certificate_troubles();
+    for trouble in &troubles {
+        note(format_args!("warning: {}", trouble.text));
+    }
+    let serious = troubles.iter().filter(|trouble| trouble.serious).count();
+    ensure!(
+        serious == 0,
+        "the config is good, but {serious} certificates are not"
+    );
     say(format_args!("{}: ok", args.config.path.display()))
 }

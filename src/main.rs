@@ -21,6 +21,7 @@ mod notify;
 mod output;
 mod password;
 mod registry;
+mod renew;
 mod role;
 mod setup;
 mod signals;
@@ -55,6 +56,8 @@ enum Verb {
     Access(access::Command),
     /// List the certificates of a config: their names, expiry and source.
     Certs(certs::Args),
+    /// Order certificates from the CA now; the edge that runs does it, if there is one.
+    Renew(renew::Args),
     /// Make a self-signed certificate and its key.
     Gencert(gencert::Args),
     /// Manage who may log in.
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Certs(args) => certs::run(&args),
+        Verb::Renew(args) => renew::run(args),
         Verb::Gencert(args) => gencert::run(&args),
         Verb::Htpasswd(command) => htpasswd::run(&command),
         Verb::Token(command) => token::run(command),

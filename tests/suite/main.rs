@@ -14,6 +14,7 @@ mod harness;
 mod access_clients;
 mod access_matrix;
 mod access_rules;
+mod acme;
 mod authentication;
 mod blobs;
 mod brute_force;

@@ -9,6 +9,7 @@ pub(crate) mod h2;
 mod http;
 mod images;
 mod oci;
+mod pebble;
 mod peer;
 mod ports;
 mod process;
@@ -29,6 +30,7 @@ pub(crate) use oci::{
     INDEX, Image, MANIFEST, digest, digest512, image, image_with, index_of, noise, push_blob,
     push_image, push_manifest, with_query,
 };
+pub(crate) use pebble::Pebble;
 pub(crate) use peer::DockerRegistry;
 pub(crate) use ports::free_port;
 pub(crate) use process::{Process, descendants, memory_bytes, memory_peak_bytes};

@@ -77,7 +77,7 @@ pub(crate) fn heavy() -> MutexGuard<'static, ()> {
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn locate(program: &str) -> Option<PathBuf> {
+pub(super) fn locate(program: &str) -> Option<PathBuf> {
     if program.contains('/') {
         return Some(PathBuf::from(program));
     }
