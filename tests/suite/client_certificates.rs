@@ -196,7 +196,10 @@ fn where_a_certificate_is_required_a_good_one_comes_in_and_no_other() {
     };
     fs::write(&bare.cert, wallet.good.certificate().to_pem().unwrap()).unwrap();
     assert_eq!(doors.status("required.test", "", Some(&bare)), "000");
-    assert!(doors.rig.edge_lines(&["ERROR"]).is_empty());
+    for level in ["ERROR", "WARN"] {
+        let lines = doors.rig.edge_lines(&[level]);
+        assert!(lines.is_empty(), "{lines:#?}");
+    }
 }
 
 #[test]
@@ -237,6 +240,8 @@ fn where_a_certificate_is_optional_nobody_is_asked_to_fail() {
         assert!(message.contains(reason), "{message}");
         doors.logged(&["\"access\"", &format!("certificate: {reason}"), "403"]);
     }
+    let lines = doors.rig.edge_lines(&["WARN"]);
+    assert!(lines.is_empty(), "{lines:#?}");
 }
 
 #[test]
@@ -353,6 +358,9 @@ fn a_revoked_certificate_is_refused_as_soon_as_the_list_says_so() {
     let output = doors.curl("optional.test", "", Some(&lost), &[]);
     assert!(output.stdout.contains("revoked") && output.stdout.ends_with("403"));
     assert_eq!(doors.status("required.test", "", Some(&kept)), "200");
+
+    let lines = doors.rig.edge_lines(&["WARN"]);
+    assert!(lines.is_empty(), "{lines:#?}");
 
     // A list that cannot be used changes nothing.
     fs::write(doors.authority.at("crl.pem"), "nonsense").unwrap();

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::harness::{Pair, Rig, Setup, peer_certificate, try_run};
+use crate::harness::{Pair, Rig, Setup, eventually, peer_certificate, try_run};
 
 /// Runs `openssl s_client` with these flags and returns what it says of the session.
 fn s_client(rig: &Rig, flags: &[&str]) -> String {
@@ -48,6 +48,23 @@ fn tls_is_1_2_or_1_3_with_modern_ciphers_alone() {
         let session = s_client(&rig, &flags);
         assert!(session.contains("Cipher is (NONE)"), "{flags:?}: {session}");
     }
+}
+
+#[test]
+fn the_oldest_version_comes_with_a_reload() {
+    let mut rig = Rig::start();
+    assert!(s_client(&rig, &["-tls1_2"]).contains("Verify return code: 0 (ok)"));
+    rig.write_config(&Setup {
+        tables: "[tls]\nmin_version = \"1.3\"\n".to_owned(),
+        ..Setup::default()
+    });
+    rig.reload_edge();
+    eventually("TLS 1.2 to be refused", || {
+        s_client(&rig, &["-tls1_2"])
+            .contains("Cipher is (NONE)")
+            .then_some(())
+    });
+    assert!(s_client(&rig, &["-tls1_3"]).contains("Verify return code: 0 (ok)"));
 }
 
 #[test]

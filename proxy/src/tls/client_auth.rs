@@ -180,7 +180,10 @@ impl ClientAuth {
 
     /// Says whether a chain may be believed, by what the files say now.
     pub(super) fn judge(&self, shown: &Shown) -> Verdict {
-        match self.loaded.load().judge(shown) {
+        let found = self.loaded.load().judge(shown);
+        // What OpenSSL says beside that would be taken for the next call's.
+        drop(ErrorStack::get());
+        match found {
             Ok(None) => Verdict::Verified,
             Ok(Some(fault)) => Verdict::Rejected(fault),
             Err(error) => {
