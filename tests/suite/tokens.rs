@@ -610,3 +610,81 @@ fn a_state_directory_that_cannot_be_one_is_told_before_the_start() {
     assert!(check.stderr.contains("state_dir: "), "{check}");
     assert!(!rig.path("state").exists());
 }
+
+#[test]
+fn a_token_of_one_site_is_none_of_another() {
+    let second = r#"
+[[site]]
+hosts = ["second.test"]
+certificate = { cert_file = "cert.pem", key_file = "cert-key.pem" }
+upstream = "registry"
+[site.auth]
+htpasswd_file = "htpasswd"
+scheme = "bearer"
+"#;
+    let rig = Setup {
+        tables: format!("{PUBLIC}{second}"),
+        ..Setup::default()
+    };
+    let mut rig = rig.prepare();
+    // One certificate for both, so that the client trusts either.
+    let names = ["localhost", "registry.test", "second.test"];
+    crate::harness::Pair::create(&rig.path(""), "cert", &names);
+    rig.start_registry();
+    rig.start_edge();
+    rig.wait_until_ready();
+    let (first, second) = (rig.client(), rig.client().for_host("second.test"));
+    let scope = "scope=repository:a:pull,push";
+    let (of_first, of_second) = (token_of(ask(&first, scope)), token_of(ask(&second, scope)));
+    for (client, token, status) in [
+        (&first, &of_first, 200),
+        (&second, &of_second, 200),
+        (&first, &of_second, 401),
+        (&second, &of_first, 401),
+    ] {
+        client.as_bearer(token).get("/v2/").expect(status);
+    }
+    let login = ask(&first, "offline_token=true").expect(200).json();
+    let form = format!(
+        "grant_type=refresh_token&refresh_token={}",
+        text(&login, "refresh_token")
+    );
+    let renew = |client: &Client| {
+        client
+            .request("POST", "/auth/token")
+            .body(form.as_str())
+            .send()
+    };
+    renew(&first.for_host("registry.test")).expect(200);
+    renew(&second).expect(401);
+}
+
+#[test]
+fn a_reload_begins_and_ends_tokens() {
+    let mut rig = Rig::start();
+    ask(&rig.client(), "").expect(404);
+    rig.write_config(&public());
+    rig.reload_edge();
+    let token = eventually("tokens to be handed out", || {
+        let reply = ask(&rig.client(), "");
+        (reply.status == 200).then(|| token_of(reply))
+    });
+    let bearer = rig.anonymous().as_bearer(&token);
+    bearer.get("/v2/").expect(200);
+    rig.write_config(&Setup {
+        top: "state_dir = \"elsewhere\"".to_owned(),
+        ..public()
+    });
+    rig.reload_edge();
+    eventually("the reload to be refused", || {
+        rig.edge_log().contains("state_dir: changed").then_some(())
+    });
+    rig.write_config(&public());
+    rig.reload_edge();
+    bearer.get("/v2/").expect(200);
+    rig.write_config(&Setup::default());
+    rig.reload_edge();
+    eventually("tokens to be no more", || {
+        (bearer.get("/v2/").status == 401).then_some(())
+    });
+}
