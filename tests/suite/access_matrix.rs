@@ -295,7 +295,9 @@ fn expected(
         let there = if action == "catalog" {
             !rule.deny || rule.repositories.contains(&"**")
         } else {
-            let user = asker.map_or("?", |asker| asker.name);
+            // Names belong to those with passwords here.
+            let user = asker.filter(|asker| asker.kind == Kind::Password);
+            let user = user.map_or("?", |asker| asker.name);
             let mut patterns = rule.repositories.iter();
             patterns.any(|pattern| glob(&pattern.replace("${user}", user), repository))
         };

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use oci::{Action, RepositoryName, Visibility};
 
+use super::groups::Members;
 use super::rules::{Asker, Decided, Effect, Rules};
 use super::{Groups, Origin, Principal, User};
 use crate::filter::addresses::Addresses;
@@ -23,6 +24,8 @@ pub(crate) struct Access {
     pub(crate) groups: Groups,
     /// There is a way to log in.
     pub(crate) authenticates: bool,
+    /// There are users with passwords, whose names are theirs alone.
+    pub(crate) passwords: bool,
 }
 
 /// What of address and name has to be good.
@@ -85,11 +88,7 @@ impl Access {
             return Ok(None);
         }
         let members = self.groups.members();
-        let asker = Asker {
-            user,
-            members: &members,
-            client: wish.client,
-        };
+        let asker = self.asker(user, &members, wish.client);
         match self.rules.decide(&asker, action, repository) {
             Decided::By(rule) if rule.effect == Effect::Allow => Ok(Some(&rule.key)),
             Decided::By(rule) => Err(self.no(user, rule.key.to_string())),
@@ -107,13 +106,34 @@ impl Access {
         if self.satisfy == Satisfy::Any && self.addresses.admit(wish.client).is_err() {
             return log_in("no credentials, and the address is not enough");
         }
-        // A token that was granted to nobody is good for what stands in it.
-        let presented = !wish.principal.is_nobody();
-        let ruled = !self.rules.is_empty() && wish.action.is_some();
-        if ruled || presented || vouched && self.rules.is_empty() {
+        if self.rules.is_empty() {
+            return if vouched {
+                Ok(())
+            } else {
+                log_in("no credentials")
+            };
+        }
+        // A token that was granted to nobody is an answer where nobody may do something.
+        let presented = !wish.principal.is_nobody() && self.rules.admit_anonymous();
+        if wish.action.is_some() || presented {
             return Ok(());
         }
         log_in("no credentials")
+    }
+
+    fn asker<'a>(&self, user: Option<&'a User>, members: &'a Members, client: IpAddr) -> Asker<'a> {
+        let own = |user: &&User| match user.origin {
+            Origin::Password => true,
+            // The user of the same name is somebody else.
+            Origin::Certificate => !self.passwords,
+            Origin::Issuer | Origin::Robot => false,
+        };
+        Asker {
+            user,
+            own_name: user.filter(own).map(|user| &*user.name),
+            members,
+            client,
+        }
     }
 
     fn no(&self, user: Option<&User>, because: impl Into<Cow<'static, str>>) -> Denial {
@@ -132,11 +152,7 @@ impl Access {
                 return None;
             }
             let members = self.groups.members();
-            let visible = self.rules.visible(&Asker {
-                user,
-                members: &members,
-                client,
-            });
+            let visible = self.rules.visible(&self.asker(user, &members, client));
             return visible.map(Visibility::from_iter);
         }
         let grants = principal.grants()?;
@@ -276,6 +292,43 @@ mod tests {
         // A token that nobody's name stands on is no login.
         let token = Principal::anonymous().limited_to(grants("**", "*"));
         assert_eq!(ask(&any, &token, OUTSIDE, Some(Action::Pull)), outside);
+    }
+
+    #[test]
+    fn a_token_of_nobody_opens_nothing_where_nobody_may_do_anything() {
+        let nobody = Principal::anonymous().limited_to(grants("**", "*"));
+        let unruled = site(Satisfy::All, &[], vec![]);
+        let ruled = site(
+            Satisfy::All,
+            &[],
+            vec![rule("0", "**", "authenticated", "*")],
+        );
+        for access in [&unruled, &ruled] {
+            for wish in [None, Some(Action::Pull)] {
+                let said = ask(access, &nobody, OUTSIDE, wish);
+                assert!(said.starts_with("log in"), "{wish:?}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_users_own_repositories_are_not_those_of_a_certificate_of_the_same_name() {
+        let mut access = site(
+            Satisfy::All,
+            &[],
+            vec![rule("0", "${user}/**", "authenticated", "*")],
+        );
+        let user = named("team", Origin::Password);
+        let certificate = named("team", Origin::Certificate);
+        for (passwords, expected) in [
+            (true, "forbidden: site[0].access: no rule"),
+            (false, "yes 0"),
+        ] {
+            access.passwords = passwords;
+            assert_eq!(ask(&access, &user, OUTSIDE, Some(Action::Push)), "yes 0");
+            let said = ask(&access, &certificate, OUTSIDE, Some(Action::Push));
+            assert_eq!(said, expected);
+        }
     }
 
     #[test]

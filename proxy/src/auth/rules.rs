@@ -54,6 +54,8 @@ pub(crate) enum Who {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asker<'a> {
     pub(crate) user: Option<&'a User>,
+    /// What `${user}` stands for: a name that nobody else can have here.
+    pub(crate) own_name: Option<&'a str>,
     pub(crate) members: &'a Members,
     pub(crate) client: IpAddr,
 }
@@ -93,7 +95,7 @@ impl Rules {
         action: Action,
         repository: Option<&RepositoryName>,
     ) -> Decided<'_> {
-        let user = asker.user.map(|user| &*user.name);
+        let user = asker.own_name;
         let concerns = |rule: &&Rule| {
             let mut patterns = rule.repositories.iter();
             rule.is_about(asker, action)
@@ -113,7 +115,7 @@ impl Rules {
     /// Lists which repositories `asker` may pull from, each pattern with whether it is a yes, the
     /// first that matches deciding; `None` is all of them.
     pub(crate) fn visible(&self, asker: &Asker<'_>) -> Option<Vec<(bool, RepositoryPattern)>> {
-        let user = asker.user.map(|user| &*user.name);
+        let user = asker.own_name;
         let mut visible = Vec::new();
         let concerning = |rule: &&Rule| rule.is_about(asker, Action::Pull);
         for rule in self.0.iter().filter(concerning) {
@@ -269,6 +271,7 @@ mod tests {
         let members = Members::parse("ops: alice cert:ci\n").unwrap();
         let asker = Asker {
             user,
+            own_name: user.map(|user| &*user.name),
             members: &members,
             client: HERE.parse().unwrap(),
         };
@@ -343,6 +346,7 @@ mod tests {
             let rules = Rules::new(rules);
             let asker = Asker {
                 user: None,
+                own_name: None,
                 members: &members,
                 client: client.parse().unwrap(),
             };
@@ -375,6 +379,7 @@ mod tests {
         let list = |rules: &Rules, user| {
             let asker = Asker {
                 user,
+                own_name: user.map(|user: &User| &*user.name),
                 members: &members,
                 client: HERE.parse().unwrap(),
             };

@@ -12,6 +12,8 @@ use crate::auth::{Actions, Groups};
 pub(super) struct Around {
     /// The site has a way to log in.
     pub(super) authenticates: bool,
+    /// One of them is a password.
+    pub(super) passwords: bool,
     /// Its upstream is a registry: there are repositories to speak of.
     pub(super) registry: bool,
     pub(super) groups: Groups,
@@ -22,6 +24,7 @@ pub(super) fn read(site: &mut Section, around: Around) -> Access {
     let mut access = Access {
         site: site.name().into(),
         authenticates: around.authenticates,
+        passwords: around.passwords,
         groups: around.groups,
         ..Access::default()
     };
@@ -68,12 +71,16 @@ fn read_rule(mut section: Section, authenticates: bool) -> Option<Rule> {
             section.problem(key, "is missing");
         }
     }
+    let nothing = "names none, so the rule is about nothing";
     let repositories: Option<Vec<RepositoryPattern>> = section.parsed_list("repositories");
     let repositories = repositories.unwrap_or_else(|| "**".parse().into_iter().collect());
     if repositories.is_empty() && !section.failed() {
-        section.problem("repositories", "names none, so the rule is about nothing");
+        section.problem("repositories", nothing);
     }
     let who: Vec<Who> = section.parsed_list("who").unwrap_or_default();
+    if who.is_empty() && !section.failed() {
+        section.problem("who", nothing);
+    }
     let named = |who: &Who| !matches!(who, Who::Address(_) | Who::Anyone);
     if !authenticates && who.iter().any(named) {
         section.problem(
@@ -82,6 +89,9 @@ fn read_rule(mut section: Section, authenticates: bool) -> Option<Rule> {
         );
     }
     let actions = actions(&mut section);
+    if actions == Actions::default() && !section.failed() {
+        section.problem("actions", nothing);
+    }
     let addresses = addresses::read(&mut section);
     let effect = section.parsed("effect").unwrap_or_default();
     (!section.failed()).then(|| Rule {

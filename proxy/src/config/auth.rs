@@ -87,6 +87,11 @@ impl Written {
         })
     }
 
+    /// Returns whether there are users with passwords.
+    pub(super) fn has_passwords(&self) -> bool {
+        self.basic.is_some()
+    }
+
     /// Decides what the rules leave open. Only a registry's clients know what to do with tokens.
     pub(super) fn settle(self, site: &Section, registry: bool, admits_anonymous: bool) -> Auth {
         let (tokens, issuer) = self.tokens.settle(registry && admits_anonymous);

@@ -108,6 +108,7 @@ fn read(
         .and_then(|auth| auth::Written::read(auth, &hosts, &mut groups, around.files, warnings));
     let access = access::Around {
         authenticates,
+        passwords: auth.as_ref().is_some_and(auth::Written::has_passwords),
         registry: upstream.as_ref().is_none_or(|upstream| upstream.registry),
         groups,
     };

@@ -97,12 +97,12 @@ impl EdgeProxy {
         let site = ctx
             .site
             .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
-        if let Some(handshake) = handshake(session) {
-            state.sites.check_connection(handshake, site)?;
-            ctx.certified = site.certified(handshake)?;
-        }
+        let handshake = handshake(session).ok_or(Rejection::Misdirected)?;
+        state.sites.check_connection(handshake, site)?;
+        ctx.certified = site.certified(handshake)?;
         site.admit_address(client)?;
-        for subject in [Subject::Everyone, Subject::Address(client)] {
+        // Whoever asks for too much takes nothing of what is everyone's.
+        for subject in [Subject::Address(client), Subject::Everyone] {
             ctx.places.extend(self.ledger.enter(site, subject)?);
         }
         if let Some(page) = site.page(parts) {
