@@ -420,11 +420,9 @@ fn the_edge_decides_as_the_model_does() {
         let robot = robot(&rig);
         for asker in std::iter::once(None).chain(ASKERS.iter().map(Some)) {
             let directly = client_of(&rig, &authority, asker, &robot);
-            for from in EVERYWHERE {
-                for way in [Way::Directly, Way::Token] {
-                    let Some(client) = client(&directly, access, asker, from, way) else {
-                        continue;
-                    };
+            let ways = [Way::Directly, Way::Token].into_iter();
+            for (way, from) in ways.flat_map(|way| EVERYWHERE.map(|from| (way, from))) {
+                if let Some(client) = client(&directly, access, asker, from, way) {
                     compare(&client, access, asker, from, way, &mut compared);
                 }
             }
@@ -591,7 +589,7 @@ fn nobody_may_something(access: &Access, from: &str) -> bool {
     let inside_lists = expected(access, None, from, Some(("", ""))) != Expected::Forbidden;
     let nameless = |who: &&str| *who == "anonymous" || who.contains('/');
     let mut rules = access.rules.iter();
-    inside_lists && rules.any(|rule| !rule.deny && rule.who.iter().any(|who| nameless(&who)))
+    inside_lists && rules.any(|rule| !rule.deny && rule.who.iter().any(nameless))
 }
 
 fn claims(token: &str) -> serde_json::Value {
@@ -626,8 +624,11 @@ fn start(access: &Access, authority: &Authority) -> Rig {
     rig
 }
 
+/// A method, a path, and what it is: the action and where.
+type Asked = (&'static str, String, Option<(&'static str, String)>);
+
 /// Every endpoint in every repository, with the action that it is and where.
-fn requests() -> Vec<(&'static str, String, Option<(&'static str, String)>)> {
+fn requests() -> Vec<Asked> {
     let mut requests = vec![
         ("GET", "/v2/".to_owned(), None),
         (

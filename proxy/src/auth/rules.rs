@@ -336,12 +336,8 @@ mod tests {
                 HERE,
                 Some(false),
             ),
-            (
-                vec![some.clone(), all.clone(), list.clone()],
-                "::1",
-                Some(true),
-            ),
-            (vec![some.clone()], HERE, None),
+            (vec![some.clone(), all, list], "::1", Some(true)),
+            (vec![some], HERE, None),
         ] {
             let rules = Rules::new(rules);
             let asker = Asker {
