@@ -196,6 +196,8 @@ fn made_real(rig: &Rig, text: &str) -> PathBuf {
         "x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",
         "y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
     fs::write(rig.path("jwks"), jwks).unwrap();
+    // And a text in base64url.
+    fs::write(rig.path("secret"), "aGVsbG8").unwrap();
     // Whatever certificate, key or htpasswd file is named is there.
     for word in text.split('"').map(str::to_owned).collect::<Vec<_>>() {
         let path = PathBuf::from(&word);
@@ -203,6 +205,7 @@ fn made_real(rig: &Rig, text: &str) -> PathBuf {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
         {
+            Some(name) if name == "eab.key" || name == "dns-hook" => &rig.path("secret"),
             Some(name) if name.ends_with("key.pem") || name.ends_with(".key") => {
                 &rig.certificate.key
             }
@@ -260,6 +263,18 @@ fn the_shipped_config_names_every_key_the_program_reads() {
         "insecure_plain_passwords",
         "group_file",
         "state_dir",
+        "agree_to_terms",
+        "email",
+        "directory",
+        "staging",
+        "root_file",
+        "challenge",
+        "key_type",
+        "profile",
+        "external_account",
+        "program",
+        "timeout",
+        "propagation",
         "scheme",
         "lifetime",
         "refresh_lifetime",
