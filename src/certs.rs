@@ -207,23 +207,36 @@ impl Certificate {
     }
 
     fn json(&self, now: SystemTime) -> serde_json::Value {
-        let mut json = json!({
-            "cert_file": self.named.file,
-            "sites": self.named.hosts,
-            "source": self.source(),
-        });
+        let Named {
+            file,
+            hosts,
+            managed,
+        } = &self.named;
+        let source = self.source();
+        let mut fields = vec![
+            ("cert_file", json!(file)),
+            ("sites", json!(hosts)),
+            ("source", json!(source)),
+        ];
         if let Some(described) = &self.description {
             let left = described.not_after.duration_since(now);
-            json["names"] = json!(described.names);
-            json["expires"] = json!(format_rfc3339_seconds(described.not_after).to_string());
-            json["days_left"] = json!(left.map_or(0, |left| left.as_secs() / DAY_SECS));
-            json["issuer"] = json!(described.issuer);
-            json["self_signed"] = json!(described.self_signed);
+            let expires = format_rfc3339_seconds(described.not_after).to_string();
+            fields.extend([
+                ("names", json!(described.names)),
+                ("expires", json!(expires)),
+                (
+                    "days_left",
+                    json!(left.map_or(0, |left| left.as_secs() / DAY_SECS)),
+                ),
+                ("issuer", json!(described.issuer)),
+                ("self_signed", json!(described.self_signed)),
+            ]);
         }
-        if self.named.managed.is_some() {
-            json["order"] = json!(self.record);
+        if managed.is_some() {
+            fields.push(("order", json!(self.record)));
         }
-        json
+        let named = |(name, value): (&str, _)| (name.to_owned(), value);
+        serde_json::Value::Object(fields.into_iter().map(named).collect())
     }
 }
 

@@ -5,13 +5,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use openssl::x509::X509;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Client, Output, PASSWORD, Pair, Pebble, Rig, Setup, USER, digest, eventually, need, noise,
-    peer_certificate, tidegate, try_run, with_query,
+    Client, Output, PASSWORD, Pair, Pebble, Process, Rig, Setup, USER, digest, eventually,
+    eventually_within, free_port, need, noise, peer_certificate, tidegate, try_run, with_query,
 };
 
 /// A site whose certificate is the CA's business.
@@ -168,6 +169,9 @@ fn what_the_ca_refuses_is_told_with_its_words_and_an_advice_and_renew_tries_agai
             .contains("a.acme.test: has no certificate yet"),
         "{checked}"
     );
+
+    // An edge that is to put it right can be started all the same.
+    assert!(tidegate_with(&rig, &["check", "--role", "edge"]).success);
 
     // A second failure is counted; asked by hand, it does not wait.
     let renewed = tidegate_with(&rig, &["renew"]);
@@ -481,4 +485,49 @@ fn certbots_certificates_are_used_as_they_are_and_taken_over() {
     assert!(restarted.to_der().unwrap() == current);
     let listed = tidegate_with(&rig, &["certs"]);
     assert!(listed.stdout.contains("source   acme"), "{listed}");
+}
+
+#[test]
+fn of_two_edges_on_one_folder_either_orders_and_both_answer_and_present() {
+    need!("pebble", "pebble-challtestsrv");
+    for challenge in ["http-01", "tls-alpn-01"] {
+        let keys = format!("challenge = \"{challenge}\"\n");
+        let (rig, _ca) = start_with(&site("\"a.acme.test\""), &keys, &json!({}), &[]);
+        issued(&rig, "a.acme.test");
+        // The other one has ports of its own, which the CA never asks.
+        let (http, https) = (free_port(), free_port());
+        let text = fs::read_to_string(rig.config()).unwrap();
+        let text = text
+            .replace(&format!(":{}\"", rig.http.port()), &format!(":{http}\""))
+            .replace(&format!(":{}\"", rig.https.port()), &format!(":{https}\""));
+        let (config, log) = (rig.path("other.toml"), rig.path("other.log"));
+        fs::write(&config, text).unwrap();
+        let mut command = tidegate();
+        command.args(["edge", "--config"]).arg(&config);
+        let other = Process::start(&mut command, &log);
+        let mut address = rig.https;
+        address.set_port(https);
+        let present = |address| {
+            let certificate = peer_certificate(address, "a.acme.test")?;
+            Some(certificate.to_der().unwrap())
+        };
+        eventually("the other edge", || present(address));
+        assert!(
+            present(address) == present(rig.https),
+            "what one got the other shows"
+        );
+
+        // Whoever sees the wish first fulfils it: in the end that is the other one, too.
+        eventually_within(Duration::from_secs(120), "the other edge's order", || {
+            let renewed = tidegate_with(&rig, &["renew"]);
+            assert!(renewed.success, "{renewed}\n{}", other.log());
+            other
+                .log()
+                .contains("a certificate was issued")
+                .then_some(())
+        });
+        eventually("both to present the same", || {
+            (present(address)? == present(rig.https)?).then_some(())
+        });
+    }
 }

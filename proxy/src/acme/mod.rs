@@ -28,6 +28,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub(crate) use answers::Answers;
@@ -64,6 +65,22 @@ pub(crate) struct Managed {
     /// All of them are in its certificate.
     pub(crate) hosts: Vec<String>,
     pub(crate) certificate: Arc<CertifiedKey>,
+}
+
+impl Plan {
+    /// Returns what another edge on the same folder wants a CA to be answered.
+    pub(crate) async fn challenge(&self, name: String) -> Option<Vec<u8>> {
+        let storage = self.storage.clone();
+        // The folder may be on a network mount.
+        let reading = spawn_blocking(move || storage.challenge(&name));
+        reading.await.ok()?
+    }
+
+    /// As [`challenge`](Self::challenge), for a handshake with a host.
+    pub(crate) async fn challenge_of(&self, host: &str) -> Option<Vec<u8>> {
+        self.challenge(tls_alpn01::file(&host.to_ascii_lowercase()))
+            .await
+    }
 }
 
 /// Why a certificate cannot be taken over.

@@ -154,6 +154,11 @@ impl Storage {
         state_dir::replace(&folder.join(name), answer)
     }
 
+    /// Returns an answer that some edge on the folder gives.
+    pub(super) fn challenge(&self, name: &str) -> Option<Vec<u8>> {
+        read(&self.challenges().join(name)).ok().flatten()
+    }
+
     /// Takes an answer back.
     pub(super) fn drop_challenge(&self, name: &str) -> io::Result<()> {
         state_dir::remove(&self.challenges().join(name)).map(drop)

@@ -91,6 +91,11 @@ impl EdgeProxy {
         }
         if !over_tls(session) {
             acme_challenge::answer(parts, &state.answers.http)?;
+            if let (Some(plan), Some(token)) = (&state.plan, acme_challenge::token(parts))
+                && let Some(answer) = plan.challenge(token.to_owned()).await
+            {
+                return Err(acme_challenge::reply(answer));
+            }
             site.ok_or(Rejection::UnknownHost)?;
             return Err(https_redirect::redirect(parts, host, self.https_port));
         }

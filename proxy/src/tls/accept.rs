@@ -189,6 +189,19 @@ impl Accepting<'_> {
         Ok(())
     }
 
+    /// Answers a CA; without an answer there is no certificate, and no handshake.
+    async fn answer(&self, host: &str, ssl: &mut TlsRef) -> Result<(), Error> {
+        if self.state.answers.tls.apply(host, ssl)? {
+            return Ok(());
+        }
+        if let Some(plan) = &self.state.plan
+            && let Some(digest) = plan.challenge_of(host).await
+        {
+            alpn::AlpnChallenges::apply_other(host, &digest, ssl)?;
+        }
+        Ok(())
+    }
+
     fn present(&self, presented: &Presented, ssl: &mut TlsRef) -> Result<(), Error> {
         if let Some(clients) = &presented.clients {
             self.ask(clients, ssl)?;
@@ -203,8 +216,7 @@ impl TlsAccept for Accepting<'_> {
         let name = ssl.servername(NameType::HOST_NAME).map(Box::<str>::from);
         // TLS 1.3 has chosen a protocol by now, and CAs speak it.
         if ssl.selected_alpn_protocol() == Some(alpn::PROTOCOL) {
-            let host = name.as_deref().unwrap_or_default();
-            if let Err(error) = self.state.answers.tls.apply(host, ssl) {
+            if let Err(error) = self.answer(name.as_deref().unwrap_or_default(), ssl).await {
                 tracing::error!(%error, "the answer to a challenge cannot be used in a handshake");
             }
             put(&self.server_name, name);

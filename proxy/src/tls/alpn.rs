@@ -55,15 +55,26 @@ impl AlpnChallenges {
             let open = self.0.read().unwrap_or_else(PoisonError::into_inner);
             open.get(host.to_ascii_lowercase().as_str()).cloned()
         };
-        if let Some(answer) = &answer {
-            ssl.set_certificate(&answer.cert)?;
-            ssl.set_private_key(&answer.key)?;
-        }
+        answer.as_ref().map_or(Ok(()), |answer| answer.apply(ssl))?;
         Ok(answer.is_some())
+    }
+
+    /// Makes the handshake of `ssl` use an answer that is not among these.
+    pub(crate) fn apply_other(
+        host: &str,
+        digest: &[u8],
+        ssl: &mut SslRef,
+    ) -> Result<(), ErrorStack> {
+        Answer::make(host, digest)?.apply(ssl)
     }
 }
 
 impl Answer {
+    fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        ssl.set_certificate(&self.cert)?;
+        ssl.set_private_key(&self.key)
+    }
+
     fn make(host: &str, digest: &[u8]) -> Result<Self, ErrorStack> {
         let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
         let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
