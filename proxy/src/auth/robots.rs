@@ -293,14 +293,19 @@ impl Robots {
         now: u64,
     ) -> Option<Arc<Known>> {
         let presented = Secret::parse(password, Purpose::Robot)?.hashed();
-        let known = self.find(name, hosts, now)?;
+        let known = self.named(name, hosts, now)?;
         openssl::memcmp::eq(&presented, &known.secret).then_some(known)
     }
 
-    /// Returns the robot of that name, if it may come in to the site of one of `hosts`.
+    /// Returns the robot that is called so in logs and tokens, or by its own name, if it may come in
+    /// to the site of one of `hosts`.
     pub(crate) fn find(&self, name: &str, hosts: &[Box<str>], now: u64) -> Option<Arc<Known>> {
+        self.named(name.strip_prefix(PREFIX).unwrap_or(name), hosts, now)
+    }
+
+    fn named(&self, name: &str, hosts: &[Box<str>], now: u64) -> Option<Arc<Known>> {
         let known = self.known.load();
-        let known = known.get(name.strip_prefix(PREFIX).unwrap_or(name))?;
+        let known = known.get(name)?;
         let sites = &known.robot.sites;
         let here = sites.is_empty() || hosts.iter().any(|host| sites.iter().any(|s| **s == **host));
         (here && !known.robot.is_over(now)).then(|| Arc::clone(known))
@@ -397,6 +402,7 @@ mod tests {
         let other = Secret::random(Purpose::Robot).unwrap();
         for (name, password) in [
             ("ci2", secret.reveal()),
+            ("robot:ci", secret.reveal()),
             ("", secret.reveal()),
             ("ci", other.reveal()),
             ("ci", "password"),
