@@ -18,6 +18,9 @@ use crate::harness::{Answers, PASSWORD, Recorder, Rig, Seen, Setup, USER, eventu
 /// How long a case may take; the edge's own timeouts end it sooner.
 const CASE_MAX: Duration = Duration::from_secs(12);
 
+/// How many connections there are at once: most of the time of a case is waiting for its end.
+pub(crate) const AT_ONCE: usize = 16;
+
 /// What must never be served: it has no credentials, and it names what no case may touch.
 const SMUGGLED: &str =
     "POST /v2/smuggled/app/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
@@ -25,7 +28,7 @@ const SMUGGLED: &str =
 /// A rig whose timeouts are short and whose access log is JSON.
 pub(crate) fn setup() -> Setup {
     Setup {
-        tables: "[limits]\nheader_timeout = \"5s\"\nkeepalive_timeout = \"1s\"\n\
+        tables: "[limits]\nheader_timeout = \"20s\"\nkeepalive_timeout = \"1s\"\n\
                  read_timeout = \"1s\"\nupstream_read_timeout = \"5s\"\n\
                  [log]\nformat = \"json\"\naccess_file = \"access.log\"\n"
             .to_owned(),
@@ -483,10 +486,10 @@ fn send_all(rig: &Rig, cases: &[String]) {
     let (edge, trust) = (rig.https, rig.certificate.cert.as_path());
     let auth = format!("Authorization: {}", authorization());
     thread::scope(|scope| {
-        for share in 0..16 {
+        for share in 0..AT_ONCE {
             let auth = &auth;
             scope.spawn(move || {
-                for case in cases.iter().skip(share).step_by(16) {
+                for case in cases.iter().skip(share).step_by(AT_ONCE) {
                     let text = case
                         .replace("SMUGGLED", SMUGGLED)
                         .replace("LEN", &SMUGGLED.len().to_string())

@@ -9,7 +9,7 @@ use std::thread;
 use openssl::ssl::SslStream;
 
 use crate::harness::{Answers, Recorder};
-use crate::smuggling::{assert_same, authorization, connect, setup};
+use crate::smuggling::{AT_ONCE, assert_same, authorization, connect, setup};
 
 /// A second request, for where a line could begin.
 const HIDDEN: &str =
@@ -377,10 +377,10 @@ fn recorded(answers: Answers) {
     let cases = cases();
     let (edge, trust) = (rig.https, rig.certificate.cert.clone());
     thread::scope(|scope| {
-        for share in 0..16 {
+        for share in 0..AT_ONCE {
             let (cases, trust) = (&cases, &trust);
             scope.spawn(move || {
-                for case in cases.iter().skip(share).step_by(16) {
+                for case in cases.iter().skip(share).step_by(AT_ONCE) {
                     exchange(edge, trust, case);
                 }
             });
