@@ -185,7 +185,10 @@ fn list(args: &List) -> Result<()> {
     let (state, _) = open(&args.config)?;
     let used = LastUsed::read(&state).context("read when robots were last used")?;
     let now = seconds(SystemTime::now());
-    let robots = Robot::list(&state)?;
+    let (robots, damaged) = Robot::list(&state)?;
+    for error in damaged {
+        note(format_args!("warning: {error}"));
+    }
     let last_used = |robot: &Robot| used.robots.get(&robot.name).copied();
     if args.json {
         let object = |robot: &Robot| {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -109,12 +109,7 @@ impl Robot {
         actions: Vec<String>,
         created: u64,
     ) -> Result<Self, RobotError> {
-        let first = name.bytes().next();
-        let holds = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !first.is_some_and(|byte| byte.is_ascii_alphanumeric())
-            || !name.bytes().all(holds)
-            || name.len() > NAME_LEN_MAX
-        {
+        if !is_name(name) {
             return Err(RobotError::Name(name.to_owned()));
         }
         if repositories.is_empty() || actions.is_empty() {
@@ -155,25 +150,33 @@ impl Robot {
         }
     }
 
-    /// Returns the robots that are kept, by name.
+    /// Returns the robots that are kept, by name, and what stands in the way of others: a file that
+    /// is damaged is the end of that robot and of no other.
     ///
     /// # Errors
-    /// What the system says; a file that is no robot is an error too.
-    pub fn list(state: &StateDir) -> Result<Vec<Self>, RobotError> {
+    /// What the system says of the folder.
+    pub fn list(state: &StateDir) -> Result<(Vec<Self>, Vec<RobotError>), RobotError> {
         let folder = state.path().join(FOLDER);
         let failed = |source| RobotError::Io {
             path: folder.clone(),
             source,
         };
-        let files = state_dir::read_all(&folder, ".json", FILE_BYTES_MAX).map_err(failed)?;
-        let robot = |(name, text): (String, Vec<u8>)| {
-            let robot: Self = serde_json::from_slice(&text).map_err(|error| RobotError::Io {
-                path: folder.join(format!("{name}.json")),
-                source: error.into(),
-            })?;
-            Ok(robot)
-        };
-        files.into_iter().map(robot).collect()
+        let (mut robots, mut damaged) = (Vec::new(), Vec::new());
+        for name in state_dir::names(&folder, ".json").map_err(failed)? {
+            let path = folder.join(format!("{name}.json"));
+            match Self::read(&path) {
+                Ok(robot) => robots.push(robot),
+                // Removed in this moment.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => damaged.push(RobotError::Io { path, source }),
+            }
+        }
+        Ok((robots, damaged))
+    }
+
+    fn read(path: &Path) -> io::Result<Self> {
+        let text = state_dir::read(path, FILE_BYTES_MAX)?;
+        Ok(serde_json::from_slice(&text)?)
     }
 
     /// Removes a robot: it is let in no more.
@@ -182,8 +185,7 @@ impl Robot {
     /// [`RobotError::None`] when there is none of that name; otherwise what the system says.
     pub fn revoke(state: &StateDir, name: &str) -> Result<(), RobotError> {
         // A name is a file's here; anything else is no robot's.
-        let known = Self::list(state)?;
-        if !known.iter().any(|robot| robot.name == name) {
+        if !is_name(name) {
             return Err(RobotError::None(name.to_owned()));
         }
         let path = state.path().join(FOLDER).join(format!("{name}.json"));
@@ -230,13 +232,29 @@ impl Robot {
     }
 }
 
+/// Returns whether a robot can be called so, and a file.
+fn is_name(name: &str) -> bool {
+    let holds = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(holds)
+        && name.len() <= NAME_LEN_MAX
+}
+
 /// The robots that the edge knows at this moment.
 #[derive(Debug)]
 pub(crate) struct Robots {
     state: StateDir,
     known: ArcSwap<HashMap<String, Arc<Known>>>,
-    /// What the folder looked like when it was last read, once that was for good.
-    seen: Mutex<Option<Stamp>>,
+    seen: Mutex<Seen>,
+}
+
+/// How the folder was found last.
+#[derive(Debug, Default)]
+struct Seen {
+    /// What it looked like, once it was read for good.
+    stamp: Option<Stamp>,
+    /// What could not be read, which was told then.
+    damaged: Vec<String>,
 }
 
 /// A robot, ready to be asked for.
@@ -261,22 +279,26 @@ impl Robots {
     pub(crate) fn refresh(&self) {
         let stamp = Stamp::of(&self.state.path().join(FOLDER)).ok();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == stamp {
+        if stamp.is_some() && seen.stamp == stamp {
             return;
         }
-        // What changes in the same tick of the clock after this look leaves the folder as it looks
-        // now, so that only a look that is older than the last change counts.
-        *seen = stamp.filter(Stamp::is_settled);
-        match Robot::list(&self.state) {
-            Ok(robots) => {
-                let known = robots.into_iter().filter_map(Known::of);
-                let known: HashMap<String, Arc<Known>> = known
-                    .map(|known| (known.robot.name.clone(), Arc::new(known)))
-                    .collect();
-                self.known.store(Arc::new(known));
-            }
-            Err(error) => tracing::error!(%error, "the robots stay as they were"),
+        // Whatever cannot be read is no robot: one that was revoked must not live on by it.
+        let (robots, damaged) =
+            Robot::list(&self.state).unwrap_or_else(|unreadable| (Vec::new(), vec![unreadable]));
+        let known = robots.into_iter().filter_map(Known::of);
+        let known: HashMap<String, Arc<Known>> = known
+            .map(|known| (known.robot.name.clone(), Arc::new(known)))
+            .collect();
+        self.known.store(Arc::new(known));
+        let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
+        for error in damaged.iter().filter(|told| !seen.damaged.contains(told)) {
+            tracing::error!(error, "a robot cannot be read, and is let in no more");
         }
+        // What changes in the same tick of the clock after this look leaves the folder as it looks
+        // now, so that only a look that is older than the last change counts. A file that is
+        // repaired leaves it so, too.
+        seen.stamp = stamp.filter(|stamp| damaged.is_empty() && stamp.is_settled());
+        seen.damaged = damaged;
     }
 
     /// Returns whether there is a robot of that name.
@@ -373,6 +395,39 @@ mod tests {
             let made = robot(name, repositories, actions);
             assert_eq!(made.is_ok(), holds, "{name:?} {repositories:?} {actions:?}");
         }
+    }
+
+    #[test]
+    fn a_damaged_file_is_the_end_of_its_robot_and_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::new(folder.path());
+        for name in ["ci", "build"] {
+            let robot = robot(name, &["**"], &["pull"]).unwrap();
+            robot.keep(&state).unwrap();
+        }
+        let robots = Robots::new(state.clone());
+        robots.refresh();
+        let known = || ["ci", "build"].map(|name| robots.exists(name));
+        assert_eq!(known(), [true, true]);
+        let file = folder.path().join(FOLDER).join("build.json");
+        let good = fs::read(&file).unwrap();
+        fs::write(&file, "{").unwrap();
+        Robot::revoke(&state, "ci").unwrap();
+        robots.refresh();
+        assert_eq!(known(), [false, false]);
+        let (listed, damaged) = Robot::list(&state).unwrap();
+        assert_eq!((listed.len(), damaged.len()), (0, 1));
+        // Repaired in place, it leaves the folder as it looks.
+        fs::write(&file, good).unwrap();
+        robots.refresh();
+        assert_eq!(known(), [false, true]);
+        fs::remove_dir_all(folder.path().join(FOLDER)).unwrap();
+        robots.refresh();
+        assert_eq!(known(), [false, false]);
+        assert!(matches!(
+            Robot::revoke(&state, "../build"),
+            Err(RobotError::None(_))
+        ));
     }
 
     #[test]
