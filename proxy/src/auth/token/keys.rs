@@ -102,9 +102,11 @@ impl Keys {
     pub(crate) fn refresh(&self, now: u64) {
         let stamp = Stamp::of(&self.folder).ok();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == stamp && !self.ring.load().is_due(now) {
+        if seen.is_some() && *seen == stamp && !self.ring.load().is_due(now) {
             return;
         }
+        let old = self.ring.load_full();
+        self.forget_removed(&old);
         let ring = Ring::read(&self.folder, now).and_then(|ring| {
             ring.publish(&self.folder)?;
             Ok(ring)
@@ -118,10 +120,27 @@ impl Keys {
                     tracing::info!(keys = ring.keys.len(), "the keys of tokens have changed");
                 }
                 self.ring.store(Arc::new(ring));
+                // Looked at before it was read: what has changed since then is seen the next time.
+                *seen = stamp.filter(Stamp::is_settled);
             }
-            Err(error) => tracing::error!(%error, "the keys of tokens stay as they were"),
+            Err(error) => {
+                if seen.take().is_some() {
+                    tracing::error!(%error, "the other keys of tokens stay as they were");
+                }
+            }
         }
-        *seen = Stamp::of(&self.folder).ok();
+    }
+
+    /// Gives up at once every key whose file is gone, whatever the others are like.
+    fn forget_removed(&self, ring: &Ring) {
+        let there = |key: &&Arc<Key>| {
+            let file = self.folder.join(format!("{}.pem", key.made));
+            !matches!(fs::symlink_metadata(file), Err(error) if error.kind() == io::ErrorKind::NotFound)
+        };
+        let kept: Vec<Arc<Key>> = ring.keys.iter().filter(there).cloned().collect();
+        if kept.len() < ring.keys.len() {
+            self.ring.store(Arc::new(Ring { keys: kept }));
+        }
     }
 
     /// Returns the key that signs at `now`.
@@ -326,6 +345,22 @@ mod tests {
         keys.refresh(published + DAY + 2 * 3600);
         assert_eq!(ids(&keys), both[1..]);
         assert!(keys.find(&first).is_none());
+    }
+
+    #[test]
+    fn a_key_that_is_taken_away_is_good_no_more_whatever_else_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = Keys::open(&StateDir::new(folder.path()), START).unwrap();
+        let leaked = ids(&keys).remove(0);
+        let files = folder.path().join("tokens/keys");
+        fs::write(files.join("1.pem"), "no key").unwrap();
+        fs::remove_file(files.join(format!("{START}.pem"))).unwrap();
+        keys.refresh(START + 1);
+        assert!(keys.find(&leaked).is_none());
+        // What is repaired in place leaves the folder as it looks.
+        fs::write(files.join("1.pem"), Key::generate().unwrap()).unwrap();
+        keys.refresh(START + 2);
+        assert!(keys.signing(START + 2).is_some());
     }
 
     #[test]

@@ -94,6 +94,8 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct Sessions {
     state: StateDir,
+    /// One begins at a time, or many at once would be more than there may be.
+    beginning: Mutex<()>,
     known: Mutex<HashMap<Hashed, Arc<Session>>>,
     looked: Mutex<Looked>,
 }
@@ -110,6 +112,7 @@ impl Sessions {
     pub(crate) fn new(state: StateDir) -> Self {
         Self {
             state,
+            beginning: Mutex::default(),
             known: Mutex::default(),
             looked: Mutex::default(),
         }
@@ -175,29 +178,29 @@ impl Sessions {
     /// Keeps a session and returns the token for it; `None` when there are too many. This waits for
     /// the disk.
     pub(crate) fn begin(&self, session: Session) -> io::Result<Option<Secret>> {
+        let _alone = self
+            .beginning
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let token = Secret::random(Purpose::Refresh)?;
         let hash = token.hashed();
-        let mut oldest = None;
+        let mut own: Vec<(u64, Hashed)> = Vec::new();
         {
             let known = self.known();
             if known.len() >= SESSIONS_MAX {
                 return Ok(None);
             }
-            let own = known.iter().filter(|(_, other)| {
+            let of_user = known.iter().filter(|(_, other)| {
                 (&other.user, &other.origin) == (&session.user, &session.origin)
             });
-            let own: Vec<(&Hashed, &Arc<Session>)> = own.collect();
-            if own.len() >= OF_ONE_USER_MAX {
-                oldest = own
-                    .iter()
-                    .min_by_key(|(_, session)| session.created)
-                    .map(|(hash, _)| **hash);
-            }
+            own.extend(of_user.map(|(hash, other)| (other.created, *hash)));
         }
         self.state.make(FOLDER)?;
-        if let Some(oldest) = oldest {
-            state_dir::remove(&self.path(&oldest))?;
-            self.known().remove(&oldest);
+        own.sort_unstable();
+        let too_many = (own.len() + 1).saturating_sub(OF_ONE_USER_MAX);
+        for (_, oldest) in own.iter().take(too_many) {
+            state_dir::remove(&self.path(oldest))?;
+            self.known().remove(oldest);
         }
         let text = serde_json::to_vec_pretty(&session).unwrap_or_default();
         state_dir::create(&self.path(&hash), &text)?;
