@@ -99,7 +99,9 @@ impl Site {
             Presented::Login(login) => {
                 match self.log_in(login, asking.client, scrutiny).await {
                     // Where no password is looked at, one that comes along is for somebody else.
-                    Err(Refusal::Unauthorized(_)) if auth.takes_certificates_alone() => {
+                    Err(Refusal::Unauthorized(_))
+                        if auth.takes_certificates_alone() && asking.certified.is_some() =>
+                    {
                         return Ok(asking.by_certificate());
                     }
                     found => found,

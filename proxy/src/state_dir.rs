@@ -6,7 +6,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
@@ -147,9 +147,10 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         other => other?,
     }
-    let (own, above_owner) = (fs::metadata(folder)?, fs::metadata(above)?);
+    // Never through a link: whoever owns the folder above could have put one there meanwhile.
+    let (own, above_owner) = (fs::symlink_metadata(folder)?, fs::metadata(above)?);
     if own.uid() == 0 && above_owner.uid() != 0 {
-        chown(folder, Some(above_owner.uid()), Some(above_owner.gid()))?;
+        lchown(folder, Some(above_owner.uid()), Some(above_owner.gid()))?;
     }
     sync(above)
 }

@@ -164,6 +164,10 @@ impl Basic {
             pending.get_or_try_init(verify).await.copied()
         };
         let right = scrutiny.check(claim, shared).await?;
+        // What was right when it came may have been taken away while it waited.
+        if self.stored(&name) != loaded.users.stored(&name) {
+            return Err(Refusal::WRONG_CREDENTIALS);
+        }
         if let Some(user) = remembered {
             return Ok(user);
         }
@@ -301,6 +305,22 @@ mod tests {
         for one in together {
             assert_eq!(one.await, Ok(docker()));
         }
+    }
+
+    #[tokio::test]
+    async fn a_password_that_is_changed_while_it_waits_lets_nobody_in() {
+        let (folder, basic) = site(RIGHT);
+        let (attempts, hashing) = (Attempts::default(), Hashing::new(1));
+        let other = Arc::clone(&hashing.permits).acquire_owned().await.unwrap();
+        let request = login("docker", "correct horse");
+        let mut waiting =
+            Box::pin(basic.authenticate(request, CLIENT, scrutiny(&attempts, &hashing)));
+        let waited = tokio::time::timeout(Duration::from_millis(5), &mut waiting).await;
+        assert!(waited.is_err());
+        fs::write(folder.path().join("htpasswd"), "docker:new\n").unwrap();
+        basic.refresh();
+        drop(other);
+        assert_eq!(waiting.await, Err(Refusal::WRONG_CREDENTIALS));
     }
 
     #[tokio::test]
