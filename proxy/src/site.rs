@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use http::uri::PathAndQuery;
@@ -82,6 +83,8 @@ pub(crate) struct Site {
     /// The first of its hosts: what the access log calls it.
     pub(crate) name: Box<str>,
     pub(crate) upstream: Arc<Upstream>,
+    /// How long browsers are told to come back with TLS alone.
+    pub(crate) hsts: Option<Duration>,
     pub(crate) max_body_size: Option<u64>,
     pub(crate) quotas: config::Quotas,
     pub(crate) auth: Option<config::Auth>,
@@ -116,6 +119,7 @@ impl Site {
         Self {
             name: name.unwrap_or_default().into(),
             upstream,
+            hsts: config.hsts,
             max_body_size: config.max_body_size,
             quotas: config.quotas,
             auth: config.auth,
@@ -212,8 +216,6 @@ impl Site {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::state_dir::StateDir;
 
@@ -229,6 +231,7 @@ mod tests {
         let config = config::Site {
             hosts: hosts.clone(),
             certificate: None,
+            hsts: None,
             upstream: Arc::clone(&upstream),
             max_body_size: None,
             quotas: config::Quotas::default(),

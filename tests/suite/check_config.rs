@@ -245,7 +245,7 @@ fn the_shipped_config_is_good_with_every_commented_default_on() {
 }
 
 /// The keys that the program reads, from top to bottom.
-const KEYS: [&str; 70] = [
+const KEYS: [&str; 71] = [
     "drain_timeout",
     "workers",
     "trusted_proxies",
@@ -261,6 +261,7 @@ const KEYS: [&str; 70] = [
     "insecure_plain_passwords",
     "group_file",
     "state_dir",
+    "hsts",
     "agree_to_terms",
     "email",
     "directory",

@@ -105,3 +105,21 @@ fn the_certificate_is_chosen_by_name() {
         );
     }
 }
+
+#[test]
+fn browsers_are_told_to_come_back_with_tls_where_the_site_says_so() {
+    let rig = Setup {
+        site: "hsts = \"365d\"".to_owned(),
+        ..Setup::default()
+    }
+    .start();
+    let header = "Strict-Transport-Security";
+    for reply in [
+        rig.client().get("/v2/").expect(200),
+        rig.anonymous().get("/v2/").expect(401),
+    ] {
+        assert_eq!(reply.all(header), ["max-age=31536000"]);
+    }
+    let redirect = rig.plain().get("/v2/");
+    assert_eq!(redirect.header(header), None, "not without TLS (RFC 6797)");
+}

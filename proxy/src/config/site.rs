@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use settings::Section;
 
@@ -19,6 +20,8 @@ use crate::tls::ClientAuth;
 pub(crate) struct Site {
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) certificate: Option<Certificate>,
+    /// How long browsers are told to come back with TLS alone.
+    pub(crate) hsts: Option<Duration>,
     /// Where its requests go.
     pub(crate) upstream: Arc<Upstream>,
     /// The longest body that is let through; without one, any.
@@ -98,6 +101,7 @@ fn read(
         );
     }
     let certificate = certificate::read(&mut section, &hosts, around, warnings);
+    let hsts = section.duration("hsts").filter(|time| !time.is_zero());
     let upstream = upstream(&mut section, around.upstreams);
     let quotas = section.table("limits").map(Quotas::read);
     let max_body_size = section.size("max_body_size").filter(|size| *size > 0);
@@ -127,6 +131,7 @@ fn read(
     Some(Site {
         hosts,
         certificate,
+        hsts,
         upstream,
         max_body_size,
         quotas: quotas.unwrap_or_default(),

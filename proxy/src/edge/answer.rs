@@ -67,7 +67,10 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: Reply) -> 
 
 /// Puts the edge's own headers on a reply, whoever it is from.
 pub(super) fn mark(header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
-    let (removed, set) = response_headers::edits(ctx.is_api(), &ctx.request_id).into_parts();
+    // A request has a site as soon as it is known to have come over TLS.
+    let hsts = ctx.site.as_ref().and_then(|site| site.hsts);
+    let edits = response_headers::edits(ctx.is_api(), hsts, &ctx.request_id);
+    let (removed, set) = edits.into_parts();
     for name in &removed {
         header.remove_header(name);
     }

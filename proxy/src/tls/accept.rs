@@ -40,6 +40,12 @@ const SESSIONS_MAX: i32 = 4096;
 /// write of its own.
 const TICKETS: usize = 1;
 
+/// How keys are agreed on, the best first; of OpenSSL 3.5 and later.
+const GROUPS_HYBRID: &str = "X25519MLKEM768:X25519:P-256:P-384";
+
+/// The same for older ones.
+const GROUPS: &str = "X25519:P-256:P-384";
+
 /// What is spoken within TLS, the best first (RFC 7301, section 3.1).
 const PROTOCOLS: &[u8] = b"\x02h2\x08http/1.1";
 
@@ -51,6 +57,10 @@ impl Acceptor {
     pub(crate) fn new(tls: &Tls) -> Result<Self, Error> {
         // Mozilla's intermediate list: forward secrecy and authenticated encryption only.
         let mut settings = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
+        // Against who records today and has a quantum computer one day, where OpenSSL can.
+        settings
+            .set_groups_list(GROUPS_HYBRID)
+            .or_else(|_unknown| settings.set_groups_list(GROUPS))?;
         settings.set_min_proto_version(Some(match tls.min_version {
             TlsVersion::Tls12 => SslVersion::TLS1_2,
             TlsVersion::Tls13 => SslVersion::TLS1_3,
