@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use openssl::x509::X509;
 use serde_json::{Value, json};
@@ -530,4 +530,40 @@ fn of_two_edges_on_one_folder_either_orders_and_both_answer_and_present() {
             (present(address)? == present(rig.https)?).then_some(())
         });
     }
+}
+
+#[test]
+fn a_ca_that_wants_an_account_of_its_own_issues_for_six_days() {
+    need!("pebble", "pebble-challtestsrv");
+    let mut rig = Setup::default().prepare();
+    let settings = json!({
+        "externalAccountBindingRequired": true,
+        "externalAccountMACKeys": { "kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W" },
+        "profiles": { "shortlived": { "description": "six days", "validityPeriod": 518_400 } },
+    });
+    let ca = Pebble::start_with(&rig, &settings, &[]);
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W\n";
+    fs::write(rig.path("eab.key"), key).unwrap();
+    let keys = format!(
+        "{}profile = \"shortlived\"\nexternal_account = {{ id = \"kid-1\", key_file = \"eab.key\" }}\n",
+        ca.keys()
+    );
+    rig.write_config(&setup(&keys, &site("\"a.acme.test\"")));
+    rig.start_registry();
+    rig.start_edge();
+    issued(&rig, "a.acme.test");
+
+    // The CA is asked when to renew, and says so: well before the six days are over.
+    let limit = Duration::from_secs(90);
+    let next = eventually_within(limit, "the time of the renewal", || {
+        let listed = tidegate_with(&rig, &["certs", "--json"]);
+        let listed: Value = serde_json::from_str(&listed.stdout).ok()?;
+        assert_eq!(listed[1]["days_left"], 5, "{listed}");
+        let order = &listed[1]["order"];
+        order["renewal_info"]["start"].as_str()?;
+        let next = humantime::parse_rfc3339(order["next"].as_str()?).unwrap();
+        Some(next.duration_since(SystemTime::now()).unwrap())
+    });
+    let days = next.as_secs_f64() / 86_400.0;
+    assert!((1.0..5.5).contains(&days), "{days}");
 }

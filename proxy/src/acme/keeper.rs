@@ -139,7 +139,10 @@ impl Keeper {
             return Ok(due);
         }
         // What came of it is logged, and kept in the record.
-        drop(self.attempt(plan, site, record).await);
+        if self.attempt(plan, site, record).await.is_ok() {
+            // The CA is asked about the new one at once.
+            return Ok(now);
+        }
         let record = plan.storage.record(&site.name)?;
         Ok(self::due(plan, site, &record, SystemTime::now()))
     }
@@ -437,4 +440,93 @@ fn chance(of: &str) -> f64 {
     let digest = openssl::sha::sha256(of.as_bytes());
     let [first, second, ..] = digest;
     f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use settings::Document;
+
+    use super::*;
+    use crate::acme::Storage;
+    use crate::config::Acme;
+    use crate::state_dir::StateDir;
+    use crate::tls::self_signed;
+
+    fn plan(folder: &Path, days: u32, hosts: &[&str]) -> Plan {
+        let made = self_signed::generate_for_days(&["a.test".to_owned()], &[], days).unwrap();
+        let (cert, key) = (folder.join("cert.pem"), folder.join("key.pem"));
+        fs::write(&cert, made.cert_pem).unwrap();
+        fs::write(&key, made.key_pem).unwrap();
+        let text = "[acme]\nagree_to_terms = true\ndirectory = \"https://ca.test/dir\"";
+        let mut document = Document::parse(&folder.join("edge.toml"), text).unwrap();
+        let acme = document.root().table("acme").map(Acme::read_keys).unwrap();
+        Plan {
+            acme,
+            storage: Storage::new(StateDir::new(folder)),
+            sites: vec![Managed {
+                name: "a.test".to_owned(),
+                hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+                certificate: Arc::new(CertifiedKey::load(&cert, &key).unwrap()),
+            }],
+            plain: true,
+        }
+    }
+
+    fn by(directory: &str) -> Record {
+        Record {
+            issued: Some(Issue {
+                directory: directory.to_owned(),
+                ..Issue::default()
+            }),
+            ..Record::default()
+        }
+    }
+
+    const OURS: &str = "https://ca.test/dir";
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    #[test]
+    fn what_the_config_asks_for_is_due_at_once_and_all_else_in_its_time() {
+        let now = SystemTime::now();
+        let folder = tempfile::tempdir().unwrap();
+        for (hosts, directory, at_once) in [
+            (&["a.test"][..], OURS, false),
+            (&["a.test", "b.test"], OURS, true),
+            (&["a.test"], "https://staging.test/dir", true),
+        ] {
+            let plan = plan(folder.path(), 90, hosts);
+            let due = due(&plan, &plan.sites[0], &by(directory), now);
+            if at_once {
+                assert_eq!(due, now, "{hosts:?} {directory}");
+            } else {
+                let days = due.duration_since(now).unwrap().as_secs() / DAY.as_secs();
+                assert!((58..=62).contains(&days), "{days}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_is_set_makes_nobody_wait() {
+        let now = SystemTime::now();
+        let folder = tempfile::tempdir().unwrap();
+        let plan = plan(folder.path(), 90, &["a.test", "b.test"]);
+        let mut record = by(OURS);
+        let mut waits = |failed: SystemTime, now: SystemTime| {
+            let failure = Failure::ours("down");
+            let mut refusal = Refusal::of(&failure, OURS, failed, 9);
+            refusal.retry = Some(schedule::retry(failed, 9, None, 0.5));
+            record.failure = Some(refusal);
+            due(&plan, &plan.sites[0], &record, now) > now
+        };
+        assert!(waits(now, now + Duration::from_secs(60)));
+        assert!(!waits(now + DAY * 400, now), "set back");
+        assert!(
+            !waits(now, now + DAY * 400),
+            "set forward: due, like all else"
+        );
+    }
 }

@@ -151,6 +151,14 @@ impl Acme {
     }
 }
 
+#[cfg(test)]
+impl Acme {
+    /// Reads the keys alone.
+    pub(crate) fn read_keys(section: Section) -> Self {
+        Self::read(section, Files::LeaveAlone)
+    }
+}
+
 impl Authority {
     fn read(section: &mut Section, files: Files, first: bool) -> Self {
         let directory: Option<String> = section.optional("directory");
