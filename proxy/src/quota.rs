@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
 
+use crate::auth::Origin;
 use crate::bucket::Bucket;
 use crate::config::{Quota, Quotas};
 use crate::filter::Refused;
@@ -34,7 +35,8 @@ pub(crate) enum Subject<'a> {
     /// Everyone together.
     Everyone,
     Address(IpAddr),
-    Principal(&'a str),
+    /// By how the name was proven, and the name: namesakes of different kinds share nothing.
+    Principal(Origin, &'a str),
 }
 
 /// What all have had of late.
@@ -87,17 +89,21 @@ impl Ledger {
             return Ok(None);
         }
         let subject = subject.of_client();
-        let key = self.hasher.hash_one((&*site.name, subject));
+        let key = self.key(&site.name, subject);
         self.count(quota, key, Instant::now()).map_err(|exhausted| {
             let Exhausted { limit, retry_after } = exhausted;
             let rejection = match subject {
                 Subject::Everyone => Rejection::Overloaded { retry_after },
-                Subject::Address(_) | Subject::Principal(_) => {
+                Subject::Address(_) | Subject::Principal(..) => {
                     Rejection::TooManyRequests { retry_after }
                 }
             };
             rejection.because(format!("{}.{}.{limit}", site.quotas.key, subject.name()))
         })
+    }
+
+    fn key(&self, site: &str, subject: Subject<'_>) -> u64 {
+        self.hasher.hash_one((site, subject))
     }
 
     fn count(&self, quota: Quota, key: u64, now: Instant) -> Result<Option<Place>, Exhausted> {
@@ -128,14 +134,14 @@ impl Subject<'_> {
         match self {
             Self::Everyone => quotas.site,
             Self::Address(_) => quotas.address,
-            Self::Principal(_) => quotas.principal,
+            Self::Principal(..) => quotas.principal,
         }
     }
 
     fn of_client(self) -> Self {
         match self {
             Self::Address(address) => Self::Address(neighbours(address)),
-            Self::Everyone | Self::Principal(_) => self,
+            Self::Everyone | Self::Principal(..) => self,
         }
     }
 
@@ -144,7 +150,7 @@ impl Subject<'_> {
         match self {
             Self::Everyone => "site",
             Self::Address(_) => "address",
-            Self::Principal(_) => "principal",
+            Self::Principal(..) => "principal",
         }
     }
 }
@@ -232,6 +238,21 @@ mod tests {
         drop(first);
         assert!(ledger.count(quota, 1, now).is_ok());
         assert_eq!(ledger.under_way.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn namesakes_share_nothing() {
+        let ledger = Ledger::default();
+        let key = |origin| ledger.key("a.test", Subject::Principal(origin, "ci"));
+        let origins = [
+            Origin::Certificate,
+            Origin::Issuer,
+            Origin::Password,
+            Origin::Robot,
+        ];
+        let keys: std::collections::HashSet<u64> = origins.map(key).into();
+        assert_eq!(keys.len(), origins.len());
+        assert_eq!(key(Origin::Robot), key(Origin::Robot));
     }
 
     #[test]

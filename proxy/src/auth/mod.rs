@@ -48,7 +48,7 @@ pub(crate) struct User {
 }
 
 /// How a name was proven.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Origin {
     /// By a client certificate.
     Certificate,

@@ -125,8 +125,9 @@ impl EdgeProxy {
             certified: ctx.certified.as_ref(),
         };
         ctx.principal = site.authenticate(&asking, self.scrutiny(&state)).await?;
-        if let Some(name) = ctx.principal.name() {
-            let place = self.ledger.enter(site, Subject::Principal(name))?;
+        if let Some(user) = ctx.principal.as_user() {
+            let subject = Subject::Principal(user.origin, &user.name);
+            let place = self.ledger.enter(site, subject)?;
             ctx.places.extend(place);
         }
         ctx.admission = site.authorize(&ctx.principal, &asking)?;
