@@ -21,11 +21,16 @@ use tokio::io::{
 };
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 /// How long, and for how many bytes, a client is listened to whose handshake was refused: what it
 /// has sent by then would make the kernel take back the alert that says why.
 const LISTEN_ON: Duration = Duration::from_millis(500);
 const LISTEN_ON_BYTES: u64 = 64 << 10;
+
+/// How many are listened to at once: these are connections that no limit counts any more. Of any
+/// others the kernel may take the alert back.
+static LISTENED_TO: Semaphore = Semaphore::const_new(256);
 
 /// How much is read and written at once.
 #[derive(Clone, Copy, Debug)]
@@ -94,8 +99,13 @@ impl Drop for Socket {
         if self.shaking_hands
             && matches!(sent, Poll::Ready(Ok(())))
             && let Ok(runtime) = Handle::try_current()
+            && let Ok(place) = LISTENED_TO.try_acquire()
         {
-            runtime.spawn(tokio::time::timeout(LISTEN_ON, listen_on(stream)));
+            runtime.spawn(async move {
+                let _place = place;
+                // Whether it was listening is nobody's concern.
+                drop(tokio::time::timeout(LISTEN_ON, listen_on(stream)).await);
+            });
         }
     }
 }
@@ -183,5 +193,44 @@ impl GetProxyDigest for Socket {
 impl GetSocketDigest for Socket {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.client.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_so_many_are_listened_to_after_a_refusal() {
+        const SIZES: Buffers = Buffers {
+            read: 1024,
+            write: 1024,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let places = LISTENED_TO.available_permits();
+        let refuse = async || {
+            let client = TcpStream::connect(address).await.unwrap();
+            let mut socket = Socket::new(listener.accept().await.unwrap().0, SIZES);
+            socket.set_shaking_hands(true);
+            drop(socket);
+            client
+        };
+        let first = refuse().await;
+        assert_eq!(LISTENED_TO.available_permits(), places - 1);
+        // Without a place, the connection is over at once.
+        let all = LISTENED_TO.acquire_many(u32::try_from(places - 1).unwrap());
+        let all = all.await.unwrap();
+        let mut second = refuse().await;
+        assert_eq!(LISTENED_TO.available_permits(), 0);
+        assert_eq!(second.read(&mut [0]).await.unwrap(), 0);
+        drop(all);
+        // When the client is gone, its place is free.
+        drop(first);
+        while LISTENED_TO.available_permits() < places {
+            tokio::task::yield_now().await;
+        }
     }
 }
