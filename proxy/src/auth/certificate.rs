@@ -105,6 +105,9 @@ pub(crate) struct Naming {
     pub(crate) allow: Option<Box<[Box<str>]>>,
 }
 
+/// How the names of robots begin, in logs and for the registry.
+const ROBOT: &str = "robot:";
+
 /// Longer names are nobody's.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -127,6 +130,9 @@ impl Naming {
             !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
         });
         let name = name.ok_or(Objection::Nameless)?;
+        if name.starts_with(ROBOT) {
+            return Err(Objection::NotAllowed);
+        }
         if let Some(allow) = &self.allow
             && !allow.iter().any(|pattern| matches(pattern, name))
         {
@@ -236,6 +242,21 @@ mod tests {
         ] {
             let user = naming("cn", allow).user(&certificate());
             assert_eq!(user.is_ok(), let_in, "{allow:?}");
+        }
+    }
+
+    #[test]
+    fn no_certificate_makes_its_holder_a_robot() {
+        let certificate = ClientCertificate {
+            common_name: Some("robot:ci".into()),
+            uris: ["robot:ci".into()].into(),
+            ..certificate()
+        };
+        for named_by in ["cn", "san_uri"] {
+            for allow in [&[][..], &["*"], &["robot:ci"]] {
+                let user = naming(named_by, allow).user(&certificate);
+                assert_eq!(user, Err(Objection::NotAllowed), "{named_by} {allow:?}");
+            }
         }
     }
 
