@@ -43,6 +43,10 @@ pub(super) fn read(
         named_by: named_by(section),
         allow: allow(section),
     };
+    if naming.named_by == NamedBy::Nothing && naming.allow.is_some() {
+        let problem = format!("needs a name to look for, and {PRINCIPAL} = \"none\" takes none");
+        section.problem(ALLOW, problem);
+    }
     let ca_file = ca_file.filter(|_| files == Files::Read)?;
     let authorities = load(section, required, ca_file, crl_files)?;
     warnings.extend(authorities.warnings());
@@ -167,6 +171,10 @@ mod tests {
             (
                 "client_ca_file = \"ca.pem\"\nclient_allow = []",
                 "client_allow: names nobody",
+            ),
+            (
+                "client_ca_file = \"ca.pem\"\nclient_principal = \"none\"\nclient_allow = [\"a\"]",
+                "client_allow: needs a name to look for",
             ),
             ("client_ca_file = \"none.pem\"", "client_ca_file: "),
             ("client_ca_file = \"text\"", "client_ca_file: "),
