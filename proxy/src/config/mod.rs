@@ -113,6 +113,12 @@ impl Config {
         let listeners = listener::read_all(root, &trusted_proxies);
         let upstreams = upstream::read_all(root, registries, limits);
         let mut warnings = Vec::new();
+        if trusted_proxies.iter().any(Network::is_everywhere) {
+            warnings.push(
+                "trusted_proxies: holds every address, so that every client may say whom it is from"
+                    .to_owned(),
+            );
+        }
         let state_dir = read_state_dir(root);
         let storage = Storage::new(state_dir.clone());
         let acme = root.table("acme").map(|table| Acme::read(table, files));
@@ -457,6 +463,22 @@ keepalive_timeout = "0s"
             open.contains("site[0]: has no [site.auth] and no rule"),
             "{open}"
         );
+    }
+
+    #[test]
+    fn to_believe_everybody_is_a_warning() {
+        let folder = folder();
+        for (proxies, warned) in [
+            ("\"10.0.0.0/8\", \"::1\"", false),
+            ("\"10.0.0.0/8\", \"0.0.0.0/0\"", true),
+            ("\"::/0\"", true),
+        ] {
+            let text = format!("trusted_proxies = [{proxies}]\n{GOOD}");
+            let config = read_in(folder.path(), &text).unwrap();
+            let mut warnings = config.warnings().iter();
+            let told = warnings.any(|warning| warning.starts_with("trusted_proxies: "));
+            assert_eq!(told, warned, "{proxies}");
+        }
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl Network {
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(&address.to_canonical())
     }
+
+    /// Returns whether every address of its kind is in it.
+    pub(crate) fn is_everywhere(&self) -> bool {
+        self.0.prefix_len() == 0
+    }
 }
 
 impl Addresses {
