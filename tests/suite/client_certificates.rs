@@ -440,6 +440,67 @@ fn an_intermediate_can_be_trusted_and_its_root_not() {
 }
 
 #[test]
+fn a_revoked_intermediate_is_refused_beside_an_authority_without_its_root() {
+    need!("openssl", "curl");
+    let mut doors = Doors::open();
+    let folder = doors.rig.config().parent().unwrap().to_owned();
+    let strangers = Authority::found(&folder, "strangers");
+    let pair = doors.authority.issue("one", "/CN=one");
+    let stranger = strangers.issue("stranger", "/CN=stranger");
+    let text = fs::read_to_string(doors.rig.config()).unwrap();
+    let listed = text.replace(
+        "clients/root.pem\"\n",
+        "mixed.pem\"\nclient_crl_files = [\"clients/crl.pem\", \"strangers/intermediate.crl\"]\n",
+    );
+    fs::write(doors.rig.config(), listed).unwrap();
+    let mixed = [
+        doors.authority.at("root.pem"),
+        strangers.at("intermediate.pem"),
+    ];
+    let mixed = mixed.map(|file| fs::read_to_string(file).unwrap()).concat();
+    fs::write(folder.join("mixed.pem"), &mixed).unwrap();
+    doors.rig.reload_edge();
+    eventually("the other authority to be trusted", || {
+        (doors.status("required.test", "", Some(&stranger)) == "200").then_some(())
+    });
+    assert_eq!(doors.status("required.test", "", Some(&pair)), "200");
+    let client = doors.rig.anonymous().for_host("required.test");
+    let mut connection = client.with_certificate(&pair).connect().unwrap();
+    let mut ask = || {
+        connection.write(b"GET /v2/ HTTP/1.1\r\nHost: required.test\r\n\r\n")?;
+        connection.reply()
+    };
+    assert_eq!(ask().unwrap().status, 200);
+
+    doors.authority.revoke_intermediate();
+    eventually("the list to be picked up", || {
+        (doors.status("required.test", "", Some(&pair)) == "000").then_some(())
+    });
+    doors.logged(&["handshake failed", "client certificate: revoked"]);
+    let refused = ask().unwrap().expect_error(403, "DENIED");
+    assert!(refused.text().contains("revoked"), "{}", refused.text());
+    let output = doors.curl("optional.test", "", Some(&pair), &[]);
+    assert!(output.stdout.contains("revoked") && output.stdout.ends_with("403"));
+    assert_eq!(doors.status("required.test", "", Some(&stranger)), "200");
+
+    // Nor does it help to stand in the file beside the root.
+    let intermediate = fs::read_to_string(doors.authority.at("intermediate.pem")).unwrap();
+    let times_read = || {
+        doors
+            .rig
+            .edge_lines(&["revocation lists changed, read again"])
+            .len()
+    };
+    let before = times_read();
+    fs::write(folder.join("mixed.pem"), mixed + &intermediate).unwrap();
+    eventually("the file to be picked up", || {
+        (times_read() > before).then_some(())
+    });
+    assert_eq!(doors.status("required.test", "", Some(&pair)), "000");
+    assert_eq!(doors.status("required.test", "", Some(&stranger)), "200");
+}
+
+#[test]
 fn authorities_and_lists_of_names_come_with_a_reload() {
     need!("openssl", "curl");
     let mut doors = Doors::open();

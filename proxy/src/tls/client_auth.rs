@@ -11,11 +11,11 @@ use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::ssl::{SslFiletype, SslRef, SslVerifyMode};
-use openssl::stack::Stack;
+use openssl::stack::{Stack, StackRef};
 use openssl::x509::store::{X509Lookup, X509Store, X509StoreBuilder, X509StoreRef};
 use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
 use openssl::x509::{
-    X509, X509Crl, X509NameRef, X509PurposeId, X509StoreContext, X509VerifyResult,
+    CrlStatus, X509, X509Crl, X509NameRef, X509PurposeId, X509StoreContext, X509VerifyResult,
 };
 
 use super::Error;
@@ -49,6 +49,8 @@ struct Loaded {
     authorities: Vec<X509>,
     revoked: Vec<(PathBuf, X509Crl)>,
     store: X509Store,
+    /// Whether there is an authority without the one that has issued it.
+    partial: bool,
 }
 
 /// A chain that a client has shown, the client's own certificate first.
@@ -166,12 +168,26 @@ impl ClientAuth {
         } else {
             SslVerifyMode::PEER
         };
+        let asked_by = Arc::clone(&loaded);
         ssl.set_verify_callback(mode, move |good, context| {
-            if !good {
-                let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
-                noted.get_or_insert_with(|| fault(context.error()));
+            let found = match context.error_depth() {
+                _ if !good => Some(fault(context.error())),
+                // The whole chain is good to OpenSSL.
+                0 => asked_by.look_up(context.chain()).unwrap_or_else(|error| {
+                    tracing::error!(%error, "revocation lists cannot be asked");
+                    Some(Fault::Other)
+                }),
+                _ => None,
+            };
+            let Some(found) = found else {
+                return true;
+            };
+            if good {
+                context.set_error(X509VerifyResult::APPLICATION_VERIFICATION);
             }
-            good || !required
+            let mut noted = noted.lock().unwrap_or_else(PoisonError::into_inner);
+            noted.get_or_insert(found);
+            !required
         });
         // A session that goes on later would go on with an identity that nobody looks at again.
         ssl.set_num_tickets(0)?;
@@ -253,12 +269,12 @@ impl Loaded {
         terms.set_depth(DEPTH_MAX);
         terms.set_auth_level(SECURITY_LEVEL);
         let mut flags = X509VerifyFlags::empty();
-        // An authority whose own issuer is not among them is trusted for itself; OpenSSL cannot look
-        // up the revocation of a chain's last certificate then, so that of the client's has to do.
-        let partial = authorities.iter().any(|authority| {
-            let issued = |other: &X509| other.issued(authority) == X509VerifyResult::OK;
-            !authorities.iter().any(issued)
-        });
+        // An authority whose own issuer is not among them is trusted for itself. OpenSSL, which
+        // cannot look up the revocation of such a chain's last certificate, looks up the first one's
+        // then, and the others' are looked up here.
+        let partial = authorities
+            .iter()
+            .any(|authority| issuer(&authorities, authority).is_none());
         if partial {
             flags |= X509VerifyFlags::PARTIAL_CHAIN;
         }
@@ -275,14 +291,67 @@ impl Loaded {
             authorities,
             revoked,
             store: store.build(),
+            partial,
         })
     }
 
     fn judge(&self, shown: &Shown) -> Result<Option<Fault>, ErrorStack> {
         X509StoreContext::new()?.init(&self.store, &shown.leaf, &shown.others, |context| {
-            let good = context.verify_cert()?;
-            Ok((!good).then(|| fault(context.error())))
+            if context.verify_cert()? {
+                self.look_up(context.chain())
+            } else {
+                Ok(Some(fault(context.error())))
+            }
         })
+    }
+
+    /// Says what the lists have against the authorities of a good chain, where OpenSSL does not ask
+    /// them.
+    fn look_up(&self, chain: Option<&StackRef<X509>>) -> Result<Option<Fault>, ErrorStack> {
+        if !self.partial || self.revoked.is_empty() {
+            return Ok(None);
+        }
+        let chain = chain.into_iter().flatten().skip(1);
+        let mut chain: Vec<X509> = chain.map(ToOwned::to_owned).collect();
+        // It ends with the first that is trusted; others that are may stand above.
+        let longest = chain.len() + self.authorities.len();
+        while chain.len() < longest
+            && let Some(last) = chain.last()
+            && !has_issued(last, last)
+            && let Some(above) = issuer(&self.authorities, last)
+        {
+            chain.push(above.clone());
+        }
+        // Of the last there is no issuer here whose list could be asked.
+        for (authority, issuer) in chain.iter().zip(chain.iter().skip(1)) {
+            let fault = self.revocation(authority, issuer)?;
+            if fault.is_some() {
+                return Ok(fault);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says what the current lists of `issuer` have against an authority.
+    fn revocation(&self, authority: &X509, issuer: &X509) -> Result<Option<Fault>, ErrorStack> {
+        let (key, now) = (issuer.public_key()?, Asn1Time::days_from_now(0)?);
+        let mut fault = Some(Fault::UnknownRevocation);
+        for (_, list) in &self.revoked {
+            let named = list.issuer_name().try_cmp(issuer.subject_name())?.is_eq();
+            let begun = *list.last_update() <= *now;
+            let over = list.next_update().is_some_and(|next| *next <= *now);
+            // Another key may have the same name.
+            if !named || !begun || over || !list.verify(&key).unwrap_or_default() {
+                continue;
+            }
+            match list.get_by_cert(authority) {
+                CrlStatus::Revoked(_) => return Ok(Some(Fault::Revoked)),
+                CrlStatus::NotRevoked | CrlStatus::RemoveFromCrl(_) => fault = None,
+            }
+        }
+        // What OpenSSL says beside that would be taken for the next call's.
+        drop(ErrorStack::get());
+        Ok(fault)
     }
 }
 
@@ -334,6 +403,17 @@ impl fmt::Debug for Shown {
             .field("subject", &self.leaf.subject_name())
             .finish_non_exhaustive()
     }
+}
+
+fn has_issued(issuer: &X509, certificate: &X509) -> bool {
+    issuer.issued(certificate) == X509VerifyResult::OK
+}
+
+/// Returns the one of `authorities` that has issued a certificate.
+fn issuer<'a>(authorities: &'a [X509], certificate: &X509) -> Option<&'a X509> {
+    authorities
+        .iter()
+        .find(|authority| has_issued(authority, certificate))
 }
 
 fn stamps(ca_file: &Path, crl_files: &[PathBuf]) -> Vec<Option<Stamp>> {

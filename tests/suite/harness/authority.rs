@@ -83,6 +83,13 @@ impl Authority {
         self.publish();
     }
 
+    /// Revokes the intermediate, and publishes that.
+    pub(crate) fn revoke_intermediate(&self) {
+        let intermediate = self.at("intermediate.pem");
+        run(self.ca("root").arg("-revoke").arg(intermediate));
+        self.publish();
+    }
+
     /// Makes both revocation lists anew, in one file: `crl.pem`.
     pub(crate) fn publish(&self) {
         let mut lists = String::new();
