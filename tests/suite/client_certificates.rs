@@ -581,7 +581,7 @@ fn a_resumed_session_carries_no_identity_anywhere() {
             );
         }
 
-        // One with an identity has it where it was made and nowhere else.
+        // One at which a certificate was asked for does not go on.
         fs::remove_file(file).unwrap();
         let flags = [&me[..], &["-sess_out", file]].concat();
         let known = shake("required.test", &flags);
@@ -590,18 +590,11 @@ fn a_resumed_session_carries_no_identity_anywhere() {
             assert!(!PathBuf::from(file).exists() || fs::read(file).unwrap().is_empty());
             continue;
         }
-        let again = shake("required.test", &["-sess_in", file]);
-        assert!(
-            again.contains("Reused, ") && again.contains("200 OK"),
-            "{again}"
-        );
-        for host in ["optional.test", "email.test", "localhost"] {
+        for host in ["required.test", "optional.test", "email.test", "localhost"] {
             for name in [host, "required.test"] {
                 let crossed = s_client(&doors, name, host, &[version, "-sess_in", file]);
-                assert!(
-                    crossed.contains("421 Misdirected") || crossed.contains("alert"),
-                    "{name} {host}: {crossed}"
-                );
+                assert!(!crossed.contains("Reused, "), "{name} {host}: {crossed}");
+                assert!(!crossed.contains("200 OK"), "{name} {host}: {crossed}");
             }
         }
     }

@@ -1,11 +1,10 @@
 //! What happens in a handshake: OpenSSL's settings, and by name which certificate is shown and
 //! whether one is asked for.
 //!
-//! Sessions that go on (tickets) carry no identity from one site to another. A handshake that asks
-//! for a certificate gives out no TLS 1.3 ticket, so none that is resumed has an identity. Of TLS
-//! 1.2 a resumed session has that of the first handshake, and its server name with it; both are
-//! kept here and not with the client, and the certificate is verified again. With each reload all
-//! sessions are forgotten.
+//! Sessions that go on (tickets) carry no identity. A handshake that asks for a certificate gives out
+//! no TLS 1.3 ticket, and of TLS 1.2 no session is kept, so none that is resumed has an identity, and
+//! no chain that a client has shown outlives its connection. With each reload all sessions are
+//! forgotten.
 
 use std::any::Any;
 use std::fmt;
@@ -28,10 +27,6 @@ use super::{Error, Handshake, Presented, alpn};
 use crate::auth::certificate::Verdict;
 use crate::config::{Tls, TlsVersion};
 use crate::state::State;
-
-/// Binds resumed sessions to this product; without one OpenSSL refuses every resumption as soon as
-/// clients' certificates are asked for.
-const SESSION_ID_CONTEXT: &[u8] = b"tidegate";
 
 /// How many sessions are kept to be resumed; measured, each takes 1.4 KB.
 const SESSIONS_MAX: i32 = 4096;
@@ -77,6 +72,8 @@ impl Acceptor {
                 // What a ticket stands for is kept here.
                 | SslOptions::NO_TICKET,
         );
+        // There is no session id context, so OpenSSL keeps none of a handshake that asked for a
+        // certificate (`ssl_update_cache`).
         settings.set_session_cache_mode(SslSessionCacheMode::SERVER);
         settings.set_session_cache_size(SESSIONS_MAX);
         settings.set_num_tickets(TICKETS)?;
@@ -84,7 +81,6 @@ impl Acceptor {
         settings.set_servername_callback(|_ssl, _alert| Ok(()));
         // An idle connection keeps no record buffers.
         settings.set_mode(SslMode::RELEASE_BUFFERS);
-        settings.set_session_id_context(SESSION_ID_CONTEXT)?;
         settings.set_alpn_select_callback(|_ssl, offered| {
             if offered == alpn::OFFER {
                 return Ok(alpn::PROTOCOL);
@@ -249,9 +245,8 @@ impl TlsAccept for Accepting<'_> {
         let name = ssl.servername(NameType::HOST_NAME).map(Box::<str>::from);
         let selected = self.state.certificates.select(name.as_deref());
         let asks = selected.is_some_and(|presented| presented.clients.is_some());
-        // A session of TLS 1.3 that goes on was none at which anyone was asked.
-        let fresh = !ssl.session_reused();
-        let handshake = if asks && (fresh || ssl.version2() == Some(SslVersion::TLS1_2)) {
+        // A session that goes on was none at which anyone was asked.
+        let handshake = if asks && !ssl.session_reused() {
             Handshake::asked(name, Shown::of(ssl))
         } else {
             Handshake::unasked(name)

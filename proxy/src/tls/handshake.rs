@@ -13,7 +13,7 @@ const VERDICT_HOLDS: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(crate) struct Handshake {
     server_name: Option<Box<str>>,
-    /// Whether a certificate was asked for, at this handshake or at the one that it goes on from.
+    /// Whether a certificate was asked for.
     asked: bool,
     shown: Option<Shown>,
     judged: Mutex<Option<Judged>>,
