@@ -46,7 +46,7 @@ install: ## install binary, units, config and users (PREFIX, DESTDIR, SYSCONFDIR
 	@sed 's|/etc/tidegate|$(SYSCONFDIR)/tidegate|' packaging/tmpfiles.conf \
 	    | $(INSTALL) -m 644 /dev/stdin $(DESTDIR)$(SYSTEMD_DIR)/tmpfiles.d/tidegate.conf
 	@$(INSTALL) -m 644 conf/edge.toml $(DESTDIR)$(DOC_DIR)/edge.toml
-	@for page in access certificates certificates operating; do \
+	@for page in access certificates operating; do \
 	    $(INSTALL) -m 644 docs/$$page.md $(DESTDIR)$(DOC_DIR)/$$page.md || exit; \
 	done
 	@if [ -e $(DESTDIR)$(SYSCONFDIR)/tidegate/edge.toml ]; then \
