@@ -70,4 +70,5 @@ def main():
         shutil.rmtree(at, ignore_errors=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
