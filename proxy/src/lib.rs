@@ -78,6 +78,7 @@ pub mod state_dir;
 mod telemetry;
 pub mod tls;
 mod upstream;
+mod watch;
 
 pub use auth::htpasswd;
 pub use auth::robots;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, fs, io};
 
@@ -14,7 +14,7 @@ use super::credentials::Login;
 use super::htpasswd::{LineError, Users};
 use super::remembered::Remembered;
 use super::{Origin, Refusal, User};
-use crate::stamp::Stamp;
+use crate::watch::Watch;
 
 /// Who may come in to one site, by its htpasswd file.
 pub(crate) struct Basic {
@@ -22,8 +22,7 @@ pub(crate) struct Basic {
     plain: bool,
     remember_for: Duration,
     loaded: ArcSwap<Loaded>,
-    /// What the file looked like when it was last tried; `None` when it was not there.
-    seen: Mutex<Option<Stamp>>,
+    watch: Watch,
 }
 
 /// A file as it was read, and who of it was verified since.
@@ -74,15 +73,14 @@ impl Basic {
         plain: bool,
         remember_for: Duration,
     ) -> Result<Self, LoadError> {
-        // The stamp comes first: what changes after it is seen the next time.
-        let seen = Mutex::new(Stamp::of(&file).ok());
+        let watch = Watch::over([&*file]);
         let loaded = Loaded::read(&file, plain, remember_for)?;
         Ok(Self {
             file,
             plain,
             remember_for,
             loaded: ArcSwap::from_pointee(loaded),
-            seen,
+            watch,
         })
     }
 
@@ -101,21 +99,18 @@ impl Basic {
         self.loaded.load().users.stored(name)
     }
 
-    /// Reads the file again if it looks changed; a file that cannot be used changes nothing and is
-    /// told once.
+    /// Reads the file again if it looks changed; one that cannot be used changes nothing and is told
+    /// once.
     pub(crate) fn refresh(&self) {
-        let stamp = Stamp::of(&self.file).ok();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == stamp {
-            return;
-        }
-        *seen = stamp;
-        match Loaded::read(&self.file, self.plain, self.remember_for) {
-            Ok(loaded) => {
+        let read = || Loaded::read(&self.file, self.plain, self.remember_for);
+        let may_pass = |error: &LoadError| !matches!(error, LoadError::Lines { .. });
+        match self.watch.look([&*self.file], read, may_pass) {
+            None => {}
+            Some(Ok(loaded)) => {
                 tracing::info!(file = %self.file.display(), "htpasswd file changed, read again");
                 self.loaded.store(Arc::new(loaded));
             }
-            Err(error) => tracing::error!(
+            Some(Err(error)) => tracing::error!(
                 %error,
                 "htpasswd file changed and cannot be used, the users stay as they were"
             ),

@@ -2,13 +2,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::{fs, io};
 
 use arc_swap::{ArcSwap, Guard};
 
 use super::{Origin, User};
-use crate::stamp::Stamp;
+use crate::watch::Watch;
 
 /// What stands before the name of a certificate's principal, as in rules.
 const CERTIFICATE: &str = "cert:";
@@ -22,8 +22,7 @@ pub(crate) struct Members(HashMap<Box<str>, HashSet<Box<str>>>);
 pub(crate) struct Groups {
     file: Option<PathBuf>,
     members: ArcSwap<Members>,
-    /// What the file looked like when it was last tried.
-    seen: Mutex<Option<Stamp>>,
+    watch: Watch,
 }
 
 /// Why a group file cannot be used.
@@ -79,7 +78,7 @@ impl Default for Groups {
         Self {
             file: None,
             members: ArcSwap::from_pointee(Members::default()),
-            seen: Mutex::default(),
+            watch: Watch::default(),
         }
     }
 }
@@ -87,13 +86,12 @@ impl Default for Groups {
 impl Groups {
     /// Reads the file for the first time.
     pub(crate) fn load(file: PathBuf) -> Result<Self, GroupError> {
-        // The stamp comes first: what changes after it is seen the next time.
-        let seen = Mutex::new(Stamp::of(&file).ok());
+        let watch = Watch::over([&*file]);
         let members = read(&file)?;
         Ok(Self {
             file: Some(file),
             members: ArcSwap::from_pointee(members),
-            seen,
+            watch,
         })
     }
 
@@ -108,18 +106,14 @@ impl Groups {
         let Some(file) = &self.file else {
             return;
         };
-        let stamp = Stamp::of(file).ok();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == stamp {
-            return;
-        }
-        *seen = stamp;
-        match read(file) {
-            Ok(members) => {
+        let may_pass = |error: &GroupError| matches!(error, GroupError::Read { .. });
+        match self.watch.look([&**file], || read(file), may_pass) {
+            None => {}
+            Some(Ok(members)) => {
                 tracing::info!(file = %file.display(), "group file changed, read again");
                 self.members.store(Arc::new(members));
             }
-            Err(error) => tracing::error!(
+            Some(Err(error)) => tracing::error!(
                 %error,
                 "group file changed and cannot be used, the groups stay as they were"
             ),

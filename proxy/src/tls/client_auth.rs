@@ -21,7 +21,7 @@ use openssl::x509::{
 use super::Error;
 use super::certified_key::read;
 use crate::auth::certificate::{ClientCertificate, Fault, Verdict};
-use crate::stamp::Stamp;
+use crate::watch::Watch;
 
 /// How many authorities may stand between a client and one that is trusted.
 const DEPTH_MAX: i32 = 8;
@@ -38,8 +38,7 @@ pub(crate) struct ClientAuth {
     ca_file: PathBuf,
     crl_files: Vec<PathBuf>,
     loaded: ArcSwap<Loaded>,
-    /// What the files looked like when they were last tried.
-    seen: Mutex<Vec<Option<Stamp>>>,
+    watch: Watch,
 }
 
 /// The files as they were read.
@@ -69,15 +68,14 @@ impl ClientAuth {
         ca_file: PathBuf,
         crl_files: Vec<PathBuf>,
     ) -> Result<Self, Error> {
-        // The stamps come first: what changes after them is seen the next time.
-        let seen = Mutex::new(stamps(&ca_file, &crl_files));
+        let watch = Watch::over(files(&ca_file, &crl_files));
         let loaded = Loaded::read(&ca_file, &crl_files)?;
         Ok(Self {
             required,
             ca_file,
             crl_files,
             loaded: ArcSwap::from_pointee(loaded),
-            seen,
+            watch,
         })
     }
 
@@ -134,22 +132,20 @@ impl ClientAuth {
     /// Reads the files again if they look changed; files that cannot be used change nothing, and
     /// that is told once.
     pub(crate) fn refresh(&self) {
-        let stamps = stamps(&self.ca_file, &self.crl_files);
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if *seen == stamps {
-            return;
-        }
-        *seen = stamps;
+        let files = files(&self.ca_file, &self.crl_files);
+        let read = || Loaded::read(&self.ca_file, &self.crl_files);
+        let may_pass = |error: &Error| matches!(error, Error::Read { .. } | Error::OpenSsl(_));
         let file = self.ca_file.display();
-        match Loaded::read(&self.ca_file, &self.crl_files) {
-            Ok(loaded) => {
+        match self.watch.look(files, read, may_pass) {
+            None => {}
+            Some(Ok(loaded)) => {
                 self.loaded.store(Arc::new(loaded));
                 tracing::info!(%file, "client authorities or revocation lists changed, read again");
                 for warning in self.warnings() {
                     tracing::warn!("{warning}");
                 }
             }
-            Err(error) => tracing::error!(
+            Some(Err(error)) => tracing::error!(
                 %error,
                 "client authorities or revocation lists changed and cannot be used, they stay as they were"
             ),
@@ -416,9 +412,8 @@ fn issuer<'a>(authorities: &'a [X509], certificate: &X509) -> Option<&'a X509> {
         .find(|authority| has_issued(authority, certificate))
 }
 
-fn stamps(ca_file: &Path, crl_files: &[PathBuf]) -> Vec<Option<Stamp>> {
-    let files = std::iter::once(ca_file).chain(crl_files.iter().map(PathBuf::as_path));
-    files.map(|file| Stamp::of(file).ok()).collect()
+fn files<'a>(ca_file: &'a Path, crl_files: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
+    std::iter::once(ca_file).chain(crl_files.iter().map(PathBuf::as_path))
 }
 
 /// Reads every revocation list of a file.
