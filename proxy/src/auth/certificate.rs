@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use super::{Origin, User};
+use super::{Origin, ROBOT_PREFIX, User};
 
 /// The certificate that a client has shown.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -105,9 +105,6 @@ pub(crate) struct Naming {
     pub(crate) allow: Option<Box<[Box<str>]>>,
 }
 
-/// How the names of robots begin, in logs and for the registry.
-const ROBOT: &str = "robot:";
-
 /// Longer names are nobody's.
 const NAME_BYTES_MAX: usize = 255;
 
@@ -130,7 +127,7 @@ impl Naming {
             !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.chars().any(char::is_control)
         });
         let name = name.ok_or(Objection::Nameless)?;
-        if name.starts_with(ROBOT) {
+        if name.starts_with(ROBOT_PREFIX) {
             return Err(Objection::NotAllowed);
         }
         if let Some(allow) = &self.allow

@@ -47,6 +47,9 @@ pub(crate) struct User {
     pub(crate) groups: Box<[Box<str>]>,
 }
 
+/// How the names of robots begin in logs and for the registry: nobody else may have such a name.
+pub(crate) const ROBOT_PREFIX: &str = "robot:";
+
 /// How a name was proven.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub(crate) enum Origin {

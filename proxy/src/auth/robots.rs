@@ -14,7 +14,7 @@ use openssl::error::ErrorStack;
 use serde::{Deserialize, Serialize};
 
 use super::token::secret::{self, Hashed, Purpose};
-use super::{Actions, Grant, Grants, Origin, Principal, User};
+use super::{Actions, Grant, Grants, Origin, Principal, ROBOT_PREFIX, User};
 use crate::stamp::Stamp;
 use crate::state_dir::{self, StateDir};
 
@@ -24,9 +24,6 @@ const FOLDER: &str = "tokens/robots";
 
 /// No robot's file is longer.
 const FILE_BYTES_MAX: u64 = 64 << 10;
-
-/// What a robot's name begins with in logs and for the registry, so that it is nobody else's.
-const PREFIX: &str = "robot:";
 
 const NAME_LEN_MAX: usize = 100;
 
@@ -322,7 +319,7 @@ impl Robots {
     /// Returns the robot that is called so in logs and tokens, or by its own name, if it may come in
     /// to the site of one of `hosts`.
     pub(crate) fn find(&self, name: &str, hosts: &[Box<str>], now: u64) -> Option<Arc<Known>> {
-        self.named(name.strip_prefix(PREFIX).unwrap_or(name), hosts, now)
+        self.named(name.strip_prefix(ROBOT_PREFIX).unwrap_or(name), hosts, now)
     }
 
     fn named(&self, name: &str, hosts: &[Box<str>], now: u64) -> Option<Arc<Known>> {
@@ -341,7 +338,7 @@ impl Known {
             tracing::error!(robot = robot.name, "the file of this robot is damaged");
             return None;
         };
-        let user = User::new(format!("{PREFIX}{}", robot.name), Origin::Robot);
+        let user = User::new(format!("{ROBOT_PREFIX}{}", robot.name), Origin::Robot);
         Some(Self {
             principal: Principal::user(Arc::new(user)).limited_to(Arc::new(grants)),
             robot,

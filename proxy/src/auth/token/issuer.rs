@@ -29,7 +29,7 @@ use super::access_token::{Invalid, grants, header, invalid, validation};
 use super::jose::{self, KeyError, PublicKey};
 use super::scope::Access;
 use super::secret::Hashed;
-use crate::auth::{Origin, Principal, User};
+use crate::auth::{Origin, Principal, ROBOT_PREFIX, User};
 
 /// As distribution allows.
 const LEEWAY_SECS: u64 = 60;
@@ -218,7 +218,10 @@ impl Issuer {
         let claims: Claims = decode(token, key.decoding(), &validation)
             .map_err(invalid)?
             .claims;
-        if claims.sub.len() > SUBJECT_BYTES_MAX || claims.sub.chars().any(char::is_control) {
+        if claims.sub.len() > SUBJECT_BYTES_MAX
+            || claims.sub.chars().any(char::is_control)
+            || claims.sub.starts_with(ROBOT_PREFIX)
+        {
             return Err(Invalid::Foreign);
         }
         let name = match claims.sub.as_str() {
@@ -481,6 +484,7 @@ mod tests {
             ("exp", json!(now() - 61)),
             ("nbf", json!(now() + 70)),
             ("sub", json!("a\nb")),
+            ("sub", json!("robot:ci")),
             ("exp", Value::Null),
             ("aud", Value::Null),
         ] {
