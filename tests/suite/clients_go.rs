@@ -1,7 +1,6 @@
 //! crane, regctl and oras: the clients of pipelines and of artifacts.
 
 use std::fs;
-use std::process::Command;
 
 use serde_json::Value;
 
@@ -10,29 +9,15 @@ use crate::harness::{
     push_image, push_manifest, run, tar_of, try_run,
 };
 
-/// A Go client with its own folder for credentials, trusting the edge's certificate.
-fn tool(rig: &Rig, program: &str) -> Command {
-    let home = rig.path("home");
-    fs::create_dir_all(&home).unwrap();
-    let mut command = Command::new(program);
-    command
-        .current_dir(&home)
-        .env("SSL_CERT_FILE", &rig.certificate.cert)
-        .env("HOME", &home)
-        .env("DOCKER_CONFIG", &home)
-        .env("REGCTL_CONFIG", home.join("regctl.json"));
-    command
-}
-
 #[test]
 fn crane_pushes_pulls_copies_lists_and_deletes() {
     need!("crane");
     let rig = Rig::start();
-    let crane = |arguments: &[&str]| run(tool(&rig, "crane").args(arguments));
+    let crane = |arguments: &[&str]| run(rig.go_client("crane").args(arguments));
     let name = rig.name();
     let wrong = ["auth", "login", &name, "-u", USER, "-p", "wrong"];
-    drop(try_run(tool(&rig, "crane").args(wrong)));
-    assert!(!try_run(tool(&rig, "crane").args(["catalog", &name])).success);
+    drop(try_run(rig.go_client("crane").args(wrong)));
+    assert!(!try_run(rig.go_client("crane").args(["catalog", &name])).success);
     crane(&["auth", "login", &name, "-u", USER, "-p", PASSWORD]);
 
     tar_of(&rig.path("layer.tar"), "file", 5, 2_000_000);
@@ -72,14 +57,20 @@ fn crane_pushes_pulls_copies_lists_and_deletes() {
     crane(&["validate", "--remote", &format!("{app}:multi")]);
 
     crane(&["delete", &format!("{app}@{}", pushed.trim())]);
-    assert!(!try_run(tool(&rig, "crane").args(["digest", &format!("{app}:v1")])).success);
+    assert!(
+        !try_run(
+            rig.go_client("crane")
+                .args(["digest", &format!("{app}:v1")])
+        )
+        .success
+    );
 }
 
 #[test]
 fn regctl_copies_images_and_puts_artifacts() {
     need!("regctl");
     let rig = Rig::start();
-    let regctl = |arguments: &[&str]| run(tool(&rig, "regctl").args(arguments));
+    let regctl = |arguments: &[&str]| run(rig.go_client("regctl").args(arguments));
     let name = rig.name();
     regctl(&[
         "registry",
@@ -149,7 +140,7 @@ fn regctl_copies_images_and_puts_artifacts() {
 fn regctl_copies_every_architecture_of_an_index() {
     need!("regctl");
     let rig = Rig::start();
-    let regctl = |arguments: &[&str]| run(tool(&rig, "regctl").args(arguments));
+    let regctl = |arguments: &[&str]| run(rig.go_client("regctl").args(arguments));
     let name = rig.name();
     regctl(&[
         "registry",
@@ -181,7 +172,7 @@ fn regctl_copies_every_architecture_of_an_index() {
 fn regctl_uploads_a_blob_in_chunks() {
     need!("regctl");
     let rig = Rig::start();
-    let regctl = |arguments: &[&str]| run(tool(&rig, "regctl").args(arguments));
+    let regctl = |arguments: &[&str]| run(rig.go_client("regctl").args(arguments));
     let name = rig.name();
     regctl(&[
         "registry",
@@ -223,11 +214,11 @@ fn regctl_uploads_a_blob_in_chunks() {
 fn oras_pushes_attaches_discovers_and_pulls_artifacts() {
     need!("oras");
     let rig = Rig::start();
-    let oras = |arguments: &[&str]| run(tool(&rig, "oras").args(arguments));
+    let oras = |arguments: &[&str]| run(rig.go_client("oras").args(arguments));
     // oras speaks plain HTTP to anything called localhost.
     let name = format!("127.0.0.1:{}", rig.https.port());
     let wrong = ["login", &name, "-u", USER, "-p", "wrong"];
-    assert!(!try_run(tool(&rig, "oras").args(wrong)).success);
+    assert!(!try_run(rig.go_client("oras").args(wrong)).success);
     oras(&["login", &name, "-u", USER, "-p", PASSWORD]);
     let home = rig.path("home");
     fs::write(home.join("model.bin"), noise(130, 3_000_000)).unwrap();
@@ -274,10 +265,16 @@ fn oras_pushes_attaches_discovers_and_pulls_artifacts() {
     assert!(copied.contains("application/vnd.example.sbom"), "{copied}");
     assert_eq!(oras(&["repo", "tags", &app]).trim(), "v1");
     oras(&["manifest", "delete", "-f", &format!("{app}:v1")]);
-    assert!(!try_run(tool(&rig, "oras").args(["manifest", "fetch", &format!("{app}:v1")])).success);
+    assert!(
+        !try_run(
+            rig.go_client("oras")
+                .args(["manifest", "fetch", &format!("{app}:v1")])
+        )
+        .success
+    );
 
     oras(&["logout", &name]);
-    assert!(!try_run(tool(&rig, "oras").args(["repo", "tags", &app])).success);
+    assert!(!try_run(rig.go_client("oras").args(["repo", "tags", &app])).success);
 }
 
 #[test]
@@ -290,10 +287,12 @@ fn what_one_client_pushed_another_pulls() {
     push_image(&rig.client(), "any/app", "v1", &image);
     let reference = format!("{name}/any/app:v1");
 
-    run(tool(&rig, "crane").args(["auth", "login", &name, "-u", USER, "-p", PASSWORD]));
-    let by_crane = run(tool(&rig, "crane").args(["digest", &reference]));
-    let by_oras = run(tool(&rig, "oras").args(["resolve", &reference]));
-    let mut skopeo = tool(&rig, "skopeo");
+    run(rig
+        .go_client("crane")
+        .args(["auth", "login", &name, "-u", USER, "-p", PASSWORD]));
+    let by_crane = run(rig.go_client("crane").args(["digest", &reference]));
+    let by_oras = run(rig.go_client("oras").args(["resolve", &reference]));
+    let mut skopeo = rig.go_client("skopeo");
     skopeo.args([
         "inspect",
         "--creds",
@@ -302,7 +301,7 @@ fn what_one_client_pushed_another_pulls() {
         "{{.Digest}}",
     ]);
     let by_skopeo = run(skopeo.arg(format!("docker://{reference}")));
-    run(tool(&rig, "regctl").args([
+    run(rig.go_client("regctl").args([
         "registry",
         "login",
         "--skip-check",
@@ -312,7 +311,9 @@ fn what_one_client_pushed_another_pulls() {
         "-p",
         PASSWORD,
     ]));
-    let by_regctl = run(tool(&rig, "regctl").args(["image", "digest", &reference]));
+    let by_regctl = run(rig
+        .go_client("regctl")
+        .args(["image", "digest", &reference]));
 
     for (client, found) in [
         ("crane", by_crane),

@@ -236,20 +236,6 @@ fn podman_and_skopeo_pull_without_a_name_and_push_with_one() {
     }
 }
 
-/// A Go client with its own folder for credentials, trusting the edge's certificate.
-fn tool(rig: &Rig, program: &str) -> Command {
-    let home = rig.path("home");
-    fs::create_dir_all(&home).unwrap();
-    let mut command = Command::new(program);
-    command
-        .current_dir(&home)
-        .env("SSL_CERT_FILE", &rig.certificate.cert)
-        .env("HOME", &home)
-        .env("DOCKER_CONFIG", &home)
-        .env("REGCTL_CONFIG", home.join("regctl.json"));
-    command
-}
-
 #[test]
 fn crane_pulls_without_a_name_and_pushes_with_one() {
     need!("crane");
@@ -258,7 +244,7 @@ fn crane_pulls_without_a_name_and_pushes_with_one() {
             auth: format!("scheme = \"{scheme}\""),
             ..public()
         });
-        let crane = |arguments: &[&str]| try_run(tool(&rig, "crane").args(arguments));
+        let crane = |arguments: &[&str]| try_run(rig.go_client("crane").args(arguments));
         let name = rig.name();
         let at = |image: &str| format!("{name}/{image}");
         let saved = rig.path("saved.tar").to_string_lossy().into_owned();
@@ -289,7 +275,7 @@ fn crane_pulls_without_a_name_and_pushes_with_one() {
 fn regctl_pulls_without_a_name_and_pushes_with_one() {
     need!("regctl");
     let rig = served();
-    let regctl = |arguments: &[&str]| try_run(tool(&rig, "regctl").args(arguments));
+    let regctl = |arguments: &[&str]| try_run(rig.go_client("regctl").args(arguments));
     let name = rig.name();
     let at = |image: &str| format!("{name}/{image}");
     let out = format!("ocidir://{}", rig.path("out").display());
@@ -314,7 +300,7 @@ fn oras_pulls_without_a_name_and_pushes_with_one() {
     need!("oras");
     let rig = served();
     let home = rig.path("home");
-    let oras = |arguments: &[&str]| try_run(tool(&rig, "oras").args(arguments));
+    let oras = |arguments: &[&str]| try_run(rig.go_client("oras").args(arguments));
     // oras speaks plain HTTP to anything called localhost.
     let name = format!("127.0.0.1:{}", rig.https.port());
     let at = |image: &str| format!("{name}/{image}");

@@ -126,6 +126,20 @@ impl Rig {
         format!("localhost:{}", self.https.port())
     }
 
+    /// A Go client with its own folder for credentials, trusting the edge's certificate.
+    pub(crate) fn go_client(&self, program: &str) -> Command {
+        let home = self.path("home");
+        fs::create_dir_all(&home).expect("create a folder");
+        let mut command = Command::new(program);
+        command
+            .current_dir(&home)
+            .env("SSL_CERT_FILE", &self.certificate.cert)
+            .env("HOME", &home)
+            .env("DOCKER_CONFIG", &home)
+            .env("REGCTL_CONFIG", home.join("regctl.json"));
+        command
+    }
+
     /// A client with the right credentials.
     pub(crate) fn client(&self) -> Client {
         self.anonymous().as_user(USER, PASSWORD)
