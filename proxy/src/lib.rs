@@ -10,7 +10,8 @@
 //! - `listener`: the sockets, and what is asked of a connection before its first request: who may
 //!   connect, for whom a balancer speaks, how many there may be, how long a head may take;
 //! - `edge`: the life of a request; `context`: what it carries from step to step;
-//! - `filter`: the steps that look at the head alone; `auth`: who is asking;
+//! - `filter`: the steps that look at the head alone; `auth`: who is asking, and what they may do;
+//!   [`explain`]: the same, asked without an edge that runs;
 //! - `site` and `upstream`: what a request is for, and where it goes; `login`: how a site finds out
 //!   who is asking, and hands out tokens;
 //! - [`state_dir`]: what the edge keeps of its own;
@@ -20,7 +21,10 @@
 //!   `respond`: the one place that turns a refusal into a reply;
 //! - `state`: everything a reload swaps, as one value; `in_flight`: what a drain waits for;
 //! - [`tls`]: certificates, which one a handshake gets, and whose it asks for; `certified`: what
-//!   they make of a connection; `telemetry`: a line for each request.
+//!   they make of a connection; `self_signing`: what certificates of our own begin with;
+//! - [`acme`]: orders certificates and renews them;
+//! - `watch` and `stamp`: files that are read again when they change; `fetch`: what is read over
+//!   HTTPS, in the background; `telemetry`: a line for each request.
 //!
 //! # The life of a request
 //! 1. `listener` accepts the connection, or drops it, `tls::accept` gives the handshake the
@@ -28,8 +32,10 @@
 //! 2. `edge` takes the state of this moment, to the request's end. `filter::limits` and
 //!    `filter::host` look at the head; a plain listener answers here, with a challenge's answer or
 //!    the way to TLS.
-//! 3. The site is found by host, and says how many requests it takes (`quota`). For the registry `filter::registry` lets only its API through. The
-//!    site asks `auth` who is there; the path is read by the parser that the registry routes with.
+//! 3. The site is found by host; it must be the one that the handshake was made for. It says from
+//!    which addresses it is reached, and how many requests it takes (`quota`). For the registry
+//!    `filter::registry` lets only its API through. `login` finds out who is there; the path is read
+//!    by the parser that the registry routes with, and `auth::access` decides.
 //! 4. Any of these may answer or refuse. The reply goes out, and a client that is still sending is
 //!    listened to for a moment, so that it sees the reply.
 //! 5. Otherwise `upstream` names an address, `auth::identity` and `filter::forwarded` say which
@@ -70,6 +76,7 @@ pub mod reload;
 mod request_body;
 mod resets;
 mod respond;
+mod self_signing;
 mod server;
 mod site;
 mod stamp;

@@ -5,16 +5,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use openssl::asn1::{Asn1Object, Asn1OctetString, Asn1Time};
-use openssl::bn::{BigNum, MsbOption};
-use openssl::ec::{EcGroup, EcKey};
+use openssl::asn1::{Asn1Object, Asn1OctetString};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
 use openssl::ssl::SslRef;
 use openssl::x509::extension::SubjectAlternativeName;
-use openssl::x509::{X509, X509Builder, X509Extension, X509NameBuilder};
+use openssl::x509::{X509, X509Extension};
+
+use crate::self_signing;
 
 /// The protocol that a CA offers.
 pub(crate) const PROTOCOL: &[u8] = b"acme-tls/1";
@@ -76,23 +75,8 @@ impl Answer {
     }
 
     fn make(host: &str, digest: &[u8]) -> Result<Self, ErrorStack> {
-        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-        let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
-        let mut builder = X509Builder::new()?;
-        builder.set_version(2)?;
-        let mut serial = BigNum::new()?;
-        serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
-        let serial = serial.to_asn1_integer()?;
-        builder.set_serial_number(&serial)?;
-        let mut name = X509NameBuilder::new()?;
-        name.append_entry_by_nid(Nid::COMMONNAME, "ACME challenge")?;
-        let name = name.build();
-        builder.set_subject_name(&name)?;
-        builder.set_issuer_name(&name)?;
-        builder.set_pubkey(&key)?;
-        let (from, until) = (Asn1Time::days_from_now(0)?, Asn1Time::days_from_now(1)?);
-        builder.set_not_before(&from)?;
-        builder.set_not_after(&until)?;
+        let key = self_signing::key()?;
+        let mut builder = self_signing::begin(&key, "ACME challenge", 1)?;
         let names = SubjectAlternativeName::new()
             .dns(host)
             .build(&builder.x509v3_context(None, None))?;

@@ -2,18 +2,13 @@
 
 use std::net::IpAddr;
 
-use openssl::asn1::Asn1Time;
-use openssl::bn::{BigNum, MsbOption};
-use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::PKey;
 use openssl::x509::extension::{
     BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
 };
-use openssl::x509::{X509Builder, X509NameBuilder};
 
 use super::Error;
+use crate::self_signing;
 
 /// The longest life that Apple's platforms accept of a server certificate one has trusted oneself.
 pub const DAYS: u32 = 825;
@@ -44,30 +39,13 @@ pub fn generate(names: &[String], ips: &[IpAddr]) -> Result<Pair, Error> {
 /// # Errors
 /// As [`generate`].
 pub fn generate_for_days(names: &[String], ips: &[IpAddr], days: u32) -> Result<Pair, Error> {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-    let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
-
-    let mut builder = X509Builder::new()?;
-    builder.set_version(2)?;
-    let mut serial = BigNum::new()?;
-    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
-    let serial = serial.to_asn1_integer()?;
-    builder.set_serial_number(&serial)?;
-
+    let key = self_signing::key()?;
     let first = names.first().cloned();
     let common_name = first
         .or_else(|| ips.first().map(IpAddr::to_string))
         .filter(|name| name.chars().count() <= COMMON_NAME_CHARS_MAX)
         .unwrap_or_else(|| "tidegate".to_owned());
-    let mut name = X509NameBuilder::new()?;
-    name.append_entry_by_nid(Nid::COMMONNAME, &common_name)?;
-    let name = name.build();
-    builder.set_subject_name(&name)?;
-    builder.set_issuer_name(&name)?;
-    builder.set_pubkey(&key)?;
-    let (from, until) = (Asn1Time::days_from_now(0)?, Asn1Time::days_from_now(days)?);
-    builder.set_not_before(&from)?;
-    builder.set_not_after(&until)?;
+    let mut builder = self_signing::begin(&key, &common_name, days)?;
 
     let mut alternatives = SubjectAlternativeName::new();
     for name in names {
@@ -96,6 +74,7 @@ pub fn generate_for_days(names: &[String], ips: &[IpAddr], days: u32) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use openssl::pkey::PKey;
     use openssl::x509::X509;
 
     use super::*;

@@ -13,17 +13,14 @@ use std::{fmt, fs, io};
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::{Algorithm, EncodingKey};
-use openssl::asn1::Asn1Time;
-use openssl::bn::{BigNum, MsbOption};
-use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
-use openssl::x509::{X509, X509Builder, X509NameBuilder};
+use openssl::x509::X509;
 use serde_json::{Value, json};
 
 use super::jose::{self, KeyError, PublicKey};
+use crate::self_signing;
 use crate::stamp::Stamp;
 use crate::state_dir::{self, StateDir};
 
@@ -251,8 +248,7 @@ impl Ring {
 impl Key {
     /// Makes a key and its certificate, as PEM.
     fn generate() -> Result<Vec<u8>, ErrorStack> {
-        let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-        let key = PKey::from_ec_key(EcKey::generate(&group)?)?;
+        let key = self_signing::key()?;
         let certificate = certify(&key)?;
         Ok([key.private_key_to_pem_pkcs8()?, certificate.to_pem()?].concat())
     }
@@ -274,19 +270,7 @@ impl Key {
 
 /// Certifies a key by itself. Nobody looks at more than the key in it; it ends long after the key.
 fn certify(key: &PKey<Private>) -> Result<X509, ErrorStack> {
-    let mut name = X509NameBuilder::new()?;
-    name.append_entry_by_nid(Nid::COMMONNAME, "Tidegate tokens")?;
-    let name = name.build();
-    let mut serial = BigNum::new()?;
-    serial.rand(127, MsbOption::MAYBE_ZERO, false)?;
-    let mut builder = X509Builder::new()?;
-    builder.set_version(2)?;
-    builder.set_serial_number(&*serial.to_asn1_integer()?)?;
-    builder.set_subject_name(&name)?;
-    builder.set_issuer_name(&name)?;
-    builder.set_pubkey(key)?;
-    builder.set_not_before(&*Asn1Time::days_from_now(0)?)?;
-    builder.set_not_after(&*Asn1Time::days_from_now(3650)?)?;
+    let mut builder = self_signing::begin(key, "Tidegate tokens", 3650)?;
     builder.sign(key, MessageDigest::sha256())?;
     Ok(builder.build())
 }
