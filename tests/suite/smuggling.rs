@@ -26,7 +26,7 @@ const SMUGGLED: &str =
     "POST /v2/smuggled/app/blobs/uploads/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n";
 
 /// A rig whose timeouts are short and whose access log is JSON.
-pub(crate) fn setup() -> Setup {
+fn setup() -> Setup {
     Setup {
         tables: "[limits]\nheader_timeout = \"20s\"\nkeepalive_timeout = \"1s\"\n\
                  read_timeout = \"1s\"\nupstream_read_timeout = \"5s\"\n\
@@ -81,7 +81,7 @@ fn id_of(seen: &Seen) -> &str {
 }
 
 /// Compares what the edge says that it let through with what came: the same requests, each once.
-pub(crate) fn assert_same(rig: &Rig, recorder: &Recorder) {
+fn assert_same(rig: &Rig, recorder: &Recorder) {
     let logged = eventually("a line for each request that arrived", || {
         let logged = access_log(rig);
         let known = |seen: &Seen| logged.iter().any(|line| line["request_id"] == id_of(seen));
@@ -502,13 +502,18 @@ fn send_all(rig: &Rig, cases: &[String]) {
 }
 
 fn recorded(answers: Answers) {
+    compare(answers, &cases(), send_all);
+}
+
+/// Sends cases to an edge in front of a recorder: what arrives there is what was authorised, and
+/// not too little.
+pub(crate) fn compare<C>(answers: Answers, cases: &[C], send: impl FnOnce(&Rig, &[C])) {
     let mut rig = setup().prepare();
     let recorder = Recorder::listen(&rig.socket(), answers);
     rig.start_edge();
     rig.wait_until_ready();
-    let cases = cases();
     let before = recorder.requests().len();
-    send_all(&rig, &cases);
+    send(&rig, cases);
     assert_same(&rig, &recorder);
     let seen = recorder.requests().len() - before;
     assert!(
