@@ -104,6 +104,27 @@ fn a_site_is_served_at_once_and_has_its_certificate_soon_after() {
 }
 
 #[test]
+fn a_root_file_is_trusted_beside_whom_the_system_trusts() {
+    need!("pebble", "pebble-challtestsrv");
+    let mut rig = Setup::default().prepare();
+    let ca = Pebble::start(&rig);
+    // The file names somebody else, as it may for the other one of two CAs.
+    let own = format!("root_file = \"{}\"", ca.identity.cert.display());
+    let other = format!("root_file = \"{}\"", rig.certificate.cert.display());
+    let keys = ca.keys().replace(&own, &other);
+    assert!(keys.contains(&other), "{keys}");
+    rig.write_config(&setup(&keys, &site("\"a.acme.test\"")));
+    rig.start_registry();
+    let mut command = tidegate();
+    command
+        .args(["edge", "--config"])
+        .arg(rig.config())
+        .env("SSL_CERT_FILE", &ca.identity.cert);
+    let _edge = Process::start(&mut command, &rig.path("edge.log"));
+    issued(&rig, "a.acme.test");
+}
+
+#[test]
 fn a_ca_that_rejects_every_fifth_nonce_is_convinced_all_the_same() {
     need!("pebble", "pebble-challtestsrv");
     let reject = [("PEBBLE_WFE_NONCEREJECT", "20")];

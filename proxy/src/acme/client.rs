@@ -36,7 +36,7 @@ const HTTPS: u16 = 443;
 /// Sends requests to a CA.
 #[derive(Clone)]
 pub(super) struct Client {
-    /// The only roots to trust; those of the system where there are none.
+    /// The roots to trust; those of the system alone where this is absent.
     roots: Option<Arc<Box<[X509]>>>,
     patience: Arc<Mutex<Option<SystemTime>>>,
 }
@@ -70,17 +70,18 @@ enum Unanswered {
 }
 
 impl Client {
-    /// Trusts the roots in `root_file` alone, or else the system's.
+    /// Trusts the system's roots, and those in `root_file` beside them.
     pub(super) fn new(root_file: Option<&Path>) -> Result<Self, Unusable> {
         let roots = root_file.map(|path| {
             let pem = fs::read(path).map_err(|source| Unusable::Read {
                 path: path.to_owned(),
                 source,
             })?;
-            let roots = X509::stack_from_pem(&pem)?;
+            let mut roots = X509::stack_from_pem(&pem)?;
             if roots.is_empty() {
                 return Err(Unusable::Empty(path.to_owned()));
             }
+            roots.extend(roots_of_the_system());
             Ok(Arc::new(roots.into_boxed_slice()))
         });
         Ok(Self {
@@ -175,6 +176,23 @@ impl HttpClient for Client {
             }
         })
     }
+}
+
+/// Returns whom this machine trusts: what OpenSSL finds by itself as long as it is given nothing.
+fn roots_of_the_system() -> Vec<X509> {
+    let found = openssl_probe::probe();
+    let bundle = found.cert_file.and_then(|file| fs::read(file).ok());
+    if let Some(roots) = bundle.and_then(|pem| X509::stack_from_pem(&pem).ok()) {
+        return roots;
+    }
+    let entries = found.cert_dir.and_then(|folder| fs::read_dir(folder).ok());
+    let paths = entries.into_iter().flatten().flatten();
+    paths
+        .map(|entry| entry.path())
+        // A link that is named after the subject's hash: the way that OpenSSL goes.
+        .filter(|path| path.extension().is_some_and(|number| number == "0"))
+        .filter_map(|path| X509::from_pem(&fs::read(path).ok()?).ok())
+        .collect()
 }
 
 /// Reads `Retry-After` (RFC 9110, section 10.2.3).
