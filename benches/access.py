@@ -5,19 +5,14 @@ with fifty rules of which the last fits, an address list and limits for everyone
 bearer token. TIDEGATE_BEFORE names an older binary to compare with. The stacks take turns; medians.
 """
 
-import base64
-import json
 import os
-import shutil
-import ssl
 import statistics
-import sys
-import urllib.request
 
-from client import url
-from manifest import PATH, TYPE, push_image
-from manifests import SECONDS, wrk
-from stacks import PASSWORD, ROUNDS, USER, Cost, Tidegate, folder, secrets
+from client import BASIC
+from manifest import PATH, push_image
+from manifests import CONNECTIONS, SECONDS, ask, bearer
+from peers import Tidegate
+from stacks import ROUNDS, Cost, progress, started
 
 RULES = "".join(
     f'[[site.access.rule]]\nrepositories = ["team{number}/*/app-*", "home/${{user}}/**"]\n'
@@ -37,7 +32,7 @@ deny_from = ["127.66.0.0/16"]
 
 
 class Before(Tidegate):
-    name = "before"
+    name = key = "before"
 
     def start(self, limits=""):
         now, os.environ["TIDEGATE"] = os.environ["TIDEGATE"], os.environ["TIDEGATE_BEFORE"]
@@ -48,61 +43,38 @@ class Before(Tidegate):
 
 
 class Plain(Tidegate):
-    name = "without"
+    name = key = "without"
 
 
 class Ruled(Tidegate):
-    name = "rules"
+    name = key = "rules"
 
     def start(self, limits=""):
         super().start(EVERYTHING)
 
 
-def basic():
-    return "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-
-
-def bearer(stack):
-    repository = PATH.removeprefix("/v2/").split("/manifests/")[0]
-    query = f"service=localhost&scope=repository:{repository}:pull"
-    request = urllib.request.Request(url(stack, f"/auth/token?{query}"))
-    request.add_header("Authorization", basic())
-    context = ssl.create_default_context(cafile=stack.shared / "cert.pem")
-    with urllib.request.urlopen(request, context=context) as reply:
-        return "Bearer " + json.load(reply)["token"]
-
-
 def main():
-    at = folder()
-    stacks = []
-    try:
-        secrets(at)
-        kinds = ([Before] if os.environ.get("TIDEGATE_BEFORE") else []) + [Plain, Ruled]
-        for kind in kinds:
-            stacks.append(kind(at))
-            stacks[-1].start()
-            push_image(stacks[-1])
-        ways = [(stack.name, stack, basic()) for stack in stacks]
+    kinds = ([Before] if os.environ.get("TIDEGATE_BEFORE") else []) + [Plain, Ruled]
+    results = {}
+    with started(kinds) as stacks:
+        for stack in stacks:
+            push_image(stack)
+        ways = [(stack.name, stack, BASIC) for stack in stacks]
         ways.append(("rules, by token", stacks[-1], bearer(stacks[-1])))
-        results = {}
         for turn in range(ROUNDS):
             for name, stack, authorization in ways if turn % 2 == 0 else reversed(ways):
-                headers = ["-H", f"Authorization: {authorization}", "-H", f"Accept: {TYPE}"]
                 with Cost(stack) as cost:
-                    done = wrk(url(stack, PATH), headers)
+                    done = ask(stack, ("GET", PATH, 200), authorization)[0]
                 figures = (done / cost.seconds, cost.cpu * 1e6 / done)
                 results.setdefault(name, []).append(figures)
-                print(".", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
-        report(ways, results)
-    finally:
-        for stack in stacks:
-            stack.stop()
-        shutil.rmtree(at, ignore_errors=True)
+                progress()
+    progress("\n")
+    report(ways, results)
 
 
 def report(ways, results):
-    print(f"\n### authenticated manifest GETs over HTTP/1.1, medians of {ROUNDS} runs of {SECONDS} s\n")
+    print("\n### Authenticated manifest GETs over HTTP/1.1, "
+          f"{CONNECTIONS} connections, medians of {ROUNDS} runs of {SECONDS} s\n")
     print("| site | requests/s | server CPU-µs each | CPU against the first |")
     print("|---|---:|---:|---:|")
     first = None

@@ -1,17 +1,61 @@
-"""curl, as both stacks are asked: one process, one connection, the password on each request."""
+"""How all stacks are asked: one process, one connection, the password on each request.
 
+Blobs over HTTP/1.1 move through `wire` (benches/wire/), which leaves the stacks more of the
+machine than curl does; over HTTP/2, and for everything small, it is curl. BENCH_CLIENT=curl takes
+curl for all. Both offer the cipher first that docker's client does, so that every stack uses it.
+"""
+
+import base64
+import os
 import subprocess
+from typing import NamedTuple
 
-from stacks import PASSWORD, USER
+from stacks import PASSWORD, USER, run
+
+BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+HTTP1, HTTP2 = "--http1.1", "--http2"
+CIPHERS = ("--tls13-ciphers", "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384")
+WIRE = os.environ.get("WIRE", "")
+
+
+class Reply(NamedTuple):
+    status: int
+    bytes: int
+    seconds: float
+    # From the request's last byte to the reply's first.
+    reply: float
+    location: str
+
+
+def wire_command(stack, *question, authorization=BASIC):
+    return [WIRE, "--ca", str(stack.shared / "cert.pem"), "--authorization", authorization,
+            "--origin", stack.origin(), *map(str, question)]
+
+
+def wire(stack, *question, **options):
+    """Runs `wire` and returns the figures it printed."""
+    return run(*wire_command(stack, *question, **options)).split()
+
+
+def transfer(stack, method, address, *file):
+    """One request through `wire`."""
+    return reply_of(wire(stack, "transfer", method, address, *file))
+
+
+def reply_of(words):
+    status, received, seconds, reply, location = words
+    return Reply(int(status), int(received), float(seconds), float(reply), location)
+
+
+def curl_command(stack, flag, *arguments):
+    return ["curl", "-sS", "--fail", flag, *CIPHERS, "--cacert", str(stack.shared / "cert.pem"),
+            "-u", f"{USER}:{PASSWORD}", "-H", "Expect:", *arguments]
 
 
 def curl(stack, flag, *arguments, stdin=None):
     """Runs curl and returns what --write-out asked for."""
     done = subprocess.run(
-        [
-            "curl", "-sS", "--fail", flag, "--cacert", str(stack.shared / "cert.pem"),
-            "-u", f"{USER}:{PASSWORD}", "-H", "Expect:", *arguments,
-        ],
+        curl_command(stack, flag, *arguments),
         stdin=stdin or subprocess.DEVNULL, capture_output=True, text=True,
     )
     if done.returncode:
@@ -20,7 +64,7 @@ def curl(stack, flag, *arguments, stdin=None):
 
 
 def url(stack, path):
-    return path if path.startswith("https:") else f"https://localhost:{stack.port}{path}"
+    return path if path.startswith("https:") else stack.origin() + path
 
 
 def with_digest(location, digest):
@@ -34,16 +78,57 @@ def location_of(head):
     raise RuntimeError(f"no Location in {head}")
 
 
-def begin(stack, flag):
+def begin(stack, flag=HTTP1, repository="bench/app"):
     head = curl(stack, flag, "-X", "POST", "-D", "-", "-o", "/dev/null",
-                url(stack, "/v2/bench/app/blobs/uploads/"))
+                url(stack, f"/v2/{repository}/blobs/uploads/"))
     return url(stack, location_of(head))
+
+
+def put(stack, flag, blob, digest):
+    """A blob as one PUT with its length."""
+    target = with_digest(begin(stack, flag), digest)
+    if by_wire(flag):
+        assert (status := transfer(stack, "PUT", target, blob).status) == 201, status
+    else:
+        code = curl(stack, flag, "-T", str(blob), "-o", "/dev/null", "-w", "%{http_code}", target)
+        assert code == "201", code
+
+
+def patch_then_put(stack, flag, blob, digest):
+    """A blob as docker sends it: a PATCH without a length, and an empty PUT."""
+    target = begin(stack, flag)
+    if by_wire(flag):
+        reply = transfer(stack, "PATCH", target, blob)
+        assert reply.status == 202, reply
+        target = reply.location
+    else:
+        with open(blob, "rb") as body:
+            target = location_of(curl(
+                stack, flag, "-X", "PATCH", "-T", "-", "-D", "-", "-o", "/dev/null",
+                "-H", "Content-Type: application/octet-stream", target, stdin=body,
+            ))
+    code = curl(stack, flag, "-X", "PUT", "-o", "/dev/null", "-w", "%{http_code}",
+                with_digest(url(stack, target), digest))
+    assert code == "201", code
+
+
+def pull(stack, flag, digest, size):
+    address = url(stack, f"/v2/bench/app/blobs/{digest}")
+    if by_wire(flag):
+        reply = transfer(stack, "GET", f"/v2/bench/app/blobs/{digest}")
+        assert (reply.status, reply.bytes) == (200, size), reply
+    else:
+        got = curl(stack, flag, "-o", "/dev/null", "-w", "%{size_download}", address)
+        assert int(got) == size, got
+
+
+def by_wire(flag):
+    return flag == HTTP1 and os.environ.get("BENCH_CLIENT") != "curl"
 
 
 def reader(stack, path, accept="*/*"):
     """A curl whose output the caller reads."""
     return subprocess.Popen(
-        ["curl", "-sS", "--fail", "--cacert", str(stack.shared / "cert.pem"),
-         "-u", f"{USER}:{PASSWORD}", "-H", f"Accept: {accept}", url(stack, path)],
+        curl_command(stack, HTTP1, "-H", f"Accept: {accept}", url(stack, path)),
         stdout=subprocess.PIPE,
     )

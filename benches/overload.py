@@ -5,30 +5,28 @@ little at a time. Meanwhile, as before and after, one client asks for a manifest
 a connection of its own. Everything shares the machine, the slow client included.
 """
 
-import base64
 import hashlib
 import http.client
 import multiprocessing
 import os
 import pathlib
 import resource
-import shutil
 import socket
 import ssl
 import statistics
 import sys
 import time
 
-from client import begin, curl, url, with_digest
+from client import BASIC, begin, curl, url, with_digest
 from manifest import PATH, TYPE, push_image
-from stacks import PASSWORD, ROUNDS, USER, Tidegate, folder, secrets
+from peers import Tidegate
+from stacks import ROUNDS, started
 
 CONNECTIONS = int(os.environ.get("BENCH_CONNECTIONS", "10000"))
 REQUESTS = 2000
 # Each connection moves once in this time, and fast enough not to be cut.
 TURN = 8
 LAYER = 8 << 20
-TOKEN = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 # Heads that drip would be cut after 30s; here they stay, as if they had come again at once.
 LIMITS = """
@@ -37,11 +35,18 @@ header_timeout = "1h"
 """
 
 
+class Patient(Tidegate):
+    """Tidegate that waits long for a head."""
+
+    def start(self, limits=LIMITS):
+        super().start(limits)
+
+
 def slow_client(port, layer, uploads, ready, stop):
     """Opens the connections, says so, and keeps each of them barely alive."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    authorization = f"Host: localhost\r\nAuthorization: Basic {TOKEN}\r\n"
+    authorization = f"Host: localhost\r\nAuthorization: {BASIC}\r\n"
     kinds = [[], [], []]
     for number in range(CONNECTIONS):
         plain = socket.socket()
@@ -94,7 +99,7 @@ class Fast:
     def __init__(self, stack):
         context = ssl.create_default_context(cafile=stack.shared / "cert.pem")
         self.connection = http.client.HTTPSConnection("localhost", stack.port, context=context)
-        self.headers = {"Authorization": f"Basic {TOKEN}", "Accept": TYPE}
+        self.headers = {"Authorization": BASIC, "Accept": TYPE}
 
     def milliseconds(self):
         """The median and the 99th percentile."""
@@ -137,15 +142,10 @@ def main():
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     assert most > CONNECTIONS * 5 // 3 + 500, f"{most} descriptors are too few: raise `ulimit -Hn`"
-    at = folder()
-    stack = None
-    try:
-        secrets(at)
-        stack = Tidegate(at)
-        stack.start(LIMITS)
+    with started([Patient]) as (stack,):
         push_image(stack)
         layer = push_layer(stack)
-        uploads = [path_of(begin(stack, "--http1.1")) for _ in range(-(-CONNECTIONS // 3))]
+        uploads = [path_of(begin(stack)) for _ in range(-(-CONNECTIONS // 3))]
         fast = Fast(stack)
         fast.milliseconds()
         idle = memory_mib(stack)
@@ -166,10 +166,6 @@ def main():
         slow.join(60)
         quiet += [fast.milliseconds() for _ in range(ROUNDS)]
         report(quiet, loaded, (full - idle) * 1024 / opened, opened, lost)
-    finally:
-        if stack:
-            stack.stop()
-        shutil.rmtree(at, ignore_errors=True)
 
 
 def report(quiet, loaded, kib_each, opened, lost):

@@ -5,38 +5,19 @@ and an empty PUT; pulls it back. Over HTTP/1.1 and HTTP/2, the stacks taking tur
 """
 
 import hashlib
-import json
 import os
-import pathlib
-import shutil
-import sys
 
-from client import begin, curl, location_of, reader, url, with_digest
-from stacks import MIB, ROUNDS, Cost, Nginx, Tidegate, folder, secrets, table
+from client import HTTP1, HTTP2, patch_then_put, pull, put, reader
+from peers import chosen
+from report import FILE, PROXIED, V3, Column, Report
+from stacks import MIB, ONLY, ROUNDS, Cost, progress, started
 
-PROTOCOLS = {"HTTP/1.1": "--http1.1", "HTTP/2": "--http2"}
+PROTOCOLS = {"HTTP/1.1": HTTP1, "HTTP/2": HTTP2}
 
-
-def put(stack, flag, blob, digest):
-    target = with_digest(begin(stack, flag), digest)
-    code = curl(stack, flag, "-T", str(blob), "-o", "/dev/null", "-w", "%{http_code}", target)
-    assert code == "201", code
-
-
-def patch_then_put(stack, flag, blob, digest):
-    target = begin(stack, flag)
-    with open(blob, "rb") as body:
-        head = curl(stack, flag, "-X", "PATCH", "-T", "-", "-D", "-", "-o", "/dev/null",
-                    "-H", "Content-Type: application/octet-stream", target, stdin=body)
-    target = with_digest(url(stack, location_of(head)), digest)
-    code = curl(stack, flag, "-X", "PUT", "-o", "/dev/null", "-w", "%{http_code}", target)
-    assert code == "201", code
-
-
-def pull(stack, flag, digest):
-    size = curl(stack, flag, "-o", "/dev/null", "-w", "%{size_download}",
-                url(stack, f"/v2/bench/app/blobs/{digest}"))
-    assert int(size) == MIB << 20, size
+RATE = Column("MiB/s", more=True, digits=0)
+CPU = Column("server CPU-s/GiB", more=False)
+CLIENT = Column("client CPU-s/GiB", more=None)
+PEAK = Column("peak MiB", more=None, digits=0)
 
 
 def verify(stack, digest):
@@ -60,59 +41,71 @@ def new_blob(path, number):
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def forget(stack, digest):
-    """Makes room on the disk; neither stack is asked for this blob again."""
-    hex_ = digest.split(":")[1]
-    shutil.rmtree(stack.root / f"docker/registry/v2/blobs/sha256/{hex_[:2]}/{hex_}")
-
-
-def measure(stacks, blob):
-    results = {}
-
-    def note(row, stack, cost):
-        rate = MIB / cost.seconds
-        per_gib = cost.cpu * 1024 / MIB
-        results.setdefault(row, {}).setdefault(stack.name, []).append((rate, per_gib, cost.peak))
-
-    number = 0
+def turns(stacks):
+    """Who goes when: the stacks take turns at being first."""
     for turn in range(ROUNDS):
         for protocol, flag in PROTOCOLS.items():
             for push, how in ((put, "push, one PUT"), (patch_then_put, "push, PATCH + PUT")):
                 for stack in stacks if turn % 2 == 0 else reversed(stacks):
-                    number += 1
-                    digest = new_blob(blob, number)
-                    with Cost(stack) as cost:
-                        push(stack, flag, blob, digest)
-                    note(f"{how}, {protocol}", stack, cost)
-                    if push is put:
-                        verify(stack, digest)  # also brings it into the page cache
-                        with Cost(stack) as cost:
-                            pull(stack, flag, digest)
-                        note(f"pull, {protocol}", stack, cost)
-                    forget(stack, digest)
-                    print(".", end="", file=sys.stderr, flush=True)
-    return results
+                    yield stack, push, f"{how}, {protocol}", f"pull, {protocol}", flag
+
+
+def measure(stacks, blob, report):
+    def note(row, stack, cost):
+        gib = MIB / 1024
+        figures = (MIB / cost.seconds, cost.cpu / gib, cost.client / gib, cost.peak)
+        report.note(row, stack.name, *figures)
+        progress()
+
+    for number, (stack, push, pushed, pulled, flag) in enumerate(turns(stacks)):
+        pulls = push is put and ONLY.search(pulled)
+        if not (pulls or ONLY.search(pushed)) or not (pulls or stack.pushes):
+            continue
+        digest = new_blob(blob, number)
+        if not stack.pushes:
+            stack.place(digest, blob)
+        else:
+            with Cost(stack) as cost:
+                push(stack, flag, blob, digest)
+            if ONLY.search(pushed):
+                note(pushed, stack, cost)
+        if pulls:
+            verify(stack, digest)  # also brings it into the page cache
+            with Cost(stack) as cost:
+                pull(stack, flag, digest, MIB << 20)
+            note(pulled, stack, cost)
+        stack.forget(digest)
+
+
+def aim(report):
+    """What the figures are to reach."""
+    for how in ("push, one PUT", "push, PATCH + PUT"):
+        row = f"{how}, HTTP/1.1"
+        report.target(row, RATE.label, PROXIED, 2.5)
+        report.target(row, RATE.label, V3, 1.6)
+        report.target(row, CPU.label, PROXIED, 0.4)
+        report.target(row, CPU.label, V3, 0.85)
+        report.target(row, CPU.label, None, 2.1)
+        report.target(f"{how}, HTTP/2", CPU.label, row, 1.2)
+    row = "pull, HTTP/1.1"
+    report.target(row, RATE.label, PROXIED, 1.8)
+    report.target(row, RATE.label, V3, 1.2)
+    report.target(row, CPU.label, PROXIED, 0.5)
+    report.target(row, CPU.label, V3, 0.95)
+    report.target(row, CPU.label, FILE, 1.0)
+    report.target(row, CPU.label, None, 1.1)
+    report.target("pull, HTTP/2", CPU.label, PROXIED, 1.15)
+    report.target("pull, HTTP/2", CPU.label, FILE, 1.15)
 
 
 def main():
-    at = folder()
-    stacks = []
-    try:
-        secrets(at)
-        for kind in (Tidegate, Nginx):
-            stack = kind(at)
-            stacks.append(stack)
-            stack.start()
-        results = measure(stacks, at / "blob")
-        print(file=sys.stderr)
-        title = f"{MIB} MiB through the edge, TLS, medians of {ROUNDS}"
-        table(title, ["MiB/s", "server CPU-s/GiB", "peak MiB"], results)
-        if path := os.environ.get("BENCH_JSON"):
-            pathlib.Path(path).write_text(json.dumps(results, indent=1))
-    finally:
-        for stack in stacks:
-            stack.stop()
-        shutil.rmtree(at, ignore_errors=True)
+    title = f"{MIB} MiB over TLS 1.3, medians of {ROUNDS} (least–most)"
+    report = Report("transfer", title, [RATE, CPU, CLIENT, PEAK])
+    aim(report)
+    with started(chosen()) as stacks:
+        measure(stacks, stacks[0].shared / "blob", report)
+    progress("\n")
+    report.finish()
 
 
 main()
