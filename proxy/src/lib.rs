@@ -24,7 +24,7 @@
 //!   they make of a connection; `self_signing`: what certificates of our own begin with;
 //! - [`acme`]: orders certificates and renews them;
 //! - `watch` and `stamp`: files that are read again when they change; `fetch`: what is read over
-//!   HTTPS, in the background; `telemetry`: a line for each request.
+//!   HTTPS, in the background; `telemetry`: a line for each request, and figures about all.
 //!
 //! # The life of a request
 //! 1. `listener` accepts the connection, or drops it, `tls::accept` gives the handshake the

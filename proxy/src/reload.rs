@@ -15,6 +15,7 @@ use crate::upstream::UnusablePeer;
 pub(crate) struct Fixed {
     /// Of each its address, whether it speaks TLS, and whether the PROXY protocol.
     listeners: Vec<(SocketAddr, bool, bool)>,
+    metrics: Option<SocketAddr>,
     state_dir: StateDir,
     workers: usize,
     write_timeout: Duration,
@@ -63,6 +64,7 @@ impl Fixed {
         } = config.limits;
         Self {
             listeners: config.listeners.iter().map(fixed).collect(),
+            metrics: config.metrics.as_ref().map(|metrics| metrics.address),
             state_dir: config.state_dir.clone(),
             workers: config.workers.get(),
             write_timeout,
@@ -75,6 +77,7 @@ impl Fixed {
     pub(crate) fn compare(&self, other: &Self) -> Result<(), Error> {
         let keys: Vec<&'static str> = [
             ("listener", self.listeners != other.listeners),
+            ("metrics.address", self.metrics != other.metrics),
             ("state_dir", self.state_dir != other.state_dir),
             ("workers", self.workers != other.workers),
             (

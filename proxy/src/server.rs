@@ -4,7 +4,7 @@
 //! process on errors, and its grace period is a sleep that protects no transfer. Sockets, accept
 //! loops and runtime are ours; what is needed of it is the proxy.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -28,6 +28,7 @@ use crate::in_flight::InFlight;
 use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
 use crate::state::{Current, State};
+use crate::telemetry::metrics::Metrics;
 
 /// How often the files that say who may come in are looked at.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -49,6 +50,8 @@ const UPSTREAM_POOL: usize = 512;
 pub struct Edge {
     shared: Arc<Shared>,
     bound: Vec<Bound>,
+    /// Where figures are told.
+    metrics: Option<TcpListener>,
     connections: Connections,
     limits: Limits,
     runtime: Runtime,
@@ -89,6 +92,9 @@ impl Edge {
     /// stands in the way.
     pub fn bind(config: Config) -> Result<Self, Error> {
         let bound = listener::bind(&config.listeners)?;
+        let metrics = config.metrics.as_ref();
+        let metrics = metrics.map(|metrics| listener::bind_at(metrics.address));
+        let metrics = metrics.transpose()?.map(|(socket, _address)| socket);
         let workers = config.workers.get();
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
@@ -140,6 +146,7 @@ impl Edge {
         Ok(Self {
             shared,
             bound,
+            metrics,
             connections,
             limits,
             runtime,
@@ -162,6 +169,7 @@ impl Edge {
         let Self {
             shared,
             bound,
+            metrics,
             connections,
             limits,
             runtime,
@@ -172,6 +180,9 @@ impl Edge {
             let stop = shared.stop.subscribe();
             let serving = listener::serve(bound, connections, current, limits, stop);
             let serving = tokio::spawn(serving);
+            if let Some(socket) = metrics {
+                tell_metrics(socket, &shared);
+            }
             let refreshing = tokio::spawn(refresh(Arc::clone(&shared)));
             let mut stop = shared.stop.subscribe();
             tokio::select! {
@@ -278,6 +289,23 @@ fn keep_certificates(shared: &Arc<Shared>) -> Result<(), Error> {
         .spawn(move || runtime.block_on(acme::keep(answers, plan, stop)))
         .map(drop)
         .map_err(Error::Runtime)
+}
+
+/// Answers who asks for metrics, to the end of the drain and with it.
+fn tell_metrics(socket: TcpListener, shared: &Shared) {
+    let metrics = Metrics::new(
+        Arc::clone(&shared.current),
+        Arc::clone(&shared.requests),
+        Arc::clone(&shared.connections),
+    );
+    let current = Arc::clone(&shared.current);
+    match tokio::net::TcpListener::from_std(socket) {
+        Ok(socket) => {
+            let telling = listener::metrics::tell(socket, current, Arc::new(metrics));
+            drop(tokio::spawn(telling));
+        }
+        Err(error) => tracing::error!(%error, "no metrics can be told"),
+    }
 }
 
 /// Looks at the files that say who may come in, for ever.

@@ -4,17 +4,17 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::acme::{Answers, Managed, Plan, Storage};
+use crate::acme::{Answers, Managed, Plan, Record, Storage};
 use crate::auth::token::vault::Vault;
-use crate::config::{Config, Limits};
+use crate::config::{Config, KeyType, Limits};
 use crate::filter::addresses::{Addresses, Network};
 use crate::site::{Site, Sites};
 use crate::tls::accept::Acceptor;
-use crate::tls::{self, CertStore, CertifiedKey, Presented};
+use crate::tls::{self, CertStore, CertifiedKey, Presented, request};
 use crate::upstream::{UnusablePeer, Upstream};
 
 /// Everything that a reload replaces. A request keeps the one that it began with.
@@ -24,14 +24,16 @@ pub(crate) struct State {
     pub(crate) certificates: CertStore,
     /// What a CA is answered at this moment: the same for each state.
     pub(crate) answers: Answers,
-    /// Every certificate once.
-    keys: Vec<Arc<CertifiedKey>>,
+    /// Every certificate, with the name of its site.
+    keys: Vec<(String, Arc<CertifiedKey>)>,
     /// Which certificates are looked after.
     pub(crate) plan: Option<Arc<Plan>>,
     pub(crate) drain_timeout: Duration,
     pub(crate) limits: Limits,
     /// Who may connect to each listener, in the order of the config.
     pub(crate) listeners: Vec<Addresses>,
+    /// Who may ask for metrics.
+    pub(crate) metrics: Addresses,
     pub(crate) sites: Sites,
     pub(crate) trusted_proxies: Box<[Network]>,
 }
@@ -58,7 +60,8 @@ impl State {
                 for host in &hosts {
                     certificates.add(host, &presented);
                 }
-                keys.push(Arc::clone(&certificate.key));
+                let name = hosts.first().map(ToString::to_string);
+                keys.push((name.unwrap_or_default(), Arc::clone(&certificate.key)));
                 managed.extend(certificate.managed.as_ref().map(|name| Managed {
                     name: name.clone(),
                     hosts: hosts.iter().map(ToString::to_string).collect(),
@@ -93,6 +96,10 @@ impl State {
                 .into_iter()
                 .map(|listener| listener.addresses)
                 .collect(),
+            metrics: config
+                .metrics
+                .map(|metrics| metrics.addresses)
+                .unwrap_or_default(),
             sites,
             trusted_proxies: config.trusted_proxies,
         })
@@ -100,7 +107,7 @@ impl State {
 
     /// Picks up certificates that changed on disk.
     pub(crate) fn refresh_certificates(&self) {
-        for key in &self.keys {
+        for (_, key) in &self.keys {
             match key.refresh() {
                 Ok(true) => {
                     let (file, expires) = (key.file().display(), key.not_after());
@@ -114,11 +121,43 @@ impl State {
         }
     }
 
+    /// Returns how each certificate stands. It reads files.
+    pub(crate) fn standings(&self) -> Vec<Standing> {
+        let record = |key: &Arc<CertifiedKey>| {
+            let plan = self.plan.as_ref()?;
+            let mut managed = plan.sites.iter();
+            let site = managed.find(|site| Arc::ptr_eq(&site.certificate, key))?;
+            Some(plan.storage.record(&site.name).unwrap_or_default())
+        };
+        let standing = |(site, key): &(String, Arc<CertifiedKey>)| Standing {
+            site: site.clone(),
+            key_type: request::key_type(&key.leaf()).map_or("other", KeyType::name),
+            expires: match key.validity() {
+                Ok((_, until)) if !key.is_placeholder() => Some(until),
+                Ok(_) | Err(_) => None,
+            },
+            record: record(key),
+        };
+        self.keys.iter().map(standing).collect()
+    }
+
     /// Returns whether `address` is a proxy whose word counts.
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         let mut proxies = self.trusted_proxies.iter();
         proxies.any(|network| network.contains(address))
     }
+}
+
+/// How a certificate stands.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    /// The first host of its site.
+    pub(crate) site: String,
+    pub(crate) key_type: &'static str,
+    /// Until when it is good; never for a placeholder.
+    pub(crate) expires: Option<SystemTime>,
+    /// What came of its orders, if it is looked after.
+    pub(crate) record: Option<Record>,
 }
 
 /// Why no state can be built by a config.

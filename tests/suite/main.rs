@@ -37,6 +37,7 @@ mod layout_interchange;
 mod logs;
 mod manifests;
 mod memory;
+mod metrics;
 mod overload;
 mod proxy_protocol;
 mod reload;

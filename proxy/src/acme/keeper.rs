@@ -15,6 +15,7 @@ use super::renewals::{self, Outcome};
 use super::schedule::{self, Lifetime};
 use super::{Managed, Plan, account};
 use crate::config::{Authority, Challenge};
+use crate::telemetry::metrics;
 use crate::tls::{CertifiedKey, request};
 
 /// How soon to look again when another edge is at it.
@@ -170,10 +171,12 @@ impl Keeper {
                     let record = issued(plan, authority, SystemTime::now());
                     let kept = plan.storage.keep_record(&site.name, &record);
                     log_issue(site, authority, method);
+                    metrics::count_order(site.first_host(), true);
                     return kept.map_err(Failure::ours);
                 }
                 Err(failure) => {
                     log_failure(site, authority, method, &failure);
+                    metrics::count_order(site.first_host(), false);
                     first.get_or_insert_with(|| (failure, authority.directory.clone()));
                 }
             }

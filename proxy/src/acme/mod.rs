@@ -67,6 +67,13 @@ pub(crate) struct Managed {
     pub(crate) certificate: Arc<CertifiedKey>,
 }
 
+impl Managed {
+    /// Returns what metrics call the site, as they do every other.
+    pub(crate) fn first_host(&self) -> &str {
+        self.hosts.first().map_or("", String::as_str)
+    }
+}
+
 impl Plan {
     /// Returns what another edge on the same folder wants a CA to be answered.
     pub(crate) async fn challenge(&self, name: String) -> Option<Vec<u8>> {

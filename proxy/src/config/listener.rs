@@ -104,7 +104,8 @@ pub(super) fn read_all(root: &mut Section, trusted_proxies: &[Network]) -> Vec<L
     listeners
 }
 
-fn address(section: &mut Section) -> Option<SocketAddr> {
+/// Reads where to listen.
+pub(super) fn address(section: &mut Section) -> Option<SocketAddr> {
     let text: String = section.required("address")?;
     match text.parse() {
         Ok(address) => Some(address),

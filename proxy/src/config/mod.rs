@@ -13,6 +13,7 @@ mod host_pattern;
 mod limits;
 mod listener;
 mod logins;
+mod metrics;
 mod quotas;
 mod site;
 mod tokens;
@@ -35,6 +36,7 @@ pub(crate) use host_pattern::HostPattern;
 pub(crate) use limits::Limits;
 pub(crate) use listener::{Listener, Tls, TlsVersion};
 pub(crate) use logins::{FORGET_AFTER_MAX, Logins};
+pub(crate) use metrics::Metrics;
 pub(crate) use quotas::{Quota, Quotas};
 pub(crate) use site::Site;
 pub(crate) use upstream::{PeerAddress, Upstream};
@@ -73,6 +75,8 @@ pub struct Config {
     pub(crate) drain_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) listeners: Vec<Listener>,
+    /// Where figures are told, if anywhere.
+    pub(crate) metrics: Option<Metrics>,
     pub(crate) sites: Vec<Site>,
     pub(crate) state_dir: StateDir,
     pub(crate) tls: Tls,
@@ -119,6 +123,8 @@ impl Config {
                     .to_owned(),
             );
         }
+        let metrics = root.table("metrics");
+        let metrics = metrics.and_then(|own| Metrics::read(own, &listeners, &mut warnings));
         let state_dir = read_state_dir(root);
         let storage = Storage::new(state_dir.clone());
         let acme = root.table("acme").map(|table| Acme::read(table, files));
@@ -148,6 +154,7 @@ impl Config {
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             limits,
             listeners,
+            metrics,
             sites,
             state_dir,
             tls,

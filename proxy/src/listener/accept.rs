@@ -41,7 +41,7 @@ const TCP_KEEPALIVE: (Duration, Duration, usize) =
     (Duration::from_secs(60), Duration::from_secs(15), 4);
 
 /// How long no connection is taken when there is no descriptor for one.
-const EXHAUSTED: Duration = Duration::from_millis(200);
+pub(super) const EXHAUSTED: Duration = Duration::from_millis(200);
 
 /// What the accept loops have in common.
 struct Entrance {

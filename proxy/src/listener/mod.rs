@@ -2,13 +2,15 @@
 //!
 //! [`accept`] takes connections and asks, in this order, what costs nothing first: who may connect,
 //! how many connections there may be, whom a load balancer speaks for, and last the handshake.
-//! [`heads`] hands what is left to Pingora and minds the time. Pingora's own accept loop is not
+//! [`heads`] hands what is left to Pingora and minds the time. [`metrics`] has a socket of its own.
+//! Pingora's own accept loop is not
 //! used: it can neither drop a connection before its handshake by a list of its listener, nor read
 //! a header in front of a plain one, nor leave it to others what is said of a handshake that
 //! failed.
 
 mod accept;
 mod heads;
+pub(crate) mod metrics;
 mod places;
 mod proxy_protocol;
 mod socket;
@@ -62,18 +64,21 @@ pub(crate) fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, Error> {
 }
 
 fn bind_one(listener: &Listener) -> Result<Bound, Error> {
-    let failed = |source| Error::Bind {
-        address: listener.address,
-        source,
-    };
-    let socket = TcpListener::bind(listener.address).map_err(failed)?;
-    socket.set_nonblocking(true).map_err(failed)?;
-    let address = socket.local_addr().map_err(failed)?;
+    let (socket, address) = bind_at(listener.address)?;
     Ok(Bound {
         listener: listener.clone(),
         address,
         socket,
     })
+}
+
+/// Binds a socket, and says where it really listens.
+pub(crate) fn bind_at(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let failed = |source| Error::Bind { address, source };
+    let socket = TcpListener::bind(address).map_err(failed)?;
+    socket.set_nonblocking(true).map_err(failed)?;
+    let bound = socket.local_addr().map_err(failed)?;
+    Ok((socket, bound))
 }
 
 /// Sets what the proxy asks of connections.

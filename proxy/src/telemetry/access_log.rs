@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::metrics;
+
 /// Whose fault it is that a request failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Fault {
@@ -53,8 +55,9 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Writes the line.
+    /// Writes the line, and counts the request.
     pub(crate) fn emit(&self) {
+        metrics::count_request(self.status, self.bytes_in, self.bytes_out);
         tracing::info!(
             target: "access",
             client = self.client.map(tracing::field::display),
