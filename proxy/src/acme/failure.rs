@@ -67,11 +67,22 @@ impl Failure {
         self.problem.as_deref() == Some("badNonce")
     }
 
-    /// Returns whether the CA does not accept what the order says it replaces.
-    pub(crate) fn is_about_replacing(&self) -> bool {
-        self.problem.as_deref() == Some("alreadyReplaced")
-            || self.detail.contains("replaces")
-            || self.detail.contains("renewal information")
+    /// Returns whether an order might fare better that does not say what it replaces.
+    ///
+    /// CAs have many words for it: the certificate is replaced already, is another account's or
+    /// another issuer's, or is not known any more.
+    pub(crate) fn may_be_about_replacing(&self) -> bool {
+        match self.problem.as_deref() {
+            Some(
+                "accountDoesNotExist"
+                | "badNonce"
+                | "rateLimited"
+                | "serverInternal"
+                | "userActionRequired",
+            ) => false,
+            Some(_) => true,
+            None => self.detail.contains("replaces") || self.detail.contains("renewal information"),
+        }
     }
 
     /// Says what a person can do about it.
@@ -165,6 +176,26 @@ mod tests {
         assert_eq!(failure.host.as_deref(), Some("a.test"));
         assert!(failure.to_string().contains("policy"), "{failure}");
         assert!(failure.advice().contains("public"), "{}", failure.advice());
+    }
+
+    #[test]
+    fn what_an_order_replaces_is_left_out_where_that_may_help() {
+        let failure = |problem: Option<&str>, detail: &str| Failure {
+            problem: problem.map(str::to_owned),
+            ..Failure::ours(detail)
+        };
+        for (problem, detail, helps) in [
+            (Some("alreadyReplaced"), "", true),
+            (Some("malformed"), "no known issuer matches", true),
+            (Some("unauthorized"), "another account's", true),
+            (Some("rateLimited"), "", false),
+            (Some("badNonce"), "", false),
+            (None, "replaces field mismatch", true),
+            (None, "connection refused", false),
+        ] {
+            let failure = failure(problem, detail);
+            assert_eq!(failure.may_be_about_replacing(), helps, "{failure}");
+        }
     }
 
     #[test]

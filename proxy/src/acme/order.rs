@@ -77,7 +77,7 @@ async fn begin(account: &Account, wish: &Wish<'_>) -> Result<Order, Failure> {
         Ok(order) => Ok(order),
         Err(error) => {
             let failure = Failure::from(error);
-            if !failure.is_about_replacing() {
+            if !failure.may_be_about_replacing() {
                 return Err(failure);
             }
             // The CA does not see it as a replacement: then it is an order like any other.

@@ -171,8 +171,13 @@ impl Storage {
 
     /// Takes back what an edge left that died while it was ordering.
     pub(super) fn drop_challenges(&self, _turn: &Turn) -> io::Result<()> {
-        for name in state_dir::names(&self.challenges(), "")? {
-            self.drop_challenge(&name)?;
+        let entries = match fs::read_dir(self.challenges()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            // What it had not finished writing is among them.
+            state_dir::remove(&entry?.path())?;
         }
         Ok(())
     }
@@ -254,8 +259,10 @@ mod tests {
         let turn = storage.take_turn().unwrap().unwrap();
         assert!(storage.take_turn().unwrap().is_none());
         storage.keep_challenge("token", b"answer").unwrap();
+        let unfinished = storage.challenges().join(".unfinished");
+        fs::write(&unfinished, "").unwrap();
         storage.drop_challenges(&turn).unwrap();
-        assert!(!storage.challenges().join("token").exists());
+        assert!(!storage.challenges().join("token").exists() && !unfinished.exists());
         drop(turn);
         assert!(storage.take_turn().unwrap().is_some());
     }
