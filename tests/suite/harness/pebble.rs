@@ -5,6 +5,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use openssl::base64;
+use openssl::bn::{BigNum, BigNumContext, BigNumRef};
+use openssl::ec::EcKey;
+use openssl::ecdsa::EcdsaSig;
+use openssl::sha::sha256;
+use openssl::x509::X509;
 use serde_json::{Value, json};
 
 use super::tools::locate;
@@ -155,6 +161,53 @@ impl Pebble {
         Client::tls(self.management, "localhost", &self.identity.cert)
     }
 
+    /// Revokes a certificate, as whoever has its key may (RFC 8555, section 7.6).
+    pub(crate) fn revoke(&self, chain: &Path, key: &Path) {
+        let certificate = X509::from_pem(&fs::read(chain).expect("read the chain"));
+        let certificate = certificate.expect("a certificate").to_der().expect("DER");
+        let key = EcKey::private_key_from_pem(&fs::read(key).expect("read the key"));
+        let key = key.expect("a key on a curve");
+        let (mut x, mut y) = (BigNum::new().expect("x"), BigNum::new().expect("y"));
+        let mut context = BigNumContext::new().expect("a context");
+        key.public_key()
+            .affine_coordinates(key.group(), &mut x, &mut y, &mut context)
+            .expect("a point");
+        let number = |number: &BigNumRef| number.to_vec_padded(32).expect("32 bytes");
+        let api = Client::tls(self.address, "localhost", &self.identity.cert);
+        let ask = |method, path| api.request(method, path).header("User-Agent", "suite");
+        let directory = ask("GET", "/dir").send().expect(200).json();
+        let path = |name: &str| {
+            let url = directory[name].as_str().expect("a URL");
+            let rest = url.strip_prefix("https://").expect("HTTPS");
+            rest.split_once('/').map(|(_, path)| format!("/{path}"))
+        };
+        let new_nonce = path("newNonce").expect("a path");
+        let nonce = ask("HEAD", &new_nonce).send();
+        let protected = json!({
+            "alg": "ES256",
+            "jwk": { "kty": "EC", "crv": "P-256", "x": base64url(&number(&x)), "y": base64url(&number(&y)) },
+            "nonce": nonce.header("Replay-Nonce"),
+            "url": directory["revokeCert"],
+        });
+        let protected = base64url(protected.to_string().as_bytes());
+        let payload = json!({ "certificate": base64url(&certificate) }).to_string();
+        let payload = base64url(payload.as_bytes());
+        let signed = sha256(format!("{protected}.{payload}").as_bytes());
+        let signature = EcdsaSig::sign(&signed, &key).expect("a signature");
+        let signature = [number(signature.r()), number(signature.s())].concat();
+        let body = json!({
+            "protected": protected,
+            "payload": payload,
+            "signature": base64url(&signature),
+        });
+        let revoke = path("revokeCert").expect("a path");
+        ask("POST", &revoke)
+            .header("Content-Type", "application/jose+json")
+            .body(body.to_string())
+            .send()
+            .expect(200);
+    }
+
     /// Where the records of the DNS server are set, by POST.
     pub(crate) fn records(&self) -> SocketAddr {
         self.records
@@ -179,4 +232,11 @@ impl Pebble {
 
 fn program(name: &str) -> PathBuf {
     locate(name).unwrap_or_else(|| Path::new(name).to_owned())
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    let text = base64::encode_block(bytes);
+    text.trim_end_matches('=')
+        .replace('+', "-")
+        .replace('/', "_")
 }
