@@ -92,7 +92,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 fn import(args: &Import) -> Result<()> {
     let (named, storage) = named(&args.config.path)?;
-    let managed = named.iter().filter(|named| named.managed.is_some());
+    // Certbot has one for each host, whatever its key.
+    let first = |named: &&Named| named.managed.as_ref() == Some(&Storage::site(&named.hosts));
+    let managed = named.iter().filter(first);
     let mut count = 0;
     for named in managed {
         let host = named.hosts.first().map_or("", String::as_str);
@@ -113,29 +115,36 @@ fn named(config: &Path) -> Result<(Vec<Named>, Storage)> {
     let mut document = Document::read(config)?;
     let mut root = document.root();
     let storage = Storage::new(proxy::read_state_dir(&mut root));
+    let key_types = proxy::read_key_types(&mut root);
     let mut list: Vec<Named> = Vec::new();
     for mut site in root.tables("site") {
         let hosts: Vec<String> = site.optional("hosts").unwrap_or_default();
-        if site.kind("certificate") == Some(Kind::String) {
-            let managed = Storage::site(&hosts);
-            list.push(Named {
-                file: storage.live(&managed).0,
-                hosts,
-                managed: Some(managed),
-            });
-            continue;
-        }
-        let certificate = site.table("certificate");
-        let Some(file) = certificate.and_then(|mut table| table.path("cert_file")) else {
-            continue;
+        let tables = match site.kind("certificate") {
+            Some(Kind::String) => {
+                let first = hosts.first().map_or("", String::as_str);
+                let names = Storage::names(first, &key_types).into_iter();
+                list.extend(names.map(|(name, _)| Named {
+                    file: storage.live(&name).0,
+                    hosts: hosts.clone(),
+                    managed: Some(name),
+                }));
+                continue;
+            }
+            Some(Kind::Array) => site.tables("certificate"),
+            _ => site.table("certificate").into_iter().collect(),
         };
-        match list.iter_mut().find(|known| known.file == file) {
-            Some(known) => known.hosts.extend(hosts),
-            None => list.push(Named {
-                file,
-                hosts,
-                managed: None,
-            }),
+        for file in tables
+            .into_iter()
+            .filter_map(|mut table| table.path("cert_file"))
+        {
+            match list.iter_mut().find(|known| known.file == file) {
+                Some(known) => known.hosts.extend(hosts.clone()),
+                None => list.push(Named {
+                    file,
+                    hosts: hosts.clone(),
+                    managed: None,
+                }),
+            }
         }
     }
     Ok((list, storage))
@@ -175,6 +184,7 @@ impl Certificate {
         match &self.description {
             Some(described) => lines.extend([
                 format!("  names    {}", described.names.join(", ")),
+                format!("  key      {}", described.key),
                 format!("  expires  {}", when(described.not_after, now)),
                 format!(
                     "  issuer   {}{}",
@@ -223,6 +233,7 @@ impl Certificate {
             let expires = format_rfc3339_seconds(described.not_after).to_string();
             fields.extend([
                 ("names", json!(described.names)),
+                ("key", json!(described.key)),
                 ("expires", json!(expires)),
                 (
                     "days_left",

@@ -92,7 +92,7 @@ pub use auth::robots;
 pub use auth::token::sessions::Session;
 pub use auth::token::used::LastUsed;
 pub use auth::token::vault::VaultError;
-pub use config::{Config, RegistryPeer, read_hosts, read_state_dir};
+pub use config::{Config, KeyType, RegistryPeer, read_hosts, read_key_types, read_state_dir};
 pub use error::Error;
 pub use server::{Drained, Edge, Handle};
 pub use upstream::UnusablePeer;

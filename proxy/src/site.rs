@@ -230,7 +230,7 @@ mod tests {
         let hosts: Vec<HostPattern> = hosts.iter().map(|host| host.parse().unwrap()).collect();
         let config = config::Site {
             hosts: hosts.clone(),
-            certificate: None,
+            certificates: Vec::new(),
             hsts: None,
             upstream: Arc::clone(&upstream),
             max_body_size: None,

@@ -10,11 +10,11 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::acme::{Answers, Managed, Plan, Record, Storage};
 use crate::auth::token::vault::Vault;
-use crate::config::{Config, KeyType, Limits};
+use crate::config::{Config, Limits};
 use crate::filter::addresses::{Addresses, Network};
 use crate::site::{Site, Sites};
 use crate::tls::accept::Acceptor;
-use crate::tls::{self, CertStore, CertifiedKey, Presented, request};
+use crate::tls::{self, CertStore, CertifiedKey, Presented};
 use crate::upstream::{UnusablePeer, Upstream};
 
 /// Everything that a reload replaces. A request keeps the one that it began with.
@@ -52,20 +52,22 @@ impl State {
         let mut managed = Vec::new();
         for site in config.sites {
             let hosts = site.hosts.clone();
-            if let Some(certificate) = &site.certificate {
-                let presented = Presented {
-                    key: Arc::clone(&certificate.key),
-                    clients: site.clients(),
-                };
+            if !site.certificates.is_empty() {
+                let certified = site.certificates.iter();
+                let certified: Vec<_> = certified.map(|one| Arc::clone(&one.key)).collect();
+                let presented = Presented::new(certified.clone(), site.clients());
                 for host in &hosts {
                     certificates.add(host, &presented);
                 }
-                let name = hosts.first().map(ToString::to_string);
-                keys.push((name.unwrap_or_default(), Arc::clone(&certificate.key)));
-                managed.extend(certificate.managed.as_ref().map(|name| Managed {
-                    name: name.clone(),
+                let name = hosts.first().map(ToString::to_string).unwrap_or_default();
+                keys.extend(certified.into_iter().map(|key| (name.clone(), key)));
+            }
+            for certificate in &site.certificates {
+                managed.extend(certificate.upkeep.as_ref().map(|upkeep| Managed {
+                    name: upkeep.name.clone(),
                     hosts: hosts.iter().map(ToString::to_string).collect(),
                     certificate: Arc::clone(&certificate.key),
+                    key_type: upkeep.key_type,
                 }));
             }
             let upstream = match upstreams.entry(site.upstream.name.clone()) {
@@ -123,20 +125,26 @@ impl State {
 
     /// Returns how each certificate stands. It reads files.
     pub(crate) fn standings(&self) -> Vec<Standing> {
-        let record = |key: &Arc<CertifiedKey>| {
-            let plan = self.plan.as_ref()?;
-            let mut managed = plan.sites.iter();
-            let site = managed.find(|site| Arc::ptr_eq(&site.certificate, key))?;
-            Some(plan.storage.record(&site.name).unwrap_or_default())
-        };
-        let standing = |(site, key): &(String, Arc<CertifiedKey>)| Standing {
-            site: site.clone(),
-            key_type: request::key_type(&key.leaf()).map_or("other", KeyType::name),
-            expires: match key.validity() {
-                Ok((_, until)) if !key.is_placeholder() => Some(until),
-                Ok(_) | Err(_) => None,
-            },
-            record: record(key),
+        let standing = |(site, key): &(String, Arc<CertifiedKey>)| {
+            let plan = self.plan.as_ref();
+            let managed = plan.and_then(|plan| {
+                let mut sites = plan.sites.iter();
+                let managed = sites.find(|site| Arc::ptr_eq(&site.certificate, key))?;
+                Some((managed.key_type, plan.storage.record(&managed.name)))
+            });
+            Standing {
+                site: site.clone(),
+                // A placeholder stands in for a key of any type.
+                key_type: match managed {
+                    Some((key_type, _)) => key_type.name().to_owned(),
+                    None => key.key_type(),
+                },
+                expires: match key.validity() {
+                    Ok((_, until)) if !key.is_placeholder() => Some(until),
+                    Ok(_) | Err(_) => None,
+                },
+                record: managed.map(|(_, record)| record.unwrap_or_default()),
+            }
         };
         self.keys.iter().map(standing).collect()
     }
@@ -153,7 +161,7 @@ impl State {
 pub(crate) struct Standing {
     /// The first host of its site.
     pub(crate) site: String,
-    pub(crate) key_type: &'static str,
+    pub(crate) key_type: String,
     /// Until when it is good; never for a placeholder.
     pub(crate) expires: Option<SystemTime>,
     /// What came of its orders, if it is looked after.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use openssl::x509::X509;
 use serde_json::{Value, json};
 
 use crate::acme::{issued, live, presented, setup, site, start, start_with, tidegate_with};
@@ -99,6 +100,26 @@ fn another_key_type_and_another_host_are_ordered_at_once() {
         names.contains(&"c.acme.test") && !names.contains(&"b.acme.test"),
         "{names:?}"
     );
+
+    // One of each kind: what is there stays, and who can verify ECDSA is shown the other one.
+    let both = format!("{}key_type = [\"rsa-2048\", \"ecdsa-p256\"]\n", ca.keys());
+    rig.write_config(&setup(&both, &site("\"a.acme.test\", \"c.acme.test\"")));
+    rig.reload_edge();
+    eventually("the certificate for the other key", || {
+        let shown = peer_certificate(rig.https, "c.acme.test")?;
+        (shown.public_key().unwrap().bits() == 256).then_some(())
+    });
+    let kept = fs::read(live(&rig, "a.acme.test").join("fullchain.pem")).unwrap();
+    let kept = X509::from_pem(&kept).unwrap();
+    assert!(kept.to_der().unwrap() == certificate.to_der().unwrap());
+    let listed = tidegate_with(&rig, &["certs"]).stdout;
+    for (name, key) in [
+        ("a.acme.test", "rsa-2048"),
+        ("a.acme.test+ecdsa", "ecdsa-p256"),
+    ] {
+        let chain = live(&rig, name).join("fullchain.pem").display().to_string();
+        assert!(listed.contains(&chain) && listed.contains(key), "{listed}");
+    }
 }
 
 #[test]

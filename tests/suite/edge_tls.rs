@@ -1,8 +1,9 @@
 //! TLS as the edge offers it: versions, ciphers, protocols, certificates.
 
+use std::fs;
 use std::process::Command;
 
-use crate::harness::{Pair, Rig, Setup, eventually, peer_certificate, try_run};
+use crate::harness::{Pair, Rig, Setup, eventually, peer_certificate, run, tidegate, try_run};
 
 /// Runs `openssl s_client` with these flags and returns what it says of the session.
 fn s_client(rig: &Rig, flags: &[&str]) -> String {
@@ -104,6 +105,83 @@ fn the_certificate_is_chosen_by_name() {
             "{name}"
         );
     }
+}
+
+#[test]
+fn each_client_is_shown_the_certificate_that_it_can_verify() {
+    let mut rig = Setup::default().prepare();
+    let rsa = Pair::create_with(&["rsa:2048"], &rig.path(""), "rsa", &["localhost"]);
+    let both = |first: &Pair, second: &Pair| {
+        let one = |pair: &Pair| {
+            let (cert, key) = (pair.cert.display(), pair.key.display());
+            format!("{{ cert_file = \"{cert}\", key_file = \"{key}\" }}")
+        };
+        format!("certificate = [{}, {}]", one(first), one(second))
+    };
+    let text = fs::read_to_string(rig.config()).unwrap();
+    let old = text.lines().find(|line| line.starts_with("certificate ="));
+    let old = old.unwrap();
+    fs::write(
+        rig.config(),
+        text.replace(old, &both(&rsa, &rig.certificate)),
+    )
+    .unwrap();
+    rig.start_registry();
+    rig.start_edge();
+    rig.wait_until_ready();
+
+    let ecdsa = "Peer signature type: ECDSA";
+    let rsa_pss = "Peer signature type: RSA-PSS";
+    for (flags, expected) in [
+        (&["-tls1_3"][..], ecdsa),
+        (&["-tls1_3", "-sigalgs", "RSA-PSS+SHA256"], rsa_pss),
+        (
+            &["-tls1_3", "-sigalgs", "ECDSA+SHA256:RSA-PSS+SHA256"],
+            ecdsa,
+        ),
+        (&["-tls1_2"], ecdsa),
+        (
+            &["-tls1_2", "-sigalgs", "RSA-PSS+SHA256:RSA+SHA256"],
+            rsa_pss,
+        ),
+        (&["-tls1_2", "-cipher", "aRSA"], rsa_pss),
+    ] {
+        let session = s_client(&rig, flags);
+        assert!(session.contains(expected), "{flags:?}: {session}");
+    }
+    // Each with its own chain, which here is itself.
+    let with_rsa = s_client(
+        &rig,
+        &[
+            "-sigalgs",
+            "RSA-PSS+SHA256",
+            "-CAfile",
+            rsa.cert.to_str().unwrap(),
+        ],
+    );
+    assert!(
+        with_rsa.contains("Verify return code: 0 (ok)"),
+        "{with_rsa}"
+    );
+    let listed = run(tidegate().args(["certs", "--config"]).arg(rig.config()));
+    assert!(
+        listed.contains("  key      rsa-2048") && listed.contains("  key      ecdsa-p256"),
+        "{listed}"
+    );
+
+    // One of them renewed, the other one is what it was.
+    Pair::create_with(&["rsa:3072"], &rig.path(""), "rsa", &["localhost"]);
+    eventually("the new one", || {
+        let session = s_client(&rig, &["-sigalgs", "RSA-PSS+SHA256"]);
+        session
+            .contains("Server public key is 3072 bit")
+            .then_some(())
+    });
+    assert!(s_client(&rig, &[]).contains(ecdsa));
+    fs::write(rig.config(), text.replace(old, &both(&rsa, &rsa))).unwrap();
+    let checked = try_run(tidegate().args(["check", "--config"]).arg(rig.config()));
+    let told = "site[0].certificate[1]: there is one for a key of rsa already";
+    assert!(checked.stderr.contains(told), "{checked}");
 }
 
 #[test]

@@ -181,8 +181,8 @@ fn an_order_that_fails_shows_and_so_does_the_one_that_is_fulfilled() {
     rig.start_edge();
     let expiry =
         "edge_certificate_expiry_timestamp_seconds{site=\"a.acme.test\",key_type=\"ecdsa-p256\"}";
-    let failures = "edge_certificate_failures{site=\"a.acme.test\"}";
-    let failed_at = "edge_certificate_last_failure_timestamp_seconds{site=\"a.acme.test\"}";
+    let failures = "edge_certificate_failures{site=\"a.acme.test\",key_type=\"ecdsa-p256\"}";
+    let failed_at = "edge_certificate_last_failure_timestamp_seconds{site=\"a.acme.test\",key_type=\"ecdsa-p256\"}";
     let orders = |outcome| {
         format!("edge_certificate_orders_total{{site=\"a.acme.test\",outcome=\"{outcome}\"}}")
     };

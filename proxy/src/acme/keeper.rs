@@ -168,7 +168,7 @@ impl Keeper {
             let result = self.order(plan, site, authority, method, replaces).await;
             match result.and_then(|issued| publish(plan, site, &issued)) {
                 Ok(()) => {
-                    let record = issued(plan, authority, SystemTime::now());
+                    let record = issued(plan, site, authority, SystemTime::now());
                     let kept = plan.storage.keep_record(&site.name, &record);
                     log_issue(site, authority, method);
                     metrics::count_order(site.first_host(), true);
@@ -222,7 +222,7 @@ impl Keeper {
         let client = Client::new(authority.root_file.as_deref()).map_err(Failure::ours)?;
         let wish = Wish {
             hosts: &site.hosts,
-            key_type: plan.acme.key_type,
+            key_type: site.key_type,
             profile: plan.acme.profile.as_deref(),
             method,
             replaces,
@@ -353,7 +353,7 @@ fn is_unfit(plan: &Plan, site: &Managed, record: &Record) -> bool {
         by_one_of_them && issue.profile == plan.acme.profile
     };
     certificate.is_placeholder()
-        || request::key_type(&certificate.leaf()) != Some(plan.acme.key_type)
+        || request::key_type(&certificate.leaf()) != Some(site.key_type)
         // What was imported has no record: it is used until it is due.
         || !record.issued.as_ref().is_none_or(known)
         || !site.hosts.iter().all(|host| certificate.covers(host))
@@ -397,11 +397,11 @@ fn refresh(site: &Managed) {
     }
 }
 
-fn issued(plan: &Plan, authority: &Authority, now: SystemTime) -> Record {
+fn issued(plan: &Plan, site: &Managed, authority: &Authority, now: SystemTime) -> Record {
     Record {
         issued: Some(Issue {
             directory: authority.directory.clone(),
-            key_type: plan.acme.key_type.name().to_owned(),
+            key_type: site.key_type.name().to_owned(),
             profile: plan.acme.profile.clone(),
             at: Some(now),
         }),
@@ -455,7 +455,7 @@ mod tests {
 
     use super::*;
     use crate::acme::Storage;
-    use crate::config::Acme;
+    use crate::config::{Acme, KeyType};
     use crate::state_dir::StateDir;
     use crate::tls::self_signed;
 
@@ -474,6 +474,7 @@ mod tests {
                 name: "a.test".to_owned(),
                 hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
                 certificate: Arc::new(CertifiedKey::load(&cert, &key).unwrap()),
+                key_type: KeyType::default(),
             }],
             plain: true,
         }

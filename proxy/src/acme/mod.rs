@@ -36,7 +36,7 @@ pub use record::{Issue, Record, Refusal, RenewalInfo, Trouble};
 pub use renewals::{Outcome, Pending, Renewal, ask};
 pub use storage::Storage;
 
-use crate::config::Acme;
+use crate::config::{Acme, KeyType};
 use crate::tls::{self, CertifiedKey};
 use keeper::Keeper;
 
@@ -60,11 +60,13 @@ pub(crate) struct Plan {
 /// A site whose certificate is looked after.
 #[derive(Debug)]
 pub(crate) struct Managed {
-    /// What its files are called.
+    /// What its files are called. A site with certificates for several types of key is here once
+    /// for each.
     pub(crate) name: String,
     /// All of them are in its certificate.
     pub(crate) hosts: Vec<String>,
     pub(crate) certificate: Arc<CertifiedKey>,
+    pub(crate) key_type: KeyType,
 }
 
 impl Managed {

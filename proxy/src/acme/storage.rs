@@ -3,6 +3,7 @@
 //! ```text
 //! <state_dir>/
 //!   live/<site>/fullchain.pem, privkey.pem      what is in use: a link into archive
+//!   live/<site>+rsa/…                           the same for a further type of key
 //!   archive/<site>/<n>/fullchain.pem, …         what was, the last few of them
 //!   accounts/<directory>.json                   who we are to a CA, with the account's key
 //!   orders/<site>.json                          what came of the last order, and when the next is due
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::record::Record;
+use crate::config::KeyType;
 use crate::state_dir::{self, StateDir};
 
 /// How many certificates of a site are kept.
@@ -53,6 +55,17 @@ impl Storage {
             .first()
             .map(|host| site_name(host))
             .unwrap_or_default()
+    }
+
+    /// Returns what the files of each certificate of a site are called that has this first host.
+    pub fn names(host: &str, key_types: &[KeyType]) -> Vec<(String, KeyType)> {
+        let site = site_name(host);
+        let name = |(index, key_type): (usize, &KeyType)| match index {
+            0 => (site.clone(), *key_type),
+            // No name of a site has a plus.
+            _ => (format!("{site}+{}", key_type.algorithm()), *key_type),
+        };
+        key_types.iter().enumerate().map(name).collect()
     }
 
     /// Returns where the chain and the key of a site are, or will be.
@@ -193,7 +206,7 @@ pub(super) fn open_lock(path: &Path) -> io::Result<File> {
 }
 
 /// Names a site's files after its first host.
-pub(crate) fn site_name(host: &str) -> String {
+pub(super) fn site_name(host: &str) -> String {
     let host = host.replace('*', "wildcard");
     host.trim_matches(['[', ']'])
         .chars()
@@ -281,6 +294,19 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         storage.forget_account(directory).unwrap();
         assert!(storage.account(directory).unwrap().is_none());
+    }
+
+    #[test]
+    fn each_further_type_of_key_has_files_of_its_own() {
+        let types = [KeyType::Rsa4096, KeyType::EcdsaP256];
+        let names = Storage::names("a.test", &types);
+        assert_eq!(
+            names,
+            [
+                ("a.test".to_owned(), KeyType::Rsa4096),
+                ("a.test+ecdsa".to_owned(), KeyType::EcdsaP256)
+            ]
+        );
     }
 
     #[test]

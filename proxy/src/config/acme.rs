@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use settings::Section;
+use settings::{Kind, Section};
 
 use super::Files;
 
@@ -31,7 +31,8 @@ pub(crate) struct Acme {
     pub(crate) authorities: Vec<Authority>,
     /// How a CA may ask, if not in whatever way works.
     pub(crate) challenge: Challenge,
-    pub(crate) key_type: KeyType,
+    /// A certificate is ordered for each; never none.
+    pub(crate) key_types: Vec<KeyType>,
     pub(crate) profile: Option<String>,
     pub(crate) dns: Option<DnsHook>,
 }
@@ -65,11 +66,16 @@ impl std::fmt::Debug for ExternalAccount {
 
 /// What kind of key a certificate is made for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(crate) enum KeyType {
+#[non_exhaustive]
+pub enum KeyType {
+    /// What every client of today knows, and the cheapest.
     #[default]
     EcdsaP256,
+    /// The longer one of the kind.
     EcdsaP384,
+    /// For clients of yesterday.
     Rsa2048,
+    /// The longer one of the kind.
     Rsa4096,
 }
 
@@ -88,6 +94,14 @@ impl KeyType {
             Self::EcdsaP384 => "ecdsa-p384",
             Self::Rsa2048 => "rsa-2048",
             Self::Rsa4096 => "rsa-4096",
+        }
+    }
+
+    /// Returns what clients can or cannot verify as a whole.
+    pub(crate) fn algorithm(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 | Self::EcdsaP384 => "ecdsa",
+            Self::Rsa2048 | Self::Rsa4096 => "rsa",
         }
     }
 }
@@ -135,8 +149,7 @@ impl Acme {
                 ("tls-alpn-01", Challenge::TlsAlpn01),
             ],
         );
-        let kinds = KeyType::ALL.map(|kind| (kind.name(), kind));
-        let key_type = one_of(&mut section, "key_type", &kinds);
+        let key_types = key_types(&mut section);
         let dns = section.table("dns").map(|dns| DnsHook::read(dns, files));
         if challenge == Challenge::Dns01 && dns.is_none() {
             section.problem("challenge", "\"dns-01\" needs the program of [acme.dns]");
@@ -144,7 +157,7 @@ impl Acme {
         Self {
             authorities,
             challenge,
-            key_type,
+            key_types,
             profile: section.optional("profile"),
             dns: dns.flatten(),
         }
@@ -261,16 +274,47 @@ impl DnsHook {
     }
 }
 
-fn one_of<T: Copy + Default>(section: &mut Section, key: &str, known: &[(&str, T)]) -> T {
-    let Some(text) = section.optional::<String>(key) else {
-        return T::default();
-    };
-    if let Some((_, value)) = known.iter().find(|(name, _)| *name == text) {
-        return *value;
+/// Reads the types of key that there are certificates for, from the table `[acme]`.
+pub(super) fn key_types(section: &mut Section) -> Vec<KeyType> {
+    let known = KeyType::ALL.map(|kind| (kind.name(), kind));
+    if section.kind("key_type") != Some(Kind::Array) {
+        return vec![one_of(section, "key_type", &known)];
     }
-    let names: Vec<String> = known.iter().map(|(name, _)| format!("{name:?}")).collect();
-    section.problem(key, format!("must be one of {}", names.join(", ")));
-    T::default()
+    let texts: Vec<String> = section.optional("key_type").unwrap_or_default();
+    let mut types: Vec<KeyType> = Vec::new();
+    for text in &texts {
+        let Some(kind) = find(section, "key_type", text, &known) else {
+            continue;
+        };
+        let algorithm = kind.algorithm();
+        if types.iter().any(|other| other.algorithm() == algorithm) {
+            let message = format!("there can be one of {algorithm} only");
+            section.problem("key_type", message);
+        }
+        types.push(kind);
+    }
+    if texts.is_empty() {
+        section.problem("key_type", "must name one type at least");
+    }
+    if types.is_empty() {
+        types.push(KeyType::default());
+    }
+    types
+}
+
+fn one_of<T: Copy + Default>(section: &mut Section, key: &str, known: &[(&str, T)]) -> T {
+    let text = section.optional::<String>(key);
+    let found = text.and_then(|text| find(section, key, &text, known));
+    found.unwrap_or_default()
+}
+
+fn find<T: Copy>(section: &Section, key: &str, text: &str, known: &[(&str, T)]) -> Option<T> {
+    let found = known.iter().find(|(name, _)| *name == text);
+    if found.is_none() {
+        let names: Vec<String> = known.iter().map(|(name, _)| format!("{name:?}")).collect();
+        section.problem(key, format!("must be one of {}", names.join(", ")));
+    }
+    found.map(|(_, value)| *value)
 }
 
 #[cfg(test)]
@@ -298,7 +342,7 @@ mod tests {
             panic!()
         };
         assert_eq!(authority.directory, LETS_ENCRYPT);
-        assert_eq!(acme.key_type, KeyType::EcdsaP256);
+        assert_eq!(acme.key_types, [KeyType::EcdsaP256]);
         assert_eq!(acme.challenge, Challenge::Auto);
         let acme = read(folder.path(), "agree_to_terms = true\nstaging = true").unwrap();
         assert_eq!(acme.authorities[0].directory, LETS_ENCRYPT_STAGING);
@@ -326,13 +370,32 @@ mod tests {
     }
 
     #[test]
+    fn there_may_be_several_types_of_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let types = |keys: &str| {
+            let text = format!("agree_to_terms = true\n{keys}");
+            read(folder.path(), &text).map(|acme| acme.key_types)
+        };
+        assert_eq!(
+            types("key_type = [\"rsa-4096\", \"ecdsa-p384\"]").unwrap(),
+            [KeyType::Rsa4096, KeyType::EcdsaP384]
+        );
+        assert_eq!(
+            types("key_type = \"ecdsa-p384\"").unwrap(),
+            [KeyType::EcdsaP384]
+        );
+        let problems = types("key_type = []").unwrap_err();
+        assert!(problems.contains("must name one type"), "{problems}");
+    }
+
+    #[test]
     fn every_problem_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let text = r#"
             directory = "http://ca.test/dir"
             staging = true
             email = "me"
-            key_type = "dsa"
+            key_type = ["dsa", "rsa-2048", "rsa-4096"]
             challenge = "dns-01"
             root_file = "none.pem"
             external_account = { id = "me", key_file = "none" }
@@ -344,6 +407,7 @@ mod tests {
             "staging: is about Let's Encrypt",
             "email: is no address",
             "key_type: must be one of \"ecdsa-p256\", ",
+            "key_type: there can be one of rsa only",
             "challenge: \"dns-01\" needs the program of [acme.dns]",
             "none.pem: No such file",
             "external_account.key_file: ",

@@ -1,4 +1,4 @@
-//! A site's `certificate`, read from its files.
+//! A site's `certificate`: one or, for keys of different types, several, read from their files.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,38 +6,90 @@ use std::sync::Arc;
 use settings::{Kind, Section};
 
 use super::site::Surroundings;
-use super::{Files, HostPattern};
-use crate::acme::storage::site_name;
+use super::{Files, HostPattern, KeyType};
+use crate::acme::Storage;
 use crate::tls::{self, CertifiedKey};
 
 const KEY: &str = "certificate";
 
-/// The certificate of a site.
+/// A certificate of a site.
 #[derive(Debug)]
 pub(crate) struct Certificate {
     pub(crate) key: Arc<CertifiedKey>,
-    /// The name under which it is looked after, if it is.
-    pub(crate) managed: Option<String>,
+    /// How it is looked after, if it is.
+    pub(crate) upkeep: Option<Upkeep>,
 }
 
-/// Reads the certificate of a site; each problem names the key that leads to it.
+/// How a certificate is looked after.
+#[derive(Debug)]
+pub(crate) struct Upkeep {
+    /// What its files are called.
+    pub(crate) name: String,
+    pub(crate) key_type: KeyType,
+}
+
+/// Reads the certificates of a site; each problem names the key that leads to it.
 pub(super) fn read(
     site: &mut Section,
     hosts: &[HostPattern],
     around: Surroundings<'_>,
     warnings: &mut Vec<String>,
-) -> Option<Certificate> {
-    if site.kind(KEY) == Some(Kind::String) {
-        if site.optional::<String>(KEY).as_deref() == Some("acme") {
-            return managed(site, hosts, around);
+) -> Vec<Certificate> {
+    match site.kind(KEY) {
+        Some(Kind::String) => {
+            if site.optional::<String>(KEY).as_deref() == Some("acme") {
+                return managed(site, hosts, around).unwrap_or_default();
+            }
+            site.problem(
+                KEY,
+                "must be \"acme\", { cert_file = \"…\", key_file = \"…\" }, or a list of these, one for \
+                 each type of key",
+            );
+            Vec::new()
         }
-        site.problem(
-            KEY,
-            "must be \"acme\" or { cert_file = \"…\", key_file = \"…\" }",
-        );
-        return None;
+        Some(Kind::Array) => several(site, hosts, around, warnings),
+        _ => {
+            let section = site.table(KEY);
+            let read = section.and_then(|section| from_files(section, hosts, around, warnings));
+            read.into_iter().collect()
+        }
     }
-    let mut section = site.table(KEY)?;
+}
+
+/// Reads one certificate for each type of key.
+fn several(
+    site: &mut Section,
+    hosts: &[HostPattern],
+    around: Surroundings<'_>,
+    warnings: &mut Vec<String>,
+) -> Vec<Certificate> {
+    let mut certificates: Vec<Certificate> = Vec::new();
+    let sections = site.tables(KEY);
+    if sections.is_empty() {
+        site.problem(KEY, "must name one pair at least");
+    }
+    for section in sections {
+        let name = section.name().to_owned();
+        let Some(certificate) = from_files(section, hosts, around, warnings) else {
+            continue;
+        };
+        let algorithm = certificate.key.algorithm();
+        let mut others = certificates.iter();
+        if others.any(|other| other.key.algorithm() == algorithm) {
+            let message = format!("{name}: there is one for a key of {algorithm} already");
+            site.problem(KEY, message);
+        }
+        certificates.push(certificate);
+    }
+    certificates
+}
+
+fn from_files(
+    mut section: Section,
+    hosts: &[HostPattern],
+    around: Surroundings<'_>,
+    warnings: &mut Vec<String>,
+) -> Option<Certificate> {
     let mut file = |key| {
         if !section.has(key) {
             section.problem(key, "is missing");
@@ -54,7 +106,7 @@ pub(super) fn read(
             warn(&cert, &certified, hosts, warnings);
             Some(Certificate {
                 key: Arc::new(certified),
-                managed: None,
+                upkeep: None,
             })
         }
         Err(error) => {
@@ -65,7 +117,11 @@ pub(super) fn read(
 }
 
 /// Reads what a CA has issued, or makes something to be shown until it has.
-fn managed(site: &Section, hosts: &[HostPattern], around: Surroundings<'_>) -> Option<Certificate> {
+fn managed(
+    site: &Section,
+    hosts: &[HostPattern],
+    around: Surroundings<'_>,
+) -> Option<Vec<Certificate>> {
     let Some(acme) = around.acme else {
         if !around.acme_failed {
             site.problem(KEY, "\"acme\" needs the table [acme]");
@@ -96,18 +152,18 @@ fn managed(site: &Section, hosts: &[HostPattern], around: Surroundings<'_>) -> O
     if around.files == Files::LeaveAlone {
         return None;
     }
-    let name = site_name(&hosts.first()?.to_string());
-    let (cert, key) = acme.storage.live(&name);
-    match CertifiedKey::load_or_make(&cert, &key, &names, &addresses) {
-        Ok(certified) => Some(Certificate {
+    let first = hosts.first()?.to_string();
+    let files = Storage::names(&first, acme.key_types).into_iter();
+    let load = |(name, key_type): (String, KeyType)| {
+        let (cert, key) = acme.storage.live(&name);
+        let certified = CertifiedKey::load_or_make(&cert, &key, &names, &addresses);
+        let certified = certified.map_err(|error| site.problem(KEY, error)).ok()?;
+        Some(Certificate {
             key: Arc::new(certified),
-            managed: Some(name),
-        }),
-        Err(error) => {
-            site.problem(KEY, error);
-            None
-        }
-    }
+            upkeep: Some(Upkeep { name, key_type }),
+        })
+    };
+    Some(files.filter_map(load).collect())
 }
 
 /// Returns the config key whose file is at fault.

@@ -29,7 +29,8 @@ use std::time::Duration;
 
 use settings::Section;
 
-pub(crate) use acme::{Acme, Authority, Challenge, DnsHook, KeyType};
+pub use acme::KeyType;
+pub(crate) use acme::{Acme, Authority, Challenge, DnsHook};
 pub(crate) use auth::Auth;
 pub(crate) use client_certificates::ClientCertificates;
 pub(crate) use host_pattern::HostPattern;
@@ -134,6 +135,7 @@ impl Config {
             acme: acme.as_ref().map(|acme| site::AroundAcme {
                 storage: &storage,
                 has_dns: acme.dns.is_some(),
+                key_types: &acme.key_types,
             }),
             acme_failed: root.has("acme") && acme.is_none(),
             files,
@@ -178,14 +180,11 @@ impl Config {
     /// Returns what is wrong with the certificates that are looked after.
     pub fn certificate_troubles(&self) -> Vec<Trouble> {
         let storage = Storage::new(self.state_dir.clone());
-        let certificates = self
-            .sites
-            .iter()
-            .filter_map(|site| site.certificate.as_ref());
+        let certificates = self.sites.iter().flat_map(|site| &site.certificates);
         certificates
             .filter_map(|certificate| {
-                let site = certificate.managed.as_deref()?;
-                Trouble::of(site, &certificate.key, &storage.record(site).ok()?)
+                let name = &certificate.upkeep.as_ref()?.name;
+                Trouble::of(name, &certificate.key, &storage.record(name).ok()?)
             })
             .collect()
     }
@@ -226,6 +225,15 @@ pub fn read_state_dir(root: &mut Section) -> StateDir {
         written
             .or_else(given)
             .unwrap_or_else(|| root.beside("state")),
+    )
+}
+
+/// Reads the types of key that sites have a certificate of a CA for.
+pub fn read_key_types(root: &mut Section) -> Vec<KeyType> {
+    let acme = root.table("acme");
+    acme.map_or_else(
+        || vec![KeyType::default()],
+        |mut table| acme::key_types(&mut table),
     )
 }
 

@@ -8,7 +8,7 @@ use settings::Section;
 
 use super::certificate::Certificate;
 use super::upstream::REGISTRY;
-use super::{Auth, Files, HostPattern, Quotas, Upstream, access, auth, certificate};
+use super::{Auth, Files, HostPattern, KeyType, Quotas, Upstream, access, auth, certificate};
 use crate::acme::Storage;
 use crate::auth::Groups;
 use crate::auth::access::Access;
@@ -19,7 +19,8 @@ use crate::tls::ClientAuth;
 #[derive(Debug)]
 pub(crate) struct Site {
     pub(crate) hosts: Vec<HostPattern>,
-    pub(crate) certificate: Option<Certificate>,
+    /// One for each type of key.
+    pub(crate) certificates: Vec<Certificate>,
     /// How long browsers are told to come back with TLS alone.
     pub(crate) hsts: Option<Duration>,
     /// Where its requests go.
@@ -41,10 +42,10 @@ impl Site {
         Some(Arc::clone(&certificates.authorities))
     }
 
-    /// Returns whether its certificate is looked after here.
+    /// Returns whether its certificates are looked after here.
     pub(super) fn is_managed(&self) -> bool {
-        let certificate = self.certificate.as_ref();
-        certificate.is_some_and(|certificate| certificate.managed.is_some())
+        let mut certificates = self.certificates.iter();
+        certificates.any(|certificate| certificate.upkeep.is_some())
     }
 
     /// Returns whether a key is needed here to sign tokens with.
@@ -70,6 +71,7 @@ pub(super) struct Surroundings<'a> {
 pub(super) struct AroundAcme<'a> {
     pub(super) storage: &'a Storage,
     pub(super) has_dns: bool,
+    pub(super) key_types: &'a [KeyType],
 }
 
 /// Reads every `[[site]]`.
@@ -100,7 +102,7 @@ fn read(
             "is missing, and there is a listener with tls = true",
         );
     }
-    let certificate = certificate::read(&mut section, &hosts, around, warnings);
+    let certificates = certificate::read(&mut section, &hosts, around, warnings);
     let hsts = section.duration("hsts").filter(|time| !time.is_zero());
     let upstream = upstream(&mut section, around.upstreams);
     let quotas = section.table("limits").map(Quotas::read);
@@ -130,7 +132,7 @@ fn read(
     }
     Some(Site {
         hosts,
-        certificate,
+        certificates,
         hsts,
         upstream,
         max_body_size,

@@ -161,7 +161,7 @@ impl Collector for Certificates {
             MetricType::Gauge,
         )?;
         for standing in &standings {
-            let labels = [("site", &*standing.site), ("key_type", standing.key_type)];
+            let labels = [("site", &*standing.site), ("key_type", &*standing.key_type)];
             let at = ConstGauge::new(standing.expires.map_or(0, since_1970));
             at.encode(expiry.encode_family(&labels)?)?;
         }
@@ -169,7 +169,10 @@ impl Collector for Certificates {
         let managed: Vec<_> = standings
             .iter()
             .filter(|standing| standing.record.is_some())
-            .map(|standing| ([("site", &*standing.site)], refusal(standing)))
+            .map(|standing| {
+                let labels = [("site", &*standing.site), ("key_type", &*standing.key_type)];
+                (labels, refusal(standing))
+            })
             .collect();
         let mut failures = encoder.encode_descriptor(
             "certificate_failures",

@@ -212,7 +212,7 @@ impl Accepting<'_> {
         if let Some(clients) = &presented.clients {
             self.ask(clients, ssl)?;
         }
-        Ok(presented.key.apply(ssl)?)
+        Ok(presented.apply(ssl)?)
     }
 }
 

@@ -16,7 +16,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::ssl::SslRef;
 use openssl::x509::{X509, X509Ref};
 
-use super::{Error, self_signed};
+use super::{Error, description, self_signed};
 use crate::stamp::Stamp;
 
 /// A certificate, what it was issued by, and its key.
@@ -105,6 +105,17 @@ impl CertifiedKey {
         &self.cert
     }
 
+    /// Returns what the certificate's key is, as `ecdsa-p256` or `rsa-2048`.
+    pub(crate) fn key_type(&self) -> String {
+        description::key(&self.current.load().leaf)
+    }
+
+    /// Returns what a client has to know to verify the certificate's key.
+    pub(crate) fn algorithm(&self) -> String {
+        let name = self.key_type();
+        name.split('-').next().unwrap_or_default().to_owned()
+    }
+
     /// Returns whether the certificate was made here, because there is none yet.
     pub(crate) fn is_placeholder(&self) -> bool {
         self.current.load().placeholder
@@ -124,7 +135,7 @@ impl CertifiedKey {
     /// Returns when the certificate's time begins and ends.
     pub(crate) fn validity(&self) -> Result<(SystemTime, SystemTime), Error> {
         let pair = self.current.load();
-        let time = super::description::system_time;
+        let time = description::system_time;
         Ok((time(pair.leaf.not_before())?, time(pair.leaf.not_after())?))
     }
 

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
+use openssl::nid::Nid;
+use openssl::pkey::Id;
 use openssl::x509::{X509, X509NameRef, X509Ref};
 
 use super::{Error, certified_key};
@@ -19,6 +21,8 @@ pub struct Description {
     pub names: Vec<String>,
     /// Who signed it: the common name, or the organisation.
     pub issuer: String,
+    /// What its key is, as `ecdsa-p256` or `rsa-2048`.
+    pub key: String,
     /// When its time is over.
     pub not_after: SystemTime,
     /// Whether it was signed with its own key.
@@ -47,12 +51,31 @@ impl Description {
         Ok(Self {
             names: names(leaf),
             issuer: common_name(leaf.issuer_name()),
+            key: key(leaf),
             not_after: system_time(leaf.not_after())?,
             self_signed: leaf
                 .public_key()
                 .and_then(|key| leaf.verify(&key))
                 .unwrap_or_default(),
         })
+    }
+}
+
+/// Says what the key of a certificate is, its algorithm first.
+pub(super) fn key(leaf: &X509Ref) -> String {
+    let Ok(key) = leaf.public_key() else {
+        return "unknown".to_owned();
+    };
+    match key.id() {
+        Id::EC => format!("ecdsa-p{}", key.bits()),
+        Id::RSA => format!("rsa-{}", key.bits()),
+        Id::ED25519 => "ed25519".to_owned(),
+        Id::ED448 => "ed448".to_owned(),
+        // Short names have hyphens, as RSASSA-PSS, and the algorithm ends at the first.
+        other => Nid::from_raw(other.as_raw()).short_name().map_or_else(
+            |_| "unknown".to_owned(),
+            |name| name.to_lowercase().replace('-', "_"),
+        ),
     }
 }
 
@@ -71,7 +94,6 @@ fn names(leaf: &X509Ref) -> Vec<String> {
 }
 
 fn common_name(name: &X509NameRef) -> String {
-    use openssl::nid::Nid;
     [Nid::COMMONNAME, Nid::ORGANIZATIONNAME]
         .into_iter()
         .find_map(|nid| name.entries_by_nid(nid).next()?.data().to_string().ok())
@@ -105,6 +127,7 @@ mod tests {
             ["registry.test", "*.apps.test", "127.0.0.1", "::1"]
         );
         assert_eq!(description.issuer, "registry.test");
+        assert_eq!(description.key, "ecdsa-p256");
         assert!(description.self_signed);
         let left = description
             .not_after

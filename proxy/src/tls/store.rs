@@ -3,15 +3,41 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use openssl::error::ErrorStack;
+use openssl::ssl::SslRef;
+
 use super::{CertifiedKey, ClientAuth};
 use crate::config::HostPattern;
 
 /// What the clients of a site are shown, and asked for.
 #[derive(Clone, Debug)]
 pub(crate) struct Presented {
-    pub(crate) key: Arc<CertifiedKey>,
+    /// One for each type of key.
+    keys: Arc<[Arc<CertifiedKey>]>,
     /// Whose certificates are taken; `None` asks for none.
-    pub(crate) clients: Option<Arc<ClientAuth>>,
+    pub(super) clients: Option<Arc<ClientAuth>>,
+}
+
+impl Presented {
+    /// Shows the certificate of `keys` that a client can verify.
+    pub(crate) fn new(keys: Vec<Arc<CertifiedKey>>, clients: Option<Arc<ClientAuth>>) -> Self {
+        Self {
+            keys: keys.into(),
+            clients,
+        }
+    }
+
+    /// Makes the handshake of `ssl` use these certificates; OpenSSL chooses by what the client
+    /// says that it can verify.
+    pub(super) fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
+        // A placeholder is shown only while there is nothing else.
+        let mut issued = self.keys.iter().filter(|key| !key.is_placeholder());
+        let first = issued.next().or_else(|| self.keys.first());
+        first
+            .into_iter()
+            .chain(issued)
+            .try_for_each(|key| key.apply(ssl))
+    }
 }
 
 /// The certificates of all sites, by the name that a client asks for.
@@ -66,10 +92,8 @@ mod tests {
         let (cert, key) = (folder.path().join("c"), folder.path().join("k"));
         std::fs::write(&cert, pair.cert_pem).unwrap();
         std::fs::write(&key, pair.key_pem).unwrap();
-        Presented {
-            key: Arc::new(CertifiedKey::load(&cert, &key).unwrap()),
-            clients: None,
-        }
+        let key = Arc::new(CertifiedKey::load(&cert, &key).unwrap());
+        Presented::new(vec![key], None)
     }
 
     #[test]
@@ -92,14 +116,14 @@ mod tests {
             (None, &a),
         ] {
             let selected = store.select(name).unwrap();
-            assert!(Arc::ptr_eq(&selected.key, &expected.key), "{name:?}");
+            assert!(Arc::ptr_eq(&selected.keys, &expected.keys), "{name:?}");
         }
         store.add(&HostPattern::Any, &c);
-        assert!(Arc::ptr_eq(&store.select(None).unwrap().key, &c.key));
-        assert!(Arc::ptr_eq(
-            &store.select(Some("a.test")).unwrap().key,
-            &a.key
-        ));
+        let shows = |name, expected: &Presented| {
+            let selected = store.select(name).unwrap();
+            Arc::ptr_eq(&selected.keys, &expected.keys)
+        };
+        assert!(shows(None, &c) && shows(Some("a.test"), &a));
     }
 
     #[test]

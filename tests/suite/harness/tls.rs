@@ -20,6 +20,12 @@ impl Pair {
     /// Makes a self-signed pair for `names` and both loopback addresses, as `<stem>.pem` and
     /// `<stem>-key.pem` in `folder`. What is there is replaced.
     pub(crate) fn create(folder: &Path, stem: &str, names: &[&str]) -> Self {
+        let p256 = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256"];
+        Self::create_with(&p256, folder, stem, names)
+    }
+
+    /// As [`create`](Self::create), with a key as `openssl req -newkey` is asked for it.
+    pub(crate) fn create_with(key: &[&str], folder: &Path, stem: &str, names: &[&str]) -> Self {
         let pair = Self {
             cert: folder.join(format!("{stem}.pem")),
             key: folder.join(format!("{stem}-key.pem")),
@@ -27,14 +33,8 @@ impl Pair {
         let mut subject: Vec<String> = names.iter().map(|name| format!("DNS:{name}")).collect();
         subject.extend(["IP:127.0.0.1".to_owned(), "IP:::1".to_owned()]);
         run(Command::new("openssl")
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:P-256",
-            ])
+            .args(["req", "-x509", "-newkey"])
+            .args(key)
             .args([
                 "-nodes",
                 "-days",
