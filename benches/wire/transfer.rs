@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -19,6 +19,9 @@ pub(crate) struct Transfer {
     path: String,
     /// The body; that of a PATCH is sent without a length, as docker does.
     file: Option<PathBuf>,
+    /// Makes the body another one: a number that takes the place of its first eight bytes.
+    #[arg(long)]
+    mark: Option<u64>,
 }
 
 impl Transfer {
@@ -26,12 +29,12 @@ impl Transfer {
         let mut connection = server.connect()?;
         let start = Instant::now();
         let head = server.head(&self.method, server.path_of(&self.path));
-        let reply = if let Some(path) = &self.file {
-            let file = File::open(path).with_context(|| path.display().to_string())?;
+        let (reply, sent) = if let Some(path) = &self.file {
+            let body = Body::open(path, self.mark)?;
             if self.method == "PATCH" {
-                send_chunked(&mut connection, &head, file)?;
+                send_chunked(&mut connection, &head, body)?;
             } else {
-                send(&mut connection, &head, file)?;
+                send(&mut connection, &head, body)?;
             }
             connection.flush()?;
             let sent = Instant::now();
@@ -39,7 +42,6 @@ impl Transfer {
         } else {
             (connection.ask(&head, b"")?, Instant::now())
         };
-        let (reply, sent) = reply;
         Ok(format!(
             "{} {} {:.6} {:.6} {}",
             reply.status,
@@ -51,15 +53,36 @@ impl Transfer {
     }
 }
 
-fn send(connection: &mut Connection, head: &str, mut file: File) -> Result<()> {
-    let length = file.metadata()?.len();
+/// A file, but for its first bytes.
+struct Body {
+    file: File,
+    mark: Option<u64>,
+}
+
+impl Body {
+    fn open(path: &Path, mark: Option<u64>) -> Result<Self> {
+        let file = File::open(path).with_context(|| path.display().to_string())?;
+        Ok(Self { file, mark })
+    }
+
+    fn read(&mut self, piece: &mut [u8]) -> Result<usize> {
+        let length = self.file.read(piece)?;
+        if let (Some(mark), Some(first)) = (self.mark.take(), piece.get_mut(..8)) {
+            first.copy_from_slice(&mark.to_be_bytes());
+        }
+        Ok(length)
+    }
+}
+
+fn send(connection: &mut Connection, head: &str, mut body: Body) -> Result<()> {
+    let length = body.file.metadata()?.len();
     connection.send(
         format!("{head}Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n")
             .as_bytes(),
     )?;
     let mut piece = vec![0; PIECE];
     loop {
-        let length = file.read(&mut piece)?;
+        let length = body.read(&mut piece)?;
         if length == 0 {
             return Ok(());
         }
@@ -67,7 +90,7 @@ fn send(connection: &mut Connection, head: &str, mut file: File) -> Result<()> {
     }
 }
 
-fn send_chunked(connection: &mut Connection, head: &str, mut file: File) -> Result<()> {
+fn send_chunked(connection: &mut Connection, head: &str, mut body: Body) -> Result<()> {
     connection.send(
         format!(
             "{head}Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -77,7 +100,7 @@ fn send_chunked(connection: &mut Connection, head: &str, mut file: File) -> Resu
     let mut piece = vec![0; PIECE];
     let mut framed = Vec::with_capacity(PIECE + 256);
     loop {
-        let length = file.read(&mut piece)?;
+        let length = body.read(&mut piece)?;
         framed.clear();
         for chunk in piece.get(..length).unwrap_or_default().chunks(CHUNK) {
             write!(framed, "{:x}\r\n", chunk.len())?;
