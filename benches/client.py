@@ -29,7 +29,7 @@ class Reply(NamedTuple):
 
 def wire_command(stack, *question, authorization=BASIC):
     return [WIRE, "--ca", str(stack.shared / "cert.pem"), "--authorization", authorization,
-            "--origin", stack.origin(), *map(str, question)]
+            "--origin", stack.origin(), "--address", stack.address, *map(str, question)]
 
 
 def wire(stack, *question, **options):
@@ -48,7 +48,7 @@ def reply_of(words):
 
 
 def curl_command(stack, flag, *arguments):
-    return ["curl", "-sS", "--fail", flag, *CIPHERS, "--cacert", str(stack.shared / "cert.pem"),
+    return ["curl", "-sS", "--fail", flag, *CIPHERS, *stack.route(), "--cacert", str(stack.shared / "cert.pem"),
             "-u", f"{USER}:{PASSWORD}", "-H", "Expect:", *arguments]
 
 

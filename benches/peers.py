@@ -23,7 +23,7 @@ class Tidegate(Stack):
 address = "{self.address}:{self.port}"
 tls = true
 [[site]]
-hosts = ["localhost", "{self.address}"]
+hosts = ["localhost"]
 certificate = {{ cert_file = "{self.shared}/cert.pem", key_file = "{self.shared}/key.pem" }}
 upstream = "registry"
 [site.auth]

@@ -12,10 +12,12 @@ import peers
 PROXIED = "best nginx + registry"
 V3 = peers.V3.name
 FILE = peers.File.name
+STREAM = "one TCP stream"
 RIVALS = {
     PROXIED: [kind.name for kind in peers.PEERS if kind.proxied],
     V3: [V3],
     FILE: [FILE],
+    STREAM: [STREAM],
 }
 OURS = peers.Tidegate.name
 

@@ -1,7 +1,7 @@
 //! One kept connection and the requests on it.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
-use std::net::TcpStream;
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -14,32 +14,41 @@ pub(crate) struct Server {
     connector: SslConnector,
     authorization: String,
     authority: String,
+    host: String,
+    address: SocketAddr,
 }
 
 impl Server {
-    pub(crate) fn new(ca: &str, authorization: &str, origin: &str) -> Result<Self> {
+    pub(crate) fn new(
+        ca: &str,
+        authorization: &str,
+        origin: &str,
+        address: IpAddr,
+    ) -> Result<Self> {
         let mut builder = SslConnector::builder(SslMethod::tls_client())?;
         builder.set_ca_file(ca)?;
         // As Go's clients offer them where the processor has AES instructions.
         builder.set_ciphersuites("TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384")?;
         let authority = origin.strip_prefix("https://").context("not an origin")?;
+        let (host, port) = authority.split_once(':').context("no port")?;
         Ok(Self {
             connector: builder.build(),
             authorization: authorization.to_owned(),
             authority: authority.to_owned(),
+            host: host.to_owned(),
+            address: SocketAddr::new(address, port.parse()?),
         })
     }
 
     pub(crate) fn connect(&self) -> Result<Connection> {
-        let (host, _) = self.authority.split_once(':').context("no port")?;
-        let socket = TcpStream::connect(&self.authority).context("connect")?;
+        let socket = TcpStream::connect(self.address).context("connect")?;
         socket.set_nodelay(true)?;
         let socket = Socket {
             input: BufReader::with_capacity(PIECE, socket.try_clone()?),
             output: BufWriter::with_capacity(PIECE, socket),
         };
         Ok(Connection {
-            stream: self.connector.connect(host, socket)?,
+            stream: self.connector.connect(&self.host, socket)?,
             piece: vec![0; PIECE],
         })
     }

@@ -10,6 +10,7 @@ mod load;
 mod transfer;
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -28,6 +29,9 @@ struct Arguments {
     /// As in `https://localhost:443`.
     #[arg(long)]
     origin: String,
+    /// Where that is.
+    #[arg(long, default_value = "127.0.0.1")]
+    address: IpAddr,
     #[command(subcommand)]
     question: Question,
 }
@@ -46,7 +50,12 @@ enum Question {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let server = Server::new(&arguments.ca, &arguments.authorization, &arguments.origin)?;
+    let server = Server::new(
+        &arguments.ca,
+        &arguments.authorization,
+        &arguments.origin,
+        arguments.address,
+    )?;
     let line = match &arguments.question {
         Question::Transfer(transfer) => transfer.run(&server)?,
         Question::Load(load) => load.run(&server)?,
