@@ -150,15 +150,17 @@ impl Connection {
         };
         let status = head.split_whitespace().nth(1).context("no status")?;
         let status = status.parse()?;
+        // Only lists come without a length, and they have no line ends in them.
+        let chunked = field("transfer-encoding").is_some();
         let expected: usize = match field("content-length") {
             Some(length) if !bodiless && status != 304 => length.parse()?,
             _ => 0,
         };
         let mut bytes = body.len();
-        while bytes < expected {
+        while bytes < expected || chunked && !body.ends_with(b"0\r\n\r\n") {
             let length = self.stream.read(&mut self.piece)?;
             ensure!(length > 0, "{bytes} bytes of {expected}, then the end");
-            if expected <= PIECE {
+            if chunked || expected <= PIECE {
                 body.extend_from_slice(self.piece.get(..length).unwrap_or_default());
             }
             bytes += length;

@@ -1,7 +1,7 @@
 //! One request with a large body, there or back.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -22,6 +22,9 @@ pub(crate) struct Transfer {
     /// Makes the body another one: a number that takes the place of its first eight bytes.
     #[arg(long)]
     mark: Option<u64>,
+    /// Makes the body so many times the file.
+    #[arg(long, default_value_t = 1)]
+    repeat: u64,
 }
 
 impl Transfer {
@@ -30,7 +33,7 @@ impl Transfer {
         let start = Instant::now();
         let head = server.head(&self.method, server.path_of(&self.path));
         let (reply, sent) = if let Some(path) = &self.file {
-            let body = Body::open(path, self.mark)?;
+            let body = self.body(path)?;
             if self.method == "PATCH" {
                 send_chunked(&mut connection, &head, body)?;
             } else {
@@ -51,22 +54,34 @@ impl Transfer {
             reply.location,
         ))
     }
+    fn body(&self, path: &Path) -> Result<Body> {
+        Ok(Body {
+            file: File::open(path).with_context(|| path.display().to_string())?,
+            mark: self.mark,
+            repeat: self.repeat,
+        })
+    }
 }
 
-/// A file, but for its first bytes.
+/// A file, once or again and again, but for its first bytes.
 struct Body {
     file: File,
     mark: Option<u64>,
+    repeat: u64,
 }
 
 impl Body {
-    fn open(path: &Path, mark: Option<u64>) -> Result<Self> {
-        let file = File::open(path).with_context(|| path.display().to_string())?;
-        Ok(Self { file, mark })
+    fn length(&self) -> Result<u64> {
+        Ok(self.file.metadata()?.len() * self.repeat)
     }
 
     fn read(&mut self, piece: &mut [u8]) -> Result<usize> {
-        let length = self.file.read(piece)?;
+        let mut length = self.file.read(piece)?;
+        if length == 0 && self.repeat > 1 {
+            self.repeat -= 1;
+            self.file.rewind()?;
+            length = self.file.read(piece)?;
+        }
         if let (Some(mark), Some(first)) = (self.mark.take(), piece.get_mut(..8)) {
             first.copy_from_slice(&mark.to_be_bytes());
         }
@@ -75,7 +90,7 @@ impl Body {
 }
 
 fn send(connection: &mut Connection, head: &str, mut body: Body) -> Result<()> {
-    let length = body.file.metadata()?.len();
+    let length = body.length()?;
     connection.send(
         format!("{head}Content-Type: application/octet-stream\r\nContent-Length: {length}\r\n\r\n")
             .as_bytes(),
