@@ -136,6 +136,44 @@ pub(crate) fn presented(rig: &Rig, host: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_challenge_is_answered_to_whom_the_lists_of_a_plain_listener_keep_out_and_nothing_else() {
+    need!("pebble", "pebble-challtestsrv");
+    let mut rig = Setup::default().prepare();
+    // Slow enough for others to come in the middle of it.
+    let slow = [("PEBBLE_VA_NOSLEEP", "0"), ("PEBBLE_VA_SLEEPTIME", "3")];
+    let ca = Pebble::start_with(&rig, &json!({}), &slow);
+    let keys = format!("{}challenge = \"http-01\"\n", ca.keys());
+    let allowed = "allow_from = [\"192.0.2.1\"]\n";
+    let sites = format!("{}[site.access]\n{allowed}", site("\"a.acme.test\""));
+    rig.write_config(&setup(&keys, &sites));
+    let text = fs::read_to_string(rig.config()).unwrap();
+    let plain = format!("address = \"{}\"\n", rig.http);
+    let text = text.replace(&plain, &format!("{plain}{allowed}"));
+    fs::write(rig.config(), text).unwrap();
+    rig.start_registry();
+    rig.start_edge();
+
+    let visitor = Client::plain(rig.http, "a.acme.test");
+    let mut open = 0;
+    eventually("the certificate", || {
+        let challenges = fs::read_dir(rig.path("state/challenges"));
+        let is_open = challenges.is_ok_and(|mut entries| entries.next().is_some());
+        open += u32::from(is_open);
+        for path in ["/", "/.well-known/acme-challenge/unknown"] {
+            let reply = visitor.request("GET", path).try_send();
+            assert!(reply.is_err(), "{path}: {reply:?}");
+        }
+        let presented = peer_certificate(rig.https, "a.acme.test")?;
+        format!("{:?}", presented.issuer_name())
+            .contains("Pebble")
+            .then_some(())
+    });
+    assert!(open > 0, "nobody came while a challenge was open");
+    let log = rig.edge_log();
+    assert!(log.contains("because=listener[0].allow_from"), "{log}");
+}
+
+#[test]
 fn the_tls_listener_answers_where_no_plain_one_can() {
     need!("pebble", "pebble-challtestsrv");
     let keys = "challenge = \"tls-alpn-01\"\n";

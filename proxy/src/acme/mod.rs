@@ -85,6 +85,13 @@ impl Plan {
         reading.await.ok()?
     }
 
+    /// Returns whether some edge on the folder wants a CA to be answered at this moment.
+    pub(crate) async fn is_any_open(&self) -> bool {
+        let storage = self.storage.clone();
+        let looking = spawn_blocking(move || storage.has_challenges());
+        looking.await.unwrap_or_default()
+    }
+
     /// As [`challenge`](Self::challenge), for a handshake with a host.
     pub(crate) async fn challenge_of(&self, host: &str) -> Option<Vec<u8>> {
         self.challenge(tls_alpn01::file(&host.to_ascii_lowercase()))

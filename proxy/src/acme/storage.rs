@@ -172,6 +172,12 @@ impl Storage {
         read(&self.challenges().join(name)).ok().flatten()
     }
 
+    /// Returns whether some edge on the folder is being asked.
+    pub(super) fn has_challenges(&self) -> bool {
+        let names = state_dir::names(&self.challenges(), "");
+        names.is_ok_and(|names| !names.is_empty())
+    }
+
     /// Takes an answer back.
     pub(super) fn drop_challenge(&self, name: &str) -> io::Result<()> {
         state_dir::remove(&self.challenges().join(name)).map(drop)

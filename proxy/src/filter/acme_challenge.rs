@@ -12,6 +12,9 @@ use http::request::Parts;
 use super::Decision;
 use crate::respond::Reply;
 
+/// What the answer is.
+pub(crate) const MEDIA_TYPE: &str = "application/octet-stream";
+
 const PREFIX: &str = "/.well-known/acme-challenge/";
 
 /// The longest token that can be one of ours; a CA's are a third of it.
@@ -34,7 +37,17 @@ impl Challenges {
         open.remove(token);
     }
 
-    fn find(&self, token: &str) -> Option<Box<str>> {
+    /// Returns whether a CA may be asking at this moment.
+    pub(crate) fn is_any_open(&self) -> bool {
+        !self
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+    }
+
+    /// Returns what to answer.
+    pub(crate) fn find(&self, token: &str) -> Option<Box<str>> {
         let open = self.0.read().unwrap_or_else(PoisonError::into_inner);
         open.get(token).cloned()
     }
@@ -64,11 +77,7 @@ pub(crate) fn answer(parts: &Parts, challenges: &Challenges) -> Result<(), Decis
 
 /// Makes the reply to a question whose answer is known.
 pub(crate) fn reply(answer: Vec<u8>) -> Decision {
-    Decision::Answer(Reply::page(
-        StatusCode::OK,
-        "application/octet-stream",
-        answer.into(),
-    ))
+    Decision::Answer(Reply::page(StatusCode::OK, MEDIA_TYPE, answer.into()))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Bound;
+use super::challenge;
 use super::heads::Connections;
 use super::places::{Place, Places};
 use super::proxy_protocol;
@@ -170,7 +171,7 @@ impl Entrance {
             // Whom it is from is not known yet.
             return self.places.take(max).ok_or(Refused::Full);
         }
-        refuse_address(state, peer, door)?;
+        refuse_for_good(state, peer, door)?;
         let max = state.limits.max_connections;
         let mut place = self.places.take(max).ok_or(Refused::Full)?;
         // A proxy that is trusted brings the connections of many.
@@ -187,7 +188,8 @@ impl Entrance {
         let opening = self.open(stream, &mut client, &mut place, door);
         let opened = timeout(patience, Box::pin(opening)).await;
         match opened.unwrap_or(Err(Refused::Slow)) {
-            Ok(stream) => {
+            Ok(None) => {}
+            Ok(Some(stream)) => {
                 self.connections
                     .process_new(stream, &self.stop.clone())
                     .await;
@@ -196,14 +198,14 @@ impl Entrance {
         }
     }
 
-    /// Brings a connection to where HTTP begins.
+    /// Brings a connection to where HTTP begins, if it goes on from there.
     async fn open(
         &self,
         stream: TcpStream,
         client: &mut SocketAddr,
         place: &mut Place,
         door: Door,
-    ) -> Result<Stream, Refused> {
+    ) -> Result<Option<Stream>, Refused> {
         // Without these a connection is slower to end, and no worse.
         drop(stream.set_nodelay(true));
         drop(set_tcp_keepalive(&stream, &self.keepalive));
@@ -214,19 +216,25 @@ impl Entrance {
         {
             *client = told;
             let state = self.current.take();
-            refuse_address(&state, client.ip(), door)?;
+            refuse_for_good(&state, client.ip(), door)?;
             count(place, &state, client.ip())?;
         }
         socket.set_client(*client);
         if !door.tls {
-            return Ok(Box::new(socket));
+            let state = self.current.take();
+            let Err(refused) = refuse_address(&state, client.ip(), door) else {
+                return Ok(Some(Box::new(socket)));
+            };
+            let asks = challenge::is_open(&state).await;
+            let answered = asks && challenge::answer(socket, *client, &state).await;
+            return if answered { Ok(None) } else { Err(refused) };
         }
         socket.set_shaking_hands(true);
         let state = self.current.take();
         let handshake = state.acceptor.handshake(socket, &state);
         let mut secured = handshake.await.map_err(Refused::Handshake)?;
         secured.get_mut().set_shaking_hands(false);
-        Ok(Box::new(secured))
+        Ok(Some(Box::new(secured)))
     }
 
     /// Says why a connection went no further. Anyone can cause this, so not too often.
@@ -251,6 +259,15 @@ impl Entrance {
             tracing::info!(%client, listener, because = %refused, unsaid, "connection refused");
         }
     }
+}
+
+/// Refuses an address that is kept out, unless it may be a CA that has a question.
+fn refuse_for_good(state: &State, client: IpAddr, door: Door) -> Result<(), Refused> {
+    let may_ask = !door.tls && state.plan.is_some();
+    refuse_address(state, client, door).or_else(|refused| match may_ask {
+        true => Ok(()),
+        false => Err(refused),
+    })
 }
 
 fn refuse_address(state: &State, client: IpAddr, door: Door) -> Result<(), Refused> {
