@@ -29,7 +29,7 @@ build: ## build the release binary, installing Debian's build tools where they a
 test: ## run all checks and tests (installs the real clients they use)
 	@tests/run
 
-bench: ## measure against nginx + docker-registry
+bench: ## measure against other registries, and write what came out into docs/
 	@benches/run
 
 fmt: ## format the code

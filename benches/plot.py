@@ -14,11 +14,12 @@ import platform
 import subprocess
 import sys
 
-WIDTH, LABELS, RIGHT, LINE, TOP = 960, 470, 70, 20, 62
+WIDTH, LABELS, RIGHT, LINE, TOP = 960, 520, 60, 18, 62
 STYLE = """
   text { font: 12px system-ui, sans-serif; fill: #24292f }
   .head { font-size: 15px; font-weight: 600 } .group { font-weight: 600 } .dim { fill: #6e7781 }
-  .met { fill: #1a7f37 } .missed { fill: #cf222e } .grid { stroke: #d0d7de } .aim { stroke: #24292f; stroke-width: 2 }
+  .met { fill: #1a7f37 } .missed { fill: #cf222e }
+  .grid { stroke: #d0d7de } .aim { stroke: #24292f; stroke-width: 2 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .dim { fill: #8d96a0 } .met { fill: #3fb950 } .missed { fill: #f85149 }
     .grid { stroke: #30363d } .aim { stroke: #e6edf3 } .page { fill: #0d1117 }
@@ -38,7 +39,7 @@ def bars(results):
     for result in results:
         lines = [line for line in result["verdicts"] if line["met"] is not None and line["ratio"] > 0]
         if lines:
-            yield result["title"].split(",")[0], None
+            yield result["title"].partition(", medians")[0].partition(" (")[0], None
             for line in lines:
                 yield None, line
 
@@ -46,12 +47,13 @@ def bars(results):
 def svg(results):
     rows = list(bars(results))
     gains = [value for _, line in rows if line for value in gain(line)]
-    low, high = min([0.5, *gains]), min(max([2, *gains]), 64)
+    # What is further out than this ends there; its number says how far it would go.
+    low, high = max(min([0.5, *gains]), 1 / 16), min(max([2, *gains]), 32)
     low, high = math.floor(math.log2(low)), math.ceil(math.log2(high))
     across = WIDTH - LABELS - RIGHT
 
     def x(value):
-        return LABELS + across * (min(math.log2(value), high) - low) / (high - low)
+        return LABELS + across * (min(max(math.log2(value), low), high) - low) / (high - low)
 
     height = TOP + LINE * len(rows) + 16
     parts = [
@@ -71,13 +73,12 @@ def svg(results):
             parts.append(f'<text class="group" x="16" y="{y + 14}">{html.escape(title)}</text>')
             continue
         got, target = gain(line)
-        beside = "bound" if line["absolute"] else line["whose"]
-        label = html.escape(f"{line['what']}: {line['figure']}, {beside}")
+        beside = f"{line['theirs']:g}" if line["absolute"] else line["whose"]
+        label = html.escape(f"{line['what']}: {line['figure']} beside {beside}")
         left, right = sorted((x(1), x(got)))
         shade = "met" if line["met"] else "missed"
         parts += [
-            f'<text x="{LABELS - 12}" y="{y + 14}" text-anchor="end" textLength="" >{label}</text>'
-            .replace(' textLength="" ', ""),
+            f'<text x="{LABELS - 12}" y="{y + 14}" text-anchor="end">{label}</text>',
             f'<rect class="{shade}" x="{left:.1f}" y="{y + 4}" width="{max(right - left, 1):.1f}" '
             f'height="{LINE - 8}" rx="2"/>',
             f'<line class="aim" x1="{x(target):.1f}" x2="{x(target):.1f}" y1="{y + 2}" y2="{y + LINE - 2}"/>',
@@ -107,7 +108,8 @@ def versions():
 
 
 def main(measured, docs):
-    results = [json.loads(path.read_text()) for path in sorted(measured.glob("*.json"))]
+    in_order = sorted(measured.glob("*.json"), key=os.path.getmtime)
+    results = [json.loads(path.read_text()) for path in in_order]
     page = [
         "# Measured", "", "`make bench` wrote this page; [performance.md](performance.md) explains it.", "",
         f"{machine()}. {'; '.join(versions())}.", "",

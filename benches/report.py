@@ -56,7 +56,7 @@ class Report:
     def best(self, row, against, column):
         """The rival's figure, and whose it is."""
         if against in self.runs:
-            return self.median(against, OURS, column), f"ours, {against}"
+            return self.median(against, OURS, column), f"our {against}"
         figures = [(self.median(row, name, column), name) for name in RIVALS[against]]
         figures = [figure for figure in figures if figure[0] is not None]
         if not figures:
