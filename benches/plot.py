@@ -73,7 +73,10 @@ def svg(results):
             parts.append(f'<text class="group" x="16" y="{y + 14}">{html.escape(title)}</text>')
             continue
         got, target = gain(line)
-        beside = f"{line['theirs']:g}" if line["absolute"] else line["whose"]
+        whose = line["whose"]
+        if whose.startswith("our "):
+            whose = "our " + whose.rpartition(", ")[2]
+        beside = f"{line['theirs']:g}" if line["absolute"] else whose
         label = html.escape(f"{line['what']}: {line['figure']} beside {beside}")
         left, right = sorted((x(1), x(got)))
         shade = "met" if line["met"] else "missed"
