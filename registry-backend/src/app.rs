@@ -92,7 +92,7 @@ impl App {
             root: root.clone(),
             source: source.into(),
         };
-        let driver = Filesystem::open(root).map_err(failed)?;
+        let driver = Filesystem::open(root, config.direct_io).map_err(failed)?;
         let Some(claim) = Claim::take(root).map_err(failed)? else {
             return Err(Error::StorageInUse { root: root.clone() });
         };
@@ -115,7 +115,7 @@ impl App {
         let old = &self.settings().config;
         let moved = if config.listen != old.listen || config.socket_mode != old.socket_mode {
             "listen"
-        } else if config.root != old.root {
+        } else if config.root != old.root || config.direct_io != old.direct_io {
             "storage"
         } else {
             return Ok(());

@@ -43,6 +43,8 @@ pub struct Config {
     pub sparse_images: bool,
     /// `storage.filesystem.root`: the folder that holds `docker/registry/v2`.
     pub root: PathBuf,
+    /// `storage.filesystem.direct_io`: whether large blobs are written past the page cache.
+    pub direct_io: bool,
 }
 
 impl Config {
@@ -60,6 +62,7 @@ impl Config {
             max_manifest_size: MANIFEST_SIZE_MIN,
             sparse_images: true,
             root,
+            direct_io: true,
         }
     }
 
@@ -96,7 +99,24 @@ impl Config {
     /// Reads where it answers and where it stores; both stay empty where they cannot be read.
     fn read_place(&mut self, section: &mut Section) {
         self.listen = read_listen(section).unwrap_or_default();
-        self.root = read_root(section).unwrap_or_default();
+        self.root = PathBuf::new();
+        self.read_storage(section);
+    }
+
+    fn read_storage(&mut self, section: &mut Section) -> Option<()> {
+        let mut storage = read_table(section, "storage", "is missing")?;
+        let mut filesystem = read_table(&mut storage, "filesystem", FILESYSTEM_MISSING)?;
+        if !filesystem.has("root") {
+            filesystem.problem(
+                "root",
+                "is missing: the folder that holds docker/registry/v2",
+            );
+        }
+        if let Some(direct_io) = filesystem.optional("direct_io") {
+            self.direct_io = direct_io;
+        }
+        self.root = filesystem.path("root")?;
+        Some(())
     }
 
     fn read_keys(&mut self, section: &mut Section) {
@@ -207,18 +227,6 @@ fn read_listen(section: &mut Section) -> Option<PathBuf> {
 
 const FILESYSTEM_MISSING: &str = "is missing: write it as { root = \"/var/lib/registry\" }";
 
-fn read_root(section: &mut Section) -> Option<PathBuf> {
-    let mut storage = read_table(section, "storage", "is missing")?;
-    let mut filesystem = read_table(&mut storage, "filesystem", FILESYSTEM_MISSING)?;
-    if !filesystem.has("root") {
-        filesystem.problem(
-            "root",
-            "is missing: the folder that holds docker/registry/v2",
-        );
-    }
-    filesystem.path("root")
-}
-
 fn read_table(section: &mut Section, key: &str, missing: &str) -> Option<Section> {
     if !section.has(key) {
         section.problem(key, missing);
@@ -265,7 +273,7 @@ mod tests {
             "[registry]\nlisten = 'unix:/r'\nsocket_mode = '0600'\nallow_users = ['edge', '7']\n\
              drain_timeout = '1m'\nupload_expiry = '24h'\ndelete = false\n\
              max_manifest_size = '8MiB'\nsparse_images = false\n\
-             storage.filesystem = { root = '/data' }\n",
+             storage.filesystem = { root = '/data', direct_io = false }\n",
         );
         let expected = Config {
             socket_mode: 0o600,
@@ -275,6 +283,7 @@ mod tests {
             delete: false,
             max_manifest_size: 8 << 20,
             sparse_images: false,
+            direct_io: false,
             ..Config::new("/r".into(), "/data".into())
         };
         assert_eq!(config, Ok(expected));

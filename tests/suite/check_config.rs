@@ -245,7 +245,7 @@ fn the_shipped_config_is_good_with_every_commented_default_on() {
 }
 
 /// The keys that the program reads, from top to bottom.
-const KEYS: [&str; 71] = [
+const KEYS: [&str; 72] = [
     "drain_timeout",
     "workers",
     "trusted_proxies",
@@ -317,6 +317,7 @@ const KEYS: [&str; 71] = [
     "sparse_images",
     "filesystem",
     "storage.filesystem.root",
+    "storage.filesystem.direct_io",
 ];
 
 #[test]

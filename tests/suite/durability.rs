@@ -110,11 +110,23 @@ fn try_push_blob(client: &Client, repository: &str, bytes: &[u8], chunked: bool)
 
 #[test]
 fn kill_9_at_any_moment_loses_nothing_acknowledged_and_shows_nothing_partial() {
-    let mut rig = Rig::start();
+    kill_at_any_moment(Rig::start(), rounds());
+}
+
+#[test]
+fn kill_9_at_any_moment_is_no_worse_where_everything_goes_through_the_page_cache() {
+    let setup = Setup {
+        buffered: true,
+        ..Setup::default()
+    };
+    kill_at_any_moment(setup.start(), rounds().div_ceil(3));
+}
+
+fn kill_at_any_moment(mut rig: Rig, rounds: u64) {
     let client = rig.client();
     let seed = AtomicU64::new(0);
     let mut acknowledged = 0;
-    for round in 0..rounds() {
+    for round in 0..rounds {
         let log = Mutex::new(Vec::new());
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -143,10 +155,7 @@ fn kill_9_at_any_moment_loses_nothing_acknowledged_and_shows_nothing_partial() {
         "no push was ever acknowledged: the test proved nothing"
     );
     let pushed = seed.load(Ordering::Relaxed);
-    println!(
-        "{} kills, {pushed} pushes begun, {acknowledged} acknowledgements kept",
-        rounds()
-    );
+    println!("{rounds} kills, {pushed} pushes begun, {acknowledged} acknowledgements kept");
 }
 
 fn assert_all_there(client: &Client, log: &[Acknowledged], round: u64) {
@@ -289,12 +298,19 @@ impl Drop for SmallDisk {
 
 #[test]
 fn a_full_disk_is_a_clear_error_reads_go_on_and_room_brings_writes_back() {
+    for buffered in [false, true] {
+        fill_a_disk(buffered);
+    }
+}
+
+fn fill_a_disk(buffered: bool) {
     let Some(disk) = SmallDisk::mount(24) else {
         skip("only root can mount a small disk");
         return;
     };
     let rig = Setup {
         root: Some(disk.0.path().join("registry")),
+        buffered,
         ..Setup::default()
     }
     .start();
@@ -427,4 +443,18 @@ fn an_acknowledged_blob_was_synced_with_its_folders() {
         "the blob's folder was not synced:\n{text}"
     );
     assert!(synced("_layers"), "the link was not synced:\n{text}");
+
+    // One that is written past the page cache is synced no less, before it gets its name.
+    let large = push_blob(&rig.client(), "synced/app", &noise(86, 3_000_000));
+    let text = eventually("the trace of the large blob", || {
+        let text = fs::read_to_string(&trace).ok()?;
+        let named = text.find(&large[7..])?;
+        let (before, _) = text.split_at(named);
+        Some(before.rsplit('\n').take(20).collect::<Vec<_>>().join("\n"))
+    });
+    let is_data_sync = |line: &str| line.contains("fdatasync(") && line.contains("_uploads");
+    assert!(
+        text.lines().any(is_data_sync),
+        "the large blob was not synced before it was moved:\n{text}"
+    );
 }

@@ -1,32 +1,26 @@
 //! A request body on its way into an upload.
 //!
-//! What arrives is gathered into chunks, and while one chunk is hashed and written on a blocking
-//! thread the next is filled. There are never more than these two, so memory does not depend on the
-//! size of a blob, and a slow disk stops the reading of the socket, and so the client.
+//! What arrives is gathered into pieces, and while one piece is hashed on one thread and written on
+//! another, the next is filled. There are never more than these two, so memory does not depend on
+//! the size of a blob, and a slow disk stops the reading of the socket, and so the client.
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use tokio::task::JoinHandle;
 
 use super::error::Error;
 use super::payload::Payload;
 use super::{begin_change, changing};
-use crate::registry::{self, Append};
+use crate::registry::{self, Append, Hashing, Piece, Writing};
 
-/// Large enough that handing a chunk over costs nothing beside hashing it, small enough for
-/// hundreds of uploads at once.
-const CHUNK_BYTES: usize = 512 << 10;
-
-/// A chunk is also full with so many parts: each costs memory of its own, however small it is.
-const CHUNK_PARTS: usize = 1024;
-
-/// A body that is all there: written but for the last chunk, which is for the caller to write
+/// A body that is all there: written but for the last piece, which is for the caller to write
 /// together with what comes next, on one thread.
 #[derive(Debug)]
 pub(super) struct Received {
     /// The upload.
     pub(super) append: Append,
-    /// The last chunk.
-    pub(super) rest: Vec<Bytes>,
+    /// The last piece.
+    pub(super) rest: Piece,
 }
 
 /// Receives a body of `announced` bytes, if that is known. A body of another length leaves the
@@ -37,7 +31,7 @@ pub(super) async fn receive(
     announced: Option<u64>,
 ) -> Result<Received, Error> {
     let mark = append.mark();
-    let mut writer = Writer::new(append);
+    let mut store = Store::new(append);
     let mut actual = 0;
     let cut = loop {
         match payload.next().await {
@@ -46,13 +40,13 @@ pub(super) async fn receive(
                 if announced.is_some_and(|announced| actual > announced) {
                     break None;
                 }
-                writer.take(data).await?;
+                store.take(&data).await?;
             }
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
     };
-    let Received { mut append, rest } = writer.finish().await?;
+    let Received { mut append, rest } = store.finish().await?;
     if let Some(cut) = cut {
         changing(move || append.write(&rest)).await?;
         return Err(cut);
@@ -66,59 +60,81 @@ pub(super) async fn receive(
     }
 }
 
-/// Fills one chunk while the last one is written.
+/// Fills one piece while the last one is stored.
 #[derive(Debug)]
-struct Writer {
-    /// The upload, while no chunk of it is being written.
-    idle: Option<Append>,
-    /// The chunk that is being written.
-    writing: Option<JoinHandle<Result<Append, registry::Error>>>,
-    chunk: Vec<Bytes>,
-    chunk_bytes: usize,
+struct Store {
+    piece: Piece,
+    last: Last,
 }
 
-impl Writer {
+/// What is done with the last piece.
+#[derive(Debug)]
+enum Last {
+    /// Nothing: it is stored, if there was one.
+    Stored(Append),
+    /// It is hashed on one thread and written on another.
+    UnderWay(
+        JoinHandle<Hashing>,
+        JoinHandle<Result<Writing, registry::Error>>,
+    ),
+    /// It could not be stored.
+    Failed,
+}
+
+impl Store {
     fn new(append: Append) -> Self {
         Self {
-            idle: Some(append),
-            writing: None,
-            chunk: Vec::new(),
-            chunk_bytes: 0,
+            piece: Piece::at(append.size_bytes()),
+            last: Last::Stored(append),
         }
     }
 
-    /// Takes in what has arrived; waits for the last chunk when this one is full.
-    async fn take(&mut self, data: Bytes) -> Result<(), Error> {
-        self.chunk_bytes += data.len();
-        self.chunk.push(data);
-        if self.chunk_bytes >= CHUNK_BYTES || self.chunk.len() >= CHUNK_PARTS {
-            let mut append = self.idle().await?;
-            let chunk = std::mem::take(&mut self.chunk);
-            self.chunk_bytes = 0;
-            let write = begin_change(move || {
-                append.write(&chunk)?;
-                Ok(append)
-            });
-            self.writing = Some(write.await);
+    /// Takes in what has arrived; waits for the last piece when this one is full.
+    async fn take(&mut self, mut data: &[u8]) -> Result<(), Error> {
+        while !data.is_empty() {
+            data = self.piece.fill(data);
+            if self.piece.is_full() {
+                self.begin_piece().await?;
+            }
         }
         Ok(())
     }
 
+    async fn begin_piece(&mut self) -> Result<(), Error> {
+        let append = self.stored().await?;
+        let next = append.size_bytes() + self.piece.len() as u64;
+        let piece = Arc::new(std::mem::replace(&mut self.piece, Piece::at(next)));
+        let (mut hashing, mut writing) = append.apart();
+        let to_hash = Arc::clone(&piece);
+        let hash = tokio::task::spawn_blocking(move || {
+            hashing.update(&to_hash);
+            hashing
+        });
+        let write = begin_change(move || {
+            writing.write(&piece)?;
+            Ok(writing)
+        });
+        self.last = Last::UnderWay(hash, write.await);
+        Ok(())
+    }
+
     async fn finish(mut self) -> Result<Received, Error> {
-        let append = self.idle().await?;
+        let append = self.stored().await?;
         Ok(Received {
             append,
-            rest: self.chunk,
+            rest: self.piece,
         })
     }
 
-    async fn idle(&mut self) -> Result<Append, Error> {
-        if let Some(writing) = self.writing.take() {
-            return match writing.await {
-                Ok(result) => Ok(result?),
-                Err(_panic) => Err(Error::Panicked),
-            };
+    /// Waits for the last piece to be stored.
+    async fn stored(&mut self) -> Result<Append, Error> {
+        match std::mem::replace(&mut self.last, Last::Failed) {
+            Last::Stored(append) => Ok(append),
+            Last::UnderWay(hash, write) => match (hash.await, write.await) {
+                (Ok(hashing), Ok(writing)) => Ok(Append::joined(hashing, writing?)),
+                _panic => Err(Error::Panicked),
+            },
+            Last::Failed => Err(Error::Panicked),
         }
-        self.idle.take().ok_or(Error::Panicked)
     }
 }

@@ -174,7 +174,7 @@ mod tests {
     use crate::storage::{Driver as _, Durability, Filesystem};
 
     fn registry_with(root: &tempfile::TempDir, names: &[&str]) -> Registry {
-        let driver = Filesystem::open(root.path()).unwrap();
+        let driver = Filesystem::open(root.path(), true).unwrap();
         for name in names {
             driver
                 .make_folder(&layout::manifests(&name.parse().unwrap()))
@@ -275,7 +275,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         drop(registry_with(&root, &["open/a", "shut/a/b"]));
         let faults = Arc::new(Faults::default());
-        let driver = Filesystem::open(root.path()).unwrap();
+        let driver = Filesystem::open(root.path(), true).unwrap();
         let driver = Faulty::new(driver, Arc::clone(&faults));
         let registry = Registry::new(Box::new(driver));
         faults.break_reads(Some("shut"));

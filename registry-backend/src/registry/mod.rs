@@ -29,12 +29,14 @@ use oci::RepositoryName;
 
 use crate::storage::{Claim, Driver, Key};
 
+pub(crate) use crate::storage::Piece;
+
 pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
 pub(crate) use manifests::{Layers, NewManifest, STORED_SIZE_MAX};
 pub(crate) use pages::{Listing, Page};
 pub(crate) use referrers::Wanted;
-pub(crate) use uploads::Append;
+pub(crate) use uploads::{Append, Hashing, Writing};
 
 /// The registry over one storage.
 #[derive(Debug)]

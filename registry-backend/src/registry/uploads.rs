@@ -9,14 +9,13 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use oci::{Algorithm, Digest, RepositoryName, UploadId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use uuid::Uuid;
 
 use super::{Error, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{self, Durability, Hasher, layout};
+use crate::storage::{self, Durability, Hasher, Key, layout};
 
 /// How long a request waits for another one to let go of the upload: a client whose connection was
 /// cut may be back before its last request has noticed.
@@ -149,12 +148,14 @@ impl Registry {
     ) -> Result<UploadClaim, Error> {
         let hashed = self.sessions.hashed(repository, id, Algorithm::default());
         match tokio::time::timeout(BUSY_WAIT, hashed.lock_owned()).await {
-            Ok(hashed) => Ok(UploadClaim {
-                registry: Arc::clone(self),
-                repository: repository.clone(),
-                id: id.clone(),
-                hashed,
-            }),
+            Ok(hashed) => {
+                let upload = Upload {
+                    registry: Arc::clone(self),
+                    repository: repository.clone(),
+                    id: id.clone(),
+                };
+                Ok(UploadClaim { upload, hashed })
+            }
             Err(_elapsed) => Err(Error::UploadBusy { id: id.clone() }),
         }
     }
@@ -259,37 +260,17 @@ impl Registry {
     }
 }
 
-/// The right of one request to write to an upload.
+/// An upload, as one request knows it.
 #[derive(Debug)]
-pub(crate) struct UploadClaim {
+struct Upload {
     registry: Arc<Registry>,
     repository: RepositoryName,
     id: UploadId,
-    hashed: OwnedMutexGuard<Hashed>,
 }
 
-impl UploadClaim {
-    /// Opens the upload at its end, to be hashed by `algorithm` from here on where that is known.
-    ///
-    /// # Errors
-    /// [`Error::UploadUnknown`].
-    pub(crate) fn open(self, algorithm: Option<Algorithm>) -> Result<Append, Error> {
-        self.check()?;
-        let data = layout::upload_data(&self.repository, &self.id);
-        let file = self.registry.driver.append(&data)?;
-        let mut append = Append { claim: self, file };
-        let algorithm = algorithm.unwrap_or_else(|| append.claim.hashed.hasher.algorithm());
-        append.hash_up_to_date(algorithm)?;
-        Ok(append)
-    }
-
-    /// Removes the upload and all it has received.
-    ///
-    /// # Errors
-    /// [`Error::UploadUnknown`].
-    pub(crate) fn cancel(self) -> Result<(), Error> {
-        self.check()?;
-        self.registry.discard_upload(&self.repository, &self.id)
+impl Upload {
+    fn data(&self) -> Key {
+        layout::upload_data(&self.repository, &self.id)
     }
 
     /// Checks that there still is such an upload; of one that is not, nothing is remembered.
@@ -307,12 +288,63 @@ impl UploadClaim {
     }
 }
 
+/// The right of one request to write to an upload.
+#[derive(Debug)]
+pub(crate) struct UploadClaim {
+    upload: Upload,
+    hashed: OwnedMutexGuard<Hashed>,
+}
+
+impl UploadClaim {
+    /// Opens the upload at its end, to be hashed by `algorithm` from here on where that is known.
+    ///
+    /// # Errors
+    /// [`Error::UploadUnknown`].
+    pub(crate) fn open(self, algorithm: Option<Algorithm>) -> Result<Append, Error> {
+        let Self { upload, hashed } = self;
+        upload.check()?;
+        let file = upload.registry.driver.append(&upload.data())?;
+        let algorithm = algorithm.unwrap_or_else(|| hashed.hasher.algorithm());
+        let mut append = Append {
+            hashing: Hashing { hashed },
+            writing: Writing { upload, file },
+        };
+        append.hash_up_to_date(algorithm)?;
+        Ok(append)
+    }
+
+    /// Removes the upload and all it has received.
+    ///
+    /// # Errors
+    /// [`Error::UploadUnknown`].
+    pub(crate) fn cancel(self) -> Result<(), Error> {
+        let upload = &self.upload;
+        upload.check()?;
+        upload
+            .registry
+            .discard_upload(&upload.repository, &upload.id)
+    }
+}
+
 /// An upload that one request writes to.
 ///
 /// **Invariant:** the hash is that of the bytes in the file.
 #[derive(Debug)]
 pub(crate) struct Append {
-    claim: UploadClaim,
+    hashing: Hashing,
+    writing: Writing,
+}
+
+/// That half of an [`Append`] which hashes, for a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Hashing {
+    hashed: OwnedMutexGuard<Hashed>,
+}
+
+/// That half of an [`Append`] which writes.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    upload: Upload,
     file: Box<dyn storage::Append>,
 }
 
@@ -320,15 +352,48 @@ pub(crate) struct Append {
 #[derive(Clone, Debug)]
 pub(crate) struct Mark(Hashed);
 
+impl Hashing {
+    /// Takes in the next bytes.
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.hashed.hasher.update(bytes);
+        self.hashed.size_bytes += bytes.len() as u64;
+    }
+}
+
+impl Writing {
+    /// Adds `bytes` at the end. On a full disk the upload is removed: no client could go on with it,
+    /// and its bytes may be the very ones that are needed.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`].
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let written = self.file.write(bytes);
+        if written.is_err() {
+            self.upload.discard();
+        }
+        Ok(written?)
+    }
+}
+
 impl Append {
+    /// Puts together what [`apart`](Self::apart) took apart, once both have the same bytes.
+    pub(crate) fn joined(hashing: Hashing, writing: Writing) -> Self {
+        Self { hashing, writing }
+    }
+
+    /// Takes the two halves apart; both are to be given the same bytes.
+    pub(crate) fn apart(self) -> (Hashing, Writing) {
+        (self.hashing, self.writing)
+    }
+
     /// Returns how many bytes the upload has received.
     pub(crate) fn size_bytes(&self) -> u64 {
-        self.file.size_bytes()
+        self.writing.file.size_bytes()
     }
 
     /// Notes where the upload stands.
     pub(crate) fn mark(&self) -> Mark {
-        Mark(self.claim.hashed.clone())
+        Mark(self.hashing.hashed.clone())
     }
 
     /// Takes back all that was written since `mark`.
@@ -336,25 +401,18 @@ impl Append {
     /// # Errors
     /// [`Error::Storage`].
     pub(crate) fn go_back(&mut self, mark: Mark) -> Result<(), Error> {
-        self.file.truncate(mark.0.size_bytes)?;
-        *self.claim.hashed = mark.0;
+        self.writing.file.truncate(mark.0.size_bytes)?;
+        *self.hashing.hashed = mark.0;
         Ok(())
     }
 
-    /// Adds `parts` at the end. On a full disk the upload is removed: no client could go on with it,
-    /// and its bytes may be the very ones that are needed.
+    /// Adds `bytes` at the end, as both halves would.
     ///
     /// # Errors
     /// [`Error::NoSpace`].
-    pub(crate) fn write(&mut self, parts: &[Bytes]) -> Result<(), Error> {
-        if let Err(error) = self.file.write(parts) {
-            self.claim.discard();
-            return Err(error.into());
-        }
-        for part in parts {
-            self.claim.hashed.hasher.update(part);
-            self.claim.hashed.size_bytes += part.len() as u64;
-        }
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.writing.write(bytes)?;
+        self.hashing.update(bytes);
         Ok(())
     }
 
@@ -364,8 +422,9 @@ impl Append {
     /// [`Error::DigestMismatch`].
     pub(crate) fn finish(mut self, digest: &Digest) -> Result<(), Error> {
         let result = self.hash_up_to_date(digest.algorithm());
-        let Self { claim, file } = self;
-        let actual = claim.hashed.hasher.clone().finish();
+        let Self { hashing, writing } = self;
+        let Writing { upload, file } = writing;
+        let actual = hashing.hashed.hasher.clone().finish();
         let result = result.and_then(|()| {
             if actual != *digest {
                 return Err(Error::DigestMismatch {
@@ -374,25 +433,25 @@ impl Append {
                 });
             }
             file.publish(&layout::blob(digest))?;
-            let link = layout::layer(&claim.repository, digest);
-            claim.registry.write_link(&link, digest)
+            let link = layout::layer(&upload.repository, digest);
+            upload.registry.write_link(&link, digest)
         });
-        claim.discard();
+        upload.discard();
         result
     }
 
     /// Computes the hash of the bytes in the file, as far as it is not known.
     fn hash_up_to_date(&mut self, algorithm: Algorithm) -> Result<(), Error> {
-        let hashed = &mut *self.claim.hashed;
-        let size_bytes = self.file.size_bytes();
+        let hashed = &mut *self.hashing.hashed;
+        let size_bytes = self.writing.file.size_bytes();
         if hashed.hasher.algorithm() != algorithm || hashed.size_bytes > size_bytes {
             *hashed = Hashed::nothing(algorithm);
         }
         if hashed.size_bytes == size_bytes {
             return Ok(());
         }
-        let data = layout::upload_data(&self.claim.repository, &self.claim.id);
-        let written = self.claim.registry.driver.open(&data)?;
+        let upload = &self.writing.upload;
+        let written = upload.registry.driver.open(&upload.data())?;
         let mut buffer = vec![0; REHASH_BYTES];
         while hashed.size_bytes < size_bytes {
             let rest = usize::try_from(size_bytes - hashed.size_bytes).unwrap_or(usize::MAX);
@@ -414,7 +473,7 @@ mod tests {
 
     fn registry(root: &tempfile::TempDir) -> (Arc<Registry>, Arc<Faults>) {
         let faults = Arc::new(Faults::default());
-        let driver = Filesystem::open(root.path()).unwrap();
+        let driver = Filesystem::open(root.path(), true).unwrap();
         let driver = Faulty::new(driver, Arc::clone(&faults));
         (Arc::new(Registry::new(Box::new(driver))), faults)
     }

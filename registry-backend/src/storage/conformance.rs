@@ -2,10 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-
 use super::layout::{self, Key};
-use super::{Driver, Durability, Error};
+use super::{Driver, Durability, Error, Piece};
 
 /// Checks every promise.
 pub(crate) fn check(driver: &dyn Driver) {
@@ -17,7 +15,8 @@ pub(crate) fn check(driver: &dyn Driver) {
     a_folder_is_deleted_whole_and_can_be_made_again(driver);
     an_append_goes_on_where_the_last_one_ended(driver);
     an_append_is_cut_back(driver);
-    an_append_takes_any_number_of_parts(driver);
+    an_append_takes_parts_of_any_size(driver);
+    an_append_outruns_the_disk_no_further_than_it_may(driver);
     a_published_object_has_left_its_old_place(driver);
     a_published_object_replaces_another(driver);
     writers_of_one_key_end_with_the_whole_content_of_one(driver);
@@ -150,9 +149,7 @@ fn an_append_goes_on_where_the_last_one_ended(driver: &dyn Driver) {
     for (part, size_before) in [("one ", 0), ("two ", 4), ("", 8), ("three", 8)] {
         let mut append = driver.append(&key).unwrap();
         assert_eq!(append.size_bytes(), size_before);
-        append
-            .write(&[Bytes::from_static(part.as_bytes())])
-            .unwrap();
+        append.write(part.as_bytes()).unwrap();
         assert_eq!(append.size_bytes(), size_before + part.len() as u64);
     }
     assert_eq!(driver.read(&key, 100).unwrap(), b"one two three");
@@ -161,38 +158,64 @@ fn an_append_goes_on_where_the_last_one_ended(driver: &dyn Driver) {
 fn an_append_is_cut_back(driver: &dyn Driver) {
     let key = folder("truncated").child("data");
     let mut append = driver.append(&key).unwrap();
-    append.write(&[Bytes::from_static(b"keep, drop")]).unwrap();
+    append.write(b"keep, drop").unwrap();
     append.truncate(4).unwrap();
     assert_eq!(append.size_bytes(), 4);
-    append.write(&[Bytes::from_static(b"!")]).unwrap();
+    append.write(b"!").unwrap();
     assert_eq!(driver.read(&key, 100).unwrap(), b"keep!");
 }
 
-fn an_append_takes_any_number_of_parts(driver: &dyn Driver) {
+/// Small parts and large ones, laid out as in the file and not, so that each of the ways to the disk
+/// is taken beside each other.
+fn an_append_takes_parts_of_any_size(driver: &dyn Driver) {
     let key = folder("parts").child("data");
-    let parts: Vec<Bytes> = (0..5000_u32)
-        .map(|number| {
-            Bytes::from(
-                number
-                    .to_string()
-                    .repeat(usize::try_from(number % 3).unwrap()),
-            )
-        })
-        .collect();
+    let bytes: Vec<u8> = (0..=250).cycle().take(9 << 20).collect();
     let mut append = driver.append(&key).unwrap();
-    append.write(&parts).unwrap();
-    append.write(&[]).unwrap();
-    // Past the size at which write-back starts, and far past what may be unwritten.
-    let large = Bytes::from(vec![7; 1 << 20]);
-    for _ in 0..80 {
-        append.write(std::slice::from_ref(&large)).unwrap();
+    let mut rest = bytes.as_slice();
+    for part in [
+        0, 1, 4095, 10_000, 2_000_000, 700_000, 12_288, 3_000_000, 5, 1_500_000,
+    ] {
+        let (mut part, after) = rest.split_at(part);
+        append.write(part.get(..part.len() / 2).unwrap()).unwrap();
+        part = part.get(part.len() / 2..).unwrap();
+        while !part.is_empty() {
+            let mut piece = Piece::at(append.size_bytes());
+            part = piece.fill(part);
+            append.write(&piece).unwrap();
+        }
+        rest = after;
+        if rest.len().is_multiple_of(2) {
+            append = driver.append(&key).unwrap();
+        }
     }
-    let head = parts.concat();
-    assert_eq!(append.size_bytes(), head.len() as u64 + (80 << 20));
-    let open = driver.open(&key).unwrap();
-    let mut content = vec![0; head.len()];
-    open.read_at(0, &mut content).unwrap();
-    assert!(content == head);
+    let wanted = &bytes[..bytes.len() - rest.len()];
+    assert_eq!(append.size_bytes(), wanted.len() as u64);
+    assert!(driver.read(&key, 16 << 20).unwrap() == wanted);
+
+    append.truncate(1_234_567).unwrap();
+    let mut piece = Piece::at(1_234_567);
+    let rest = piece.fill(&wanted[1_234_567..]);
+    append.write(&piece).unwrap();
+    append.write(rest).unwrap();
+    assert!(driver.read(&key, 16 << 20).unwrap() == wanted);
+}
+
+fn an_append_outruns_the_disk_no_further_than_it_may(driver: &dyn Driver) {
+    let key = folder("large").child("data");
+    let mut append = driver.append(&key).unwrap();
+    append.write(b"unaligned").unwrap();
+    let large = vec![7; 1 << 20];
+    for _ in 0..80 {
+        append.write(&large).unwrap();
+    }
+    assert_eq!(append.size_bytes(), 9 + (80 << 20));
+    let mut end = [0; 2];
+    driver
+        .open(&key)
+        .unwrap()
+        .read_at(7 + (80 << 20), &mut end)
+        .unwrap();
+    assert_eq!(end, [7; 2]);
 }
 
 fn a_published_object_has_left_its_old_place(driver: &dyn Driver) {
@@ -201,7 +224,7 @@ fn a_published_object_has_left_its_old_place(driver: &dyn Driver) {
         folder("published").child("new/place"),
     );
     let mut append = driver.append(&from).unwrap();
-    append.write(&[Bytes::from_static(b"content")]).unwrap();
+    append.write(b"content").unwrap();
     append.publish(&to).unwrap();
     assert!(matches!(driver.stat(&from), Err(Error::NotFound { .. })));
     assert_eq!(driver.read(&to, 100).unwrap(), b"content");
@@ -227,7 +250,7 @@ fn a_published_object_replaces_another(driver: &dyn Driver) {
     );
     driver.write(&to, b"torn", Durability::Power).unwrap();
     let mut append = driver.append(&from).unwrap();
-    append.write(&[Bytes::from_static(b"whole")]).unwrap();
+    append.write(b"whole").unwrap();
     append.publish(&to).unwrap();
     assert_eq!(driver.read(&to, 100).unwrap(), b"whole");
 }

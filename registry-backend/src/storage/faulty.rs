@@ -3,8 +3,6 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
 use super::{Append, Driver, Durability, Entry, Error, Filesystem, Key, Read, Stat};
 
 /// What the driver did and is to do.
@@ -170,9 +168,9 @@ impl Append for FaultyAppend {
         self.inner.size_bytes()
     }
 
-    fn write(&mut self, parts: &[Bytes]) -> Result<(), Error> {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.faults.step("append", &self.key, Durability::Process)?;
-        self.inner.write(parts)
+        self.inner.write(bytes)
     }
 
     fn truncate(&mut self, size_bytes: u64) -> Result<(), Error> {

@@ -12,6 +12,7 @@ pub(crate) mod error;
 pub(crate) mod filesystem;
 pub(crate) mod hash;
 pub(crate) mod layout;
+pub(crate) mod piece;
 
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -21,13 +22,12 @@ pub(crate) mod faulty;
 use std::fmt::Debug;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
 pub(crate) use claim::Claim;
 pub(crate) use error::Error;
 pub(crate) use filesystem::Filesystem;
 pub(crate) use hash::Hasher;
 pub(crate) use layout::Key;
+pub(crate) use piece::Piece;
 
 /// What a write or a deletion survives once it has returned.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -142,11 +142,11 @@ pub(crate) trait Append: Debug + Send {
     /// Returns the size of the content so far.
     fn size_bytes(&self) -> u64;
 
-    /// Adds `parts` at the end, or nothing at all.
+    /// Adds `bytes` at the end, or nothing at all: cheapest in large ones, laid out as in a [`Piece`].
     ///
     /// # Errors
     /// [`Error::NoSpace`].
-    fn write(&mut self, parts: &[Bytes]) -> Result<(), Error>;
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error>;
 
     /// Cuts the content back to `size_bytes`.
     ///

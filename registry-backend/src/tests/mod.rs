@@ -41,9 +41,19 @@ impl Rig {
     }
 
     fn with_driver(wrap: impl FnOnce(Filesystem) -> Box<dyn Driver>) -> Self {
+        Self::with(wrap, true)
+    }
+
+    /// Everything goes through the page cache.
+    fn buffered() -> Self {
+        Self::with(|driver| Box::new(driver), false)
+    }
+
+    fn with(wrap: impl FnOnce(Filesystem) -> Box<dyn Driver>, direct_io: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = Self::config(&folder);
-        let driver = Filesystem::open(&config.root).unwrap();
+        let mut config = Self::config(&folder);
+        config.direct_io = direct_io;
+        let driver = Filesystem::open(&config.root, config.direct_io).unwrap();
         let app = App::new(config, Registry::new(wrap(driver)));
         let server = Self::serve(&app);
         Self {
@@ -65,8 +75,8 @@ impl Rig {
     /// Starts anew: nothing is remembered but what is on the disk.
     async fn restart(&mut self) {
         self.stop().await;
-        let config = Self::config(&self.folder);
-        let driver = Filesystem::open(&config.root).unwrap();
+        let config = self.app.settings().config.clone();
+        let driver = Filesystem::open(&config.root, config.direct_io).unwrap();
         self.app = App::new(config, Registry::new(Box::new(driver)));
         self.server = Self::serve(&self.app);
     }

@@ -92,6 +92,33 @@ async fn chunks_make_a_blob() {
 }
 
 #[tokio::test]
+async fn a_large_blob_comes_in_chunks_of_any_size_whichever_way_it_is_written() {
+    let content: Vec<u8> = (0..=250).cycle().take(8_000_000).collect();
+    let digest = sha256(&content);
+    for mut rig in [Rig::new(), Rig::buffered()] {
+        let location = rig.begin("a").await;
+        let mut rest = content.as_slice();
+        for size in [1, 2_500_000, 4095, 1_048_576, 700_000, 3_000_000] {
+            let (chunk, after) = rest.split_at(size);
+            let reply = rig.send(&format!("PATCH {location}"), chunk).await;
+            assert_eq!(reply.status, 202, "{reply}");
+            rest = after;
+            if size == 4095 {
+                rig.restart().await; // the hash is that of what is read back
+            }
+        }
+        // One that lies about its length leaves the end where it was, in the middle of a block.
+        let too_long = format!("PATCH {location}\ncontent-range: 7252672-7252675");
+        assert_eq!(rig.send(&too_long, &rest[..5]).await.status, 400);
+        let put = format!("PUT {location}?digest={digest}");
+        let reply = rig.send(&put, rest).await;
+        assert_eq!(reply.status, 201, "{reply}");
+        let pulled = rig.get(&format!("/v2/a/blobs/{digest}")).await;
+        assert!(pulled.body == content);
+    }
+}
+
+#[tokio::test]
 async fn an_empty_blob_is_a_blob() {
     let rig = Rig::new();
     let digest = sha256(b"");

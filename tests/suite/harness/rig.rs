@@ -40,6 +40,8 @@ pub(crate) struct Setup {
     pub(crate) registry: String,
     /// Where the registry keeps its tree, if not in the rig's folder.
     pub(crate) root: Option<PathBuf>,
+    /// Everything is written through the page cache, as where a file system takes no direct writes.
+    pub(crate) buffered: bool,
     /// The htpasswd file, if not the usual one of one user.
     pub(crate) htpasswd: Option<String>,
     /// No `[site.auth]` at all.
@@ -268,7 +270,7 @@ upstream = "registry"
 listen = "unix:{socket}"
 {registry}
 [registry.storage]
-filesystem = {{ root = "{root}" }}
+filesystem = {{ root = "{root}", direct_io = {direct_io} }}
 "#,
             top = setup.top,
             http = self.http,
@@ -282,6 +284,7 @@ filesystem = {{ root = "{root}" }}
             socket = self.socket().display(),
             registry = setup.registry,
             root = self.root.display(),
+            direct_io = !setup.buffered,
         );
         fs::write(self.config(), text).expect("write the config");
     }

@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use uuid::Uuid;
 
+use super::direct::Direct;
 use crate::storage::{Durability, Error};
 
 /// How many folders are remembered as durable, at some 200 bytes each; forgetting one costs a sync.
@@ -23,22 +24,28 @@ const DURABLE_FOLDERS_MAX: usize = 8192;
 pub(super) struct Tree {
     root: PathBuf,
     staging: PathBuf,
+    direct: Direct,
     /// Folders whose own entry this process has synced. One that merely exists may have been made
     /// by someone who was killed before syncing it.
     durable: Mutex<HashSet<PathBuf>>,
 }
 
 impl Tree {
-    pub(super) fn new(root: PathBuf, staging: PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf, staging: PathBuf, direct: Direct) -> Self {
         Self {
             root,
             staging,
+            direct,
             durable: Mutex::default(),
         }
     }
 
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    pub(super) fn direct(&self) -> &Direct {
+        &self.direct
     }
 
     /// Makes an empty file outside of everyone's sight, to be filled and published.

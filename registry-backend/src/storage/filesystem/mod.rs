@@ -4,6 +4,7 @@
 //! makes it durable; nothing here renames or unlinks on its own.
 
 mod append;
+mod direct;
 mod durable;
 mod write_back;
 
@@ -17,6 +18,7 @@ use std::time::SystemTime;
 use super::layout::{self, Key};
 use super::{Append, Driver, Durability, Entry, Error, Read, Stat};
 use append::AppendFile;
+use direct::Direct;
 use durable::Tree;
 
 /// The driver for a folder of a local file system.
@@ -27,16 +29,18 @@ pub(crate) struct Filesystem {
 }
 
 impl Filesystem {
-    /// Opens the tree below `root`, which is made where it does not exist.
+    /// Opens the tree below `root`, which is made where it does not exist; with `direct_io`, what is
+    /// large is written past the page cache.
     ///
     /// # Errors
     /// [`Error`] naming the path when the folder cannot be made or written to.
-    pub(crate) fn open(root: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(root: &Path, direct_io: bool) -> Result<Self, Error> {
         durable::make_root(root).map_err(|error| Error::Io {
             path: root.to_owned(),
             source: error,
         })?;
-        let tree = Tree::new(root.to_owned(), layout::staging().below(root));
+        let direct = Direct::new(root, direct_io);
+        let tree = Tree::new(root.to_owned(), layout::staging().below(root), direct);
         // The first write of a client is the wrong moment to learn that the disk is read-only; but
         // one that is full can be read from, and may have room later.
         match tree.stage() {
@@ -196,7 +200,9 @@ mod tests {
     #[test]
     fn the_file_system_keeps_every_promise_of_a_driver() {
         let root = tempfile::tempdir().unwrap();
-        conformance::check(&Filesystem::open(root.path()).unwrap());
+        conformance::check(&Filesystem::open(root.path(), true).unwrap());
+        let root = tempfile::tempdir().unwrap();
+        conformance::check(&Filesystem::open(root.path(), false).unwrap());
     }
 
     #[test]
@@ -204,14 +210,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = Filesystem::open(&file.join("root")).unwrap_err();
+        let error = Filesystem::open(&file.join("root"), true).unwrap_err();
         assert_eq!(error.to_string(), file.join("root").display().to_string());
     }
 
     #[test]
     fn a_repository_that_was_removed_by_hand_can_be_pushed_to_again() {
         let root = tempfile::tempdir().unwrap();
-        let driver = Filesystem::open(root.path()).unwrap();
+        let driver = Filesystem::open(root.path(), true).unwrap();
         let repository = "a/b".parse().unwrap();
         let layers = layout::layers(&repository);
         let link = |name: &str| layers.child(name).child("link");
@@ -231,7 +237,7 @@ mod tests {
     #[test]
     fn nothing_temporary_is_made_outside_the_staging_folder() {
         let root = tempfile::tempdir().unwrap();
-        let driver = Filesystem::open(root.path()).unwrap();
+        let driver = Filesystem::open(root.path(), true).unwrap();
         let repository = "a".parse().unwrap();
         let tags = layout::tags(&repository);
         driver

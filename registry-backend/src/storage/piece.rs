@@ -1,0 +1,142 @@
+//! Memory for bytes on their way to the disk.
+//!
+//! What is to be written past the page cache must begin in memory where it begins on the disk, at the
+//! edge of a block. A [`Piece`] lays its bytes out so. A large one has memory that was used before:
+//! that which the system gives anew costs more than what is done with it.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
+
+/// What every disk takes as the edge of a block, and every system as that of a page.
+pub(crate) const BLOCK_BYTES: usize = 4096;
+
+/// How much a piece holds: large enough that handing it over costs nothing beside hashing it, small
+/// enough for hundreds of uploads at once.
+pub(crate) const PIECE_BYTES: usize = 1 << 20;
+
+/// Up to here a piece takes no more memory than it has bytes: most blobs are small.
+const SMALL_BYTES: usize = 64 << 10;
+
+/// How much memory waits for its next piece at most: what a few uploads hand round.
+const SPARE_MAX: usize = 16;
+
+static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// Some of the bytes of an object.
+pub(crate) struct Piece {
+    memory: Vec<u8>,
+    /// Where in `memory` the bytes begin.
+    begin: usize,
+    /// Where in a block of the object they begin.
+    in_block: usize,
+}
+
+impl Piece {
+    /// Returns an empty piece, whose bytes come after the first `offset` of the object.
+    pub(crate) fn at(offset: u64) -> Self {
+        let in_block = offset % BLOCK_BYTES as u64;
+        Self {
+            memory: Vec::new(),
+            begin: 0,
+            in_block: usize::try_from(in_block).expect("invariant: a block is small"),
+        }
+    }
+
+    /// Takes in as many bytes as fit; returns the rest. One that is full ends where a block does.
+    pub(crate) fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let fits = bytes.len().min(self.room());
+        let (taken, rest) = bytes.split_at(fits);
+        if !self.is_large() && self.len() + taken.len() > SMALL_BYTES {
+            self.enlarge();
+        }
+        self.memory.extend_from_slice(taken);
+        rest
+    }
+
+    /// Returns whether nothing more fits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.room() == 0
+    }
+
+    fn room(&self) -> usize {
+        PIECE_BYTES - self.in_block - self.len()
+    }
+
+    fn is_large(&self) -> bool {
+        self.memory.capacity() >= PIECE_BYTES
+    }
+
+    fn enlarge(&mut self) {
+        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // One block more than it holds, to begin at the edge of one.
+        let mut memory = spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES + BLOCK_BYTES));
+        let to_edge = memory.as_ptr().addr().wrapping_neg() % BLOCK_BYTES;
+        let begin = to_edge + self.in_block;
+        memory.resize(begin, 0);
+        memory.extend_from_slice(self);
+        self.memory = memory;
+        self.begin = begin;
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.memory.get(self.begin..).unwrap_or_default()
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if self.is_large() {
+            let mut memory = std::mem::take(&mut self.memory);
+            memory.clear();
+            let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.len() < SPARE_MAX {
+                spare.push(memory);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Piece")
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_pieces_lie_in_memory_as_in_their_object() {
+        for offset in [0, 1, 4095, 4096, 1 << 40, (1 << 40) + 77] {
+            let bytes: Vec<u8> = (0..=250).cycle().take(3 << 20).collect();
+            let mut piece = Piece::at(offset);
+            let mut rest = bytes.as_slice();
+            for part in [1, 10_000, 60_000, 5_000_000] {
+                let part = part.min(rest.len());
+                let left = piece.fill(&rest[..part]).len();
+                rest = &rest[part - left..];
+            }
+            assert!(piece.is_full());
+            assert_eq!(piece.as_ptr().addr() % BLOCK_BYTES, piece.in_block);
+            let end = offset + piece.len() as u64;
+            assert_eq!(end % BLOCK_BYTES as u64, 0);
+            assert!(*piece == bytes[..piece.len()] && piece.len() + rest.len() == bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_small_piece_takes_little_memory() {
+        let mut piece = Piece::at(5);
+        assert!(piece.fill(&[7; 10_000]).is_empty());
+        assert!(piece.memory.capacity() <= 2 * SMALL_BYTES);
+        assert!(*piece == [7; 10_000] && !piece.is_full());
+    }
+}
