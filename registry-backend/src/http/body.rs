@@ -69,6 +69,23 @@ impl Body {
         self
     }
 
+    /// Takes out the one part of an open file that the body is, where it is that and nothing else.
+    pub(super) fn take_file(&mut self) -> Option<(Blob, ByteRange)> {
+        let Content::Parts(parts) = &self.content else {
+            return None;
+        };
+        let [Part::Range(range)] = *parts.rest.as_slices().0 else {
+            return None;
+        };
+        if parts.reading.is_some() {
+            return None;
+        }
+        let blob = parts.blob.clone();
+        blob.as_file()?;
+        self.content = Content::Whole(None);
+        Some((blob, range))
+    }
+
     /// Returns the number of bytes that are yet to be sent.
     fn size_bytes(&self) -> u64 {
         match &self.content {

@@ -21,6 +21,7 @@ mod referrers;
 mod reply;
 mod router;
 mod socket;
+mod stream;
 mod tags;
 mod uploads;
 
@@ -36,6 +37,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use oci::handover;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -45,6 +47,7 @@ use crate::jobs::expire_uploads;
 use body::Body;
 use error::Error;
 use payload::Payload;
+use stream::{Outbox, Stream};
 
 pub(crate) use socket::bind;
 
@@ -177,18 +180,25 @@ impl Drop for UnderWay {
 
 /// Serves one connection until the client closes it or, between two requests, `stopped` says so.
 async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Receiver<bool>) {
-    let service = service_fn(|request| {
+    let outbox = Outbox::default();
+    let service = service_fn(|request: Request<Incoming>| {
         let under_way = UnderWay::new(serving.clone());
+        let takes_files = takes_files(&request);
         // A task of its own: hyper drops what a client does not wait for, and half a push is worse
         // than a whole one that nobody awaits.
         let answer = tokio::spawn(answer(under_way, request));
-        async {
+        let outbox = &outbox;
+        async move {
             let response = answer.await;
-            Ok::<_, Infallible>(
-                response.unwrap_or_else(|_panic| versioned(Error::Panicked.reply())),
-            )
+            let response = response.unwrap_or_else(|_panic| versioned(Error::Panicked.reply()));
+            Ok::<_, Infallible>(if takes_files {
+                hand_over(response, outbox)
+            } else {
+                response
+            })
         }
     });
+    let stream = Stream::new(stream, outbox.clone());
     let connection = http1::Builder::new()
         // The edge is the only client, and closing its idle connections would race with its next
         // request on them; so there is no timeout between requests.
@@ -208,6 +218,23 @@ async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Re
             "connection ended early"
         );
     }
+}
+
+/// Returns whether a client can take a file in the place of a body.
+fn takes_files(request: &Request<Incoming>) -> bool {
+    let wish = request.headers().get(handover::HEADER);
+    wish.is_some_and(|wish| wish == handover::ACCEPT)
+}
+
+/// Puts the file that a body is a part of in its place.
+fn hand_over(mut response: Response<Body>, outbox: &Outbox) -> Response<Body> {
+    if let Some((blob, part)) = response.body_mut().take_file()
+        && let Ok(value) = handover::write(part).try_into()
+    {
+        response.headers_mut().insert(handover::HEADER, value);
+        outbox.put(blob);
+    }
+    response
 }
 
 async fn is_true(value: &mut watch::Receiver<bool>) {

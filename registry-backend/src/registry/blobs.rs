@@ -1,6 +1,7 @@
 //! Blobs: bytes by digest, readable through the repositories that have them.
 
 use std::ops::ControlFlow;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use oci::{Digest, RepositoryName, Visibility};
@@ -25,6 +26,11 @@ impl Blob {
     /// [`Error::Storage`], also when the blob is shorter than its size was.
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error> {
         Ok(self.0.read_at(offset, buffer)?)
+    }
+
+    /// Returns the open file that the blob is, where it is one.
+    pub(crate) fn as_file(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_file()
     }
 }
 

@@ -20,6 +20,7 @@ pub(crate) mod conformance;
 pub(crate) mod faulty;
 
 use std::fmt::Debug;
+use std::os::fd::BorrowedFd;
 use std::time::SystemTime;
 
 pub(crate) use claim::Claim;
@@ -132,6 +133,11 @@ pub(crate) trait Read: Debug + Send + Sync {
     /// # Errors
     /// [`Error::Io`], also when the content ends early.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), Error>;
+
+    /// Returns the open file that the content is the whole of, where it is one.
+    fn as_file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// An object open for writing at its end.

@@ -10,6 +10,7 @@ mod write_back;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -189,6 +190,10 @@ impl Read for OpenFile {
         self.file
             .read_exact_at(buffer, offset)
             .map_err(|error| Error::io(&self.path, error))
+    }
+
+    fn as_file(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
     }
 }
 
