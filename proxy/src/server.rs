@@ -21,7 +21,7 @@ use crate::acme::{self, Answers};
 use crate::auth::Hashing;
 use crate::auth::token::vault::Vault;
 use crate::config::{Config, Limits};
-use crate::edge::EdgeProxy;
+use crate::edge::{EdgeProxy, Wires};
 use crate::error::Error;
 use crate::fetch;
 use crate::in_flight::InFlight;
@@ -132,6 +132,7 @@ impl Edge {
             attempts: Arc::default(),
             ledger: Arc::default(),
             requests: Arc::clone(&shared.requests),
+            wires: Wires::default(),
             https_port: shared.https.map_or(443, |address| address.port()),
         };
         let conf = ServerConf {

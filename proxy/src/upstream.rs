@@ -1,5 +1,6 @@
 //! What stands behind a site: where to connect, and what to do when that fails.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -15,9 +16,18 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Upstream {
     registry: bool,
+    socket: Option<Socket>,
     /// Made once: each request gets a copy.
     peers: Vec<HttpPeer>,
     next: AtomicUsize,
+}
+
+/// The Unix socket of a registry, for who talks to it without Pingora's connector.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    pub(crate) path: PathBuf,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) read_timeout: Duration,
 }
 
 /// Says that there can be nobody at an address.
@@ -36,8 +46,17 @@ impl Upstream {
             .iter()
             .map(|address| peer(address, config))
             .collect();
+        let socket = config.peers.iter().find_map(|address| match address {
+            PeerAddress::Unix(path) if config.registry => Some(Socket {
+                path: path.clone(),
+                connect_timeout: config.connect_timeout,
+                read_timeout: config.read_timeout,
+            }),
+            PeerAddress::Unix(_) | PeerAddress::Tcp(_) => None,
+        });
         Ok(Self {
             registry: config.registry,
+            socket,
             peers: peers?,
             next: AtomicUsize::new(0),
         })
@@ -46,6 +65,11 @@ impl Upstream {
     /// Returns whether it is the registry.
     pub(crate) fn is_registry(&self) -> bool {
         self.registry
+    }
+
+    /// Returns its socket, where it is the registry.
+    pub(crate) fn socket(&self) -> Option<&Socket> {
+        self.socket.as_ref()
     }
 
     /// Returns how many addresses there are to try.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::header::{EXPECT, TRANSFER_ENCODING};
+use http::request::Parts;
 use http::{Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -34,15 +35,12 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: Reply) -> 
         header.set_content_length(reply.body.len())?;
     }
     let sends = !session.is_body_done();
-    let head = session.req_header();
-    // One that waits for a `100 Continue` may send its body now, or not: who can tell?
-    let unclear = head.headers.contains_key(EXPECT);
-    // One that does not say how long it is may outlast all patience with it.
-    let endless = head.headers.contains_key(TRANSFER_ENCODING);
-    let long = content_length(head) > LINGER_BYTES as u64;
     // Another connection is what the client needs.
     let misdirected = reply.status == StatusCode::MISDIRECTED_REQUEST;
-    if sends && (unclear || endless || long) || misdirected || session.is_process_shutting_down() {
+    if sends && outlasts_patience(session.req_header())
+        || misdirected
+        || session.is_process_shutting_down()
+    {
         session.set_keepalive(None);
     }
     // It is small, and who has not proven anything yet holds no place for long.
@@ -65,6 +63,15 @@ pub(super) async fn send(session: &mut Session, ctx: &Context, reply: Reply) -> 
     Ok(())
 }
 
+/// Returns whether a client may go on to send its body for longer than it is listened to.
+pub(super) fn outlasts_patience(head: &Parts) -> bool {
+    // One that waits for a `100 Continue` may send its body now, or not: who can tell?
+    let unclear = head.headers.contains_key(EXPECT);
+    // One that does not say how long it is may outlast all patience with it.
+    let endless = head.headers.contains_key(TRANSFER_ENCODING);
+    unclear || endless || content_length(head) > LINGER_BYTES as u64
+}
+
 /// Puts the edge's own headers on a reply, whoever it is from.
 pub(super) fn mark(header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
     // A request has a site as soon as it is known to have come over TLS.
@@ -81,7 +88,7 @@ pub(super) fn mark(header: &mut ResponseHeader, ctx: &Context) -> Result<()> {
 }
 
 /// Listens to a client that is still sending after it was answered.
-async fn linger(session: &mut Session) {
+pub(super) async fn linger(session: &mut Session) {
     let listening = async {
         let mut heard = 0;
         loop {

@@ -29,27 +29,30 @@ pub(super) fn begin(session: &mut Session, ctx: &mut Context) {
     ctx.pace = Some(pace);
 }
 
-/// Takes a piece that has come and leaves what goes on.
-pub(super) fn pass(piece: &mut Option<Bytes>, last: bool, ctx: &mut Context) -> Result<()> {
-    let bytes = piece.as_ref().map_or(0, Bytes::len);
+/// Takes down a piece that has come.
+pub(super) fn arrived(piece: Option<&Bytes>, last: bool, ctx: &mut Context) -> Result<()> {
     if let Some(pace) = &ctx.pace
-        && pace.arrived(Instant::now(), bytes, last).is_err()
+        && pace
+            .arrived(Instant::now(), piece.map_or(0, Bytes::len), last)
+            .is_err()
     {
         ctx.rejection = Some(Rejection::Timeout);
         ctx.because = Some(TOO_SLOW.into());
         return Err(Error::explain(ErrorType::HTTPStatus(408), "body too slow").into_down());
     }
-    *piece = match ctx.body.pass(piece.take(), last) {
-        Ok(piece) => piece,
-        Err(too_large) => {
-            ctx.rejection = Some(too_large.into());
-            return Err(Error::explain(ErrorType::HTTPStatus(413), "body too large").into_down());
-        }
-    };
-    if let Some(pace) = &ctx.pace {
-        *piece = piece.take().map(|piece| pace.passed_on(piece));
+    if let Err(too_large) = ctx.body.pass(piece) {
+        ctx.rejection = Some(too_large.into());
+        return Err(Error::explain(ErrorType::HTTPStatus(413), "body too large").into_down());
     }
     Ok(())
+}
+
+/// Marks a piece as on its way, until it is dropped: so long nobody waits for the client.
+pub(super) fn under_way(piece: Bytes, ctx: &Context) -> Bytes {
+    match &ctx.pace {
+        Some(pace) => pace.passed_on(piece),
+        None => piece,
+    }
 }
 
 /// Returns what writes the request's line when its stream is cut from outside, where nothing of the

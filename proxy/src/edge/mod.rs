@@ -8,6 +8,9 @@ mod answer;
 mod body;
 mod desk;
 mod failure;
+mod relay;
+
+pub(crate) use relay::Wires;
 
 use std::any::Any;
 use std::net::Ipv4Addr;
@@ -56,6 +59,8 @@ pub(crate) struct EdgeProxy {
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) requests: Arc<InFlight>,
+    /// The short way to the registry.
+    pub(crate) wires: Wires,
     /// The port that plain requests are redirected to.
     pub(crate) https_port: u16,
 }
@@ -131,8 +136,7 @@ impl EdgeProxy {
             ctx.places.extend(place);
         }
         ctx.admission = site.authorize(&ctx.principal, &asking)?;
-        // Who talks back while being sent to must not wait for a whole piece; the registry does not.
-        ctx.body = RequestBody::new(site.max_body_size, site.upstream.is_registry());
+        ctx.body = RequestBody::new(site.max_body_size);
         ctx.body.announce(content_length(parts))?;
         Ok(Way::Upstream)
     }
@@ -214,7 +218,16 @@ impl ProxyHttp for EdgeProxy {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         let decided = match self.admit(session, ctx).await {
-            Ok(Way::Upstream) => return Ok(false),
+            Ok(Way::Upstream) => {
+                let site = ctx.site.clone();
+                let socket = site.as_ref().and_then(|site| site.upstream.socket());
+                return match socket {
+                    Some(socket) if relay::fits(session) => {
+                        self.relay(socket, session, ctx).await.map(|()| true)
+                    }
+                    Some(_) | None => Ok(false),
+                };
+            }
             Ok(Way::Desk(page)) => self.serve(page, session, ctx).await.map(Decision::Answer),
             Err(decision) => Err(decision),
         };
@@ -336,7 +349,9 @@ impl ProxyHttp for EdgeProxy {
         if session.was_upgraded() {
             return Ok(());
         }
-        body::pass(body, last, ctx)
+        body::arrived(body.as_ref(), last, ctx)?;
+        *body = body.take().map(|piece| body::under_way(piece, ctx));
+        Ok(())
     }
 
     async fn response_filter(

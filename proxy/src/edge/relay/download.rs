@@ -1,0 +1,95 @@
+//! A blob on its way to the client: read from the registry's open file, once, and encrypted.
+
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use oci::range::ByteRange;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use tokio::task::spawn_blocking;
+
+/// How much is read at once: sixteen TLS records, as many as the connection's buffer takes, so that
+/// they go out with one system call.
+const PIECE_BYTES: usize = 256 << 10;
+
+/// Sends `part` of `file` as the body of the reply that has begun.
+pub(super) async fn send(session: &mut Session, file: File, part: ByteRange) -> Result<()> {
+    // Only a wish; whatever becomes of it, the bytes are the same.
+    fadvise(&file, part.first, None, Advice::Sequential).ok();
+    let file = Arc::new(file);
+    let mut offset = part.first;
+    let mut left = part.size_bytes();
+    let mut spare = BytesMut::new();
+    while left > 0 {
+        let len = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+        spare.resize(len, 0);
+        let read = read(&file, offset, spare).await;
+        let piece = read.map_err(|error| broken(error).into_up())?.freeze();
+        offset += piece.len() as u64;
+        left -= piece.len() as u64;
+        let downstream = session.as_downstream_mut();
+        let sent = downstream.write_response_body(piece.clone(), left == 0);
+        sent.await.map_err(|error| error.into_down())?;
+        // HTTP/2 may hold on to it for a while; then there has to be another.
+        spare = piece.try_into_mut().unwrap_or_default();
+    }
+    Ok(())
+}
+
+fn broken(error: io::Error) -> Box<Error> {
+    Error::because(ErrorType::FileReadError, "a blob's file", error)
+}
+
+/// Fills `buffer` from `offset`, as far as that can be done at once, and at least in part.
+async fn read(file: &Arc<File>, offset: u64, mut buffer: BytesMut) -> io::Result<BytesMut> {
+    let len = match read_cached(file, offset, &mut buffer) {
+        Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => {
+            // It has to come from the disk, which no other connection shall wait for.
+            let file = Arc::clone(file);
+            let reading = spawn_blocking(move || {
+                let len = file.read_at(&mut buffer, offset);
+                (buffer, len)
+            });
+            let (filled, len) = reading.await?;
+            buffer = filled;
+            len?
+        }
+        read => read?,
+    };
+    if len == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    buffer.truncate(len);
+    Ok(buffer)
+}
+
+/// Reads what is in the page cache.
+fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> rustix::io::Result<usize> {
+    let buffers = &mut [IoSliceMut::new(buffer)];
+    rustix::io::retry_on_intr(|| preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_read_whether_cached_or_not_and_its_end_is_an_error() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        let file = Arc::new(file);
+        let piece = read(&file, 2, BytesMut::zeroed(4)).await.unwrap();
+        assert_eq!(&piece[..], b"2345");
+        let piece = read(&file, 8, BytesMut::zeroed(4)).await.unwrap();
+        assert_eq!(&piece[..], b"89");
+        let end = read(&file, 10, BytesMut::zeroed(4)).await.unwrap_err();
+        assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

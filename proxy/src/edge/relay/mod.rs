@@ -1,0 +1,317 @@
+//! The short way to the registry, for blobs.
+//!
+//! Whatever goes through Pingora's own proxying is copied from task to task and from socket to
+//! socket. Manifests do not mind; blobs do. Their requests are sent from here instead: a download's
+//! bytes do not come over the registry's socket at all but from the open file that the registry
+//! hands over ([`oci::handover`]), and an upload's go there in large pieces, uncopied. What the
+//! registry says, and what is made of it for the client, is the same on both ways.
+
+mod download;
+mod upload;
+mod wire;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use http::header::{
+    ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT, HOST, HeaderName,
+    IF_NONE_MATCH, IF_RANGE, RANGE, TRANSFER_ENCODING, USER_AGENT,
+};
+use http::request::Parts;
+use http::{Method, StatusCode};
+use oci::range::ByteRange;
+use oci::{Query, Route, handover};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::v1::client::HttpSession;
+use pingora::proxy::{ProxyHttp as _, Session};
+use pingora::{Error, ErrorType, Result};
+
+use self::upload::{Framing, Sent};
+use self::wire::Wire;
+use super::{EdgeProxy, answer};
+use crate::context::Context;
+use crate::filter::host::Host;
+use crate::filter::registry;
+use crate::upstream::Socket;
+
+/// What of a request's head the registry reads about a blob; how long the body is goes without
+/// saying, and the edge adds what it knows.
+const PASSED_ON: [HeaderName; 8] = [
+    ACCEPT,
+    CONTENT_RANGE,
+    CONTENT_TYPE,
+    EXPECT,
+    IF_NONE_MATCH,
+    IF_RANGE,
+    RANGE,
+    USER_AGENT,
+];
+
+/// How many connections to a registry are kept for the next requests.
+const KEPT_MAX: usize = 128;
+
+/// Connections to registries that nothing is under way on, by socket.
+#[derive(Debug, Default)]
+pub(crate) struct Wires(Mutex<HashMap<PathBuf, Vec<Wire>>>);
+
+impl Wires {
+    /// Takes a connection, a kept one where there is one; returns whether it is one.
+    async fn take(&self, socket: &Socket) -> Result<(Wire, bool)> {
+        while let Some(wire) = self.kept(socket) {
+            // The registry may have been started anew meanwhile.
+            if wire.is_quiet() {
+                return Ok((wire, true));
+            }
+        }
+        let connected = Wire::connect(&socket.path, socket.connect_timeout).await;
+        let wire = connected.map_err(|error| {
+            let kind = match error.kind() {
+                io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                _ => ErrorType::ConnectError,
+            };
+            Error::because(kind, "the registry's socket", error).into_up()
+        })?;
+        Ok((wire, false))
+    }
+
+    fn kept(&self, socket: &Socket) -> Option<Wire> {
+        let mut wires = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wires.get_mut(&socket.path)?.pop()
+    }
+
+    fn keep(&self, socket: &Socket, wire: Wire) {
+        let mut wires = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = wires.entry(socket.path.clone()).or_default();
+        if kept.len() < KEPT_MAX {
+            kept.push(wire);
+        }
+    }
+}
+
+/// An answer of the registry's, whose body is still to be read.
+struct Answer {
+    head: ResponseHeader,
+    client: HttpSession,
+    sent: Sent,
+}
+
+/// Returns whether a request goes this way.
+pub(super) fn fits(session: &mut Session) -> bool {
+    let parts: &Parts = session.req_header();
+    let route = || registry::route(parts);
+    match parts.method {
+        Method::GET => matches!(route(), Ok(Route::Blob { .. })),
+        Method::PATCH | Method::PUT => {
+            matches!(route(), Ok(Route::Upload { .. })) && !session.is_body_done()
+        }
+        // With a digest, the body is the blob; without, nobody reads it.
+        Method::POST if names_blob(parts) => {
+            matches!(route(), Ok(Route::Uploads { .. })) && !session.is_body_done()
+        }
+        _ => false,
+    }
+}
+
+fn names_blob(parts: &Parts) -> bool {
+    let query = Query::parse(parts.uri.query());
+    query.first("digest").is_some()
+}
+
+impl EdgeProxy {
+    /// Sends a request to the registry at `socket`, and its answer to the client.
+    pub(super) async fn relay(
+        &self,
+        socket: &Socket,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        ctx.attempt.started = Some(Instant::now());
+        let (mut head, framing) = head(session, ctx)?;
+        self.upstream_request_filter(session, &mut head, ctx)
+            .await?;
+        if framing.is_none() {
+            // After the edits, which let nothing pass that a client says under this name.
+            head.insert_header(handover::HEADER, handover::ACCEPT)?;
+        }
+        let (mut wire, mut kept) = self.wires.take(socket).await?;
+        let answer = loop {
+            let sending = exchange(&wire, socket, head.clone(), framing, session, ctx);
+            match sending.await {
+                // A kept connection can end the moment before it is used. Who only asked may again.
+                Err(error) if kept && framing.is_none() && !timed_out(&error) => {
+                    (wire, kept) = self.wires.take(socket).await?;
+                }
+                answer => break answer?,
+            }
+        };
+        let whole = answer.sent == Sent::All && stays(&answer.head);
+        let kept = whole.then_some((&self.wires, socket));
+        self.pass_on(answer, wire, kept, session, ctx).await
+    }
+
+    /// Sends an answer to the client; keeps the connection it came on, where that is worth it.
+    async fn pass_on(
+        &self,
+        answer: Answer,
+        wire: Wire,
+        kept: Option<(&Wires, &Socket)>,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        let Answer {
+            mut head,
+            mut client,
+            sent,
+        } = answer;
+        let part = head.remove_header(handover::HEADER);
+        for name in [CONNECTION, TRANSFER_ENCODING] {
+            head.remove_header(&name);
+        }
+        let file = part.map(|part| handed_over(part.to_str().ok(), &wire));
+        let file = file.transpose()?;
+        if let Some((_, part)) = &file {
+            head.insert_header(CONTENT_LENGTH, part.size_bytes())?;
+        }
+        if sent == Sent::Part && answer::outlasts_patience(session.req_header()) {
+            session.set_keepalive(None);
+        }
+        self.response_filter(session, &mut head, ctx).await?;
+        let written = session.write_response_header(Box::new(head), false);
+        written.await.map_err(|error| error.into_down())?;
+        let keep = |wire| {
+            if let Some((wires, socket)) = kept {
+                wires.keep(socket, wire);
+            }
+        };
+        if let Some((file, part)) = file {
+            // The connection is free while the client takes the bytes.
+            keep(wire);
+            return download::send(session, file, part).await;
+        }
+        let downstream = session.as_downstream_mut();
+        while let Some(piece) = client
+            .read_body_bytes()
+            .await
+            .map_err(|error| error.into_up())?
+        {
+            let written = downstream.write_response_body(piece, false);
+            written.await.map_err(|error| error.into_down())?;
+        }
+        let finished = downstream.finish_body();
+        finished.await.map_err(|error| error.into_down())?;
+        keep(wire);
+        if sent == Sent::Part {
+            answer::linger(session).await;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the head for the registry, without what the edge knows better than the client; returns
+/// also how the body is framed, if there is one.
+fn head(session: &mut Session, ctx: &Context) -> Result<(RequestHeader, Option<Framing>)> {
+    let sends = !session.is_body_done();
+    let asked = session.req_header();
+    let mut head = RequestHeader::build(asked.method.clone(), asked.raw_path(), None)?;
+    let host = ctx.host.as_ref().map_or("", Host::authority);
+    head.insert_header(HOST, host)?;
+    for name in &PASSED_ON {
+        for value in asked.headers.get_all(name) {
+            head.append_header(name, value)?;
+        }
+    }
+    if !sends {
+        return Ok((head, None));
+    }
+    // The head has been checked: there is one length at most, and none beside chunks.
+    let framing = match asked.headers.get(CONTENT_LENGTH) {
+        Some(length) => {
+            head.insert_header(CONTENT_LENGTH, length)?;
+            Framing::Length
+        }
+        None => {
+            head.insert_header(TRANSFER_ENCODING, "chunked")?;
+            Framing::Chunked
+        }
+    };
+    Ok((head, Some(framing)))
+}
+
+/// Sends a request, with the body of the client's where it has one, and reads the answer's head.
+async fn exchange(
+    wire: &Wire,
+    socket: &Socket,
+    head: RequestHeader,
+    framing: Option<Framing>,
+    session: &mut Session,
+    ctx: &mut Context,
+) -> Result<Answer> {
+    let asks_first = head.headers.contains_key(EXPECT);
+    let patience = socket.read_timeout;
+    let mut client = wire.client(patience);
+    let written = client.write_request_header(Box::new(head)).await;
+    written.map_err(|error| error.into_up())?;
+    let mut sent = Sent::All;
+    if let Some(framing) = framing {
+        if asks_first && !goes_on(&mut client, session, ctx).await? {
+            sent = Sent::Part;
+        } else {
+            sent = upload::pump(session, ctx, wire, framing, patience).await?;
+        }
+    }
+    loop {
+        if let Some(head) = client.resp_header()
+            && !head.status.is_informational()
+        {
+            let head = head.clone();
+            return Ok(Answer { head, client, sent });
+        }
+        let read = client.read_response().await;
+        read.map_err(|error| error.into_up())?;
+    }
+}
+
+/// Waits for the registry to want a body, and tells the client; or returns that it does not.
+async fn goes_on(client: &mut HttpSession, session: &mut Session, ctx: &Context) -> Result<bool> {
+    let read = client.read_response().await;
+    read.map_err(|error| error.into_up())?;
+    if client.get_status() != Some(StatusCode::CONTINUE) {
+        return Ok(false);
+    }
+    let told = session.as_downstream_mut().write_continue_response().await;
+    told.map_err(|error| error.into_down())?;
+    if let Some(pace) = &ctx.pace {
+        // It may have waited for this.
+        pace.forgive(Instant::now());
+    }
+    Ok(true)
+}
+
+/// Takes the file that a reply is about, and reads which part of it is meant.
+fn handed_over(part: Option<&str>, wire: &Wire) -> Result<(File, ByteRange)> {
+    let part = part.and_then(handover::read);
+    let file = wire.take_file();
+    part.zip(file)
+        .map(|(part, file)| (File::from(file), part))
+        .ok_or_else(|| {
+            let explained = Error::explain(ErrorType::InvalidHTTPHeader, "a body without its file");
+            explained.into_up()
+        })
+}
+
+fn timed_out(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout
+    )
+}
+
+/// Returns whether the registry leaves the connection open.
+fn stays(head: &ResponseHeader) -> bool {
+    !head.headers.contains_key(CONNECTION)
+}
