@@ -190,6 +190,54 @@ fn the_tls_listener_answers_where_no_plain_one_can() {
     });
 }
 
+/// The name of who issued the last certificate of what the edge has got.
+fn root_of(rig: &Rig) -> String {
+    let chain = fs::read(live(rig, "a.acme.test").join("fullchain.pem")).unwrap();
+    let chain = X509::stack_from_pem(&chain).unwrap();
+    let mut names = chain.last().unwrap().issuer_name().entries();
+    names.next().unwrap().data().to_string().unwrap()
+}
+
+#[test]
+fn of_several_chains_the_preferred_one_is_taken() {
+    need!("pebble", "pebble-challtestsrv");
+    let roots = [("PEBBLE_ALTERNATE_ROOTS", "2")];
+    let (mut rig, ca) = start_with(&site("\"a.acme.test\""), "", &json!({}), &roots);
+    issued(&rig, "a.acme.test");
+    let offered: Vec<String> = (0..3)
+        .map(|number| {
+            let root = X509::from_pem(&fs::read(ca.root_number(number)).unwrap()).unwrap();
+            let mut names = root.subject_name().entries();
+            names.next().unwrap().data().to_string().unwrap()
+        })
+        .collect();
+    assert_eq!(root_of(&rig), offered[0], "the CA's own choice");
+    for (preferred, expected) in [
+        (&offered[2], &offered[2]),
+        (&offered[0], &offered[0]),
+        (&offered[1], &offered[1]),
+        (&"Nobody's Root".to_owned(), &offered[0]),
+    ] {
+        let keys = format!("{}preferred_chain = \"{preferred}\"\n", ca.keys());
+        rig.write_config(&setup(&keys, &site("\"a.acme.test\"")));
+        let reloads = |rig: &Rig| rig.edge_log().matches("config reloaded").count();
+        let before = reloads(&rig);
+        rig.reload_edge();
+        eventually("the reload", || (reloads(&rig) > before).then_some(()));
+        let renewed = tidegate_with(&rig, &["renew"]);
+        assert!(renewed.success, "{renewed}\n{}", rig.edge_log());
+        assert_eq!(root_of(&rig), *expected, "{preferred}");
+    }
+    let log = rig.edge_log();
+    assert!(
+        log.contains("the CA has no chain to the preferred root"),
+        "{log}"
+    );
+    assert!(log.contains(&offered.join(", ")), "{log}");
+    let trusting = Client::tls(rig.https, "a.acme.test", &ca.root());
+    trusting.get("/v2/").expect(401);
+}
+
 #[test]
 fn a_wildcard_is_proven_by_the_hook() {
     need!("pebble", "pebble-challtestsrv", "curl");

@@ -245,7 +245,7 @@ fn the_shipped_config_is_good_with_every_commented_default_on() {
 }
 
 /// The keys that the program reads, from top to bottom.
-const KEYS: [&str; 72] = [
+const KEYS: [&str; 73] = [
     "drain_timeout",
     "workers",
     "trusted_proxies",
@@ -270,6 +270,7 @@ const KEYS: [&str; 72] = [
     "challenge",
     "key_type",
     "profile",
+    "preferred_chain",
     "external_account",
     "program",
     "timeout",

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
@@ -24,6 +24,8 @@ use pingora::upstreams::peer::HttpPeer;
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
+use super::chain::Chain;
+
 /// A CA that takes longer is as good as one that is down.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,6 +41,8 @@ pub(super) struct Client {
     /// The roots to trust; those of the system alone where this is absent.
     roots: Option<Arc<Box<[X509]>>>,
     patience: Arc<Mutex<Option<SystemTime>>>,
+    /// The last chain of certificates that came.
+    chain: Arc<Mutex<Option<Chain>>>,
 }
 
 /// Why there can be no client.
@@ -87,12 +91,22 @@ impl Client {
         Ok(Self {
             roots: roots.transpose()?,
             patience: Arc::default(),
+            chain: Arc::default(),
         })
     }
 
     /// Returns until when the CA asked to be left alone in its last refusal, if it did.
     pub(super) fn asked_to_wait_until(&self) -> Option<SystemTime> {
         *self.patience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the last chain of certificates that came, once.
+    pub(super) fn take_chain(&self) -> Option<Chain> {
+        self.noted_chain().take()
+    }
+
+    fn noted_chain(&self) -> MutexGuard<'_, Option<Chain>> {
+        self.chain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn send(self, request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, Unanswered> {
@@ -141,9 +155,15 @@ impl Client {
         let refused = parts.status.is_client_error() || parts.status.is_server_error();
         let asked = parts.headers.get(RETRY_AFTER).filter(|_| refused);
         *self.patience.lock().unwrap_or_else(PoisonError::into_inner) = asked.and_then(until);
+        let body = received.freeze();
+        if parts.status.is_success()
+            && let Some(chain) = Chain::of(&url, &parts.headers, &body)
+        {
+            *self.noted_chain() = Some(chain);
+        }
         Ok(BytesResponse {
             parts,
-            body: Box::new(received.freeze()),
+            body: Box::new(body),
         })
     }
 

@@ -221,6 +221,7 @@ impl Keeper {
     ) -> Result<Issued, Failure> {
         let client = Client::new(authority.root_file.as_deref()).map_err(Failure::ours)?;
         let wish = Wish {
+            authority,
             hosts: &site.hosts,
             key_type: site.key_type,
             profile: plan.acme.profile.as_deref(),
@@ -231,13 +232,13 @@ impl Keeper {
         let mut tries = 0;
         let ordered = async {
             let account = account::open(authority, &client, &plan.storage).await?;
-            let mut obtained = order::obtain(&account, &wish, desk()).await;
+            let mut obtained = order::obtain(&account, &client, &wish, desk()).await;
             while let Err(failure) = &obtained
                 && failure.is_about_a_nonce()
                 && tries < NONCE_TRIES
             {
                 tries += 1;
-                obtained = order::obtain(&account, &wish, desk()).await;
+                obtained = order::obtain(&account, &client, &wish, desk()).await;
             }
             match obtained {
                 Err(failure) if failure.is_lost_account() => {
@@ -249,7 +250,7 @@ impl Keeper {
                     let forgotten = plan.storage.forget_account(&authority.directory);
                     forgotten.map_err(Failure::ours)?;
                     let account = account::open(authority, &client, &plan.storage).await?;
-                    order::obtain(&account, &wish, desk()).await
+                    order::obtain(&account, &client, &wish, desk()).await
                 }
                 ordered => ordered,
             }

@@ -10,6 +10,7 @@
 
 mod account;
 mod answers;
+mod chain;
 mod client;
 mod dns01;
 mod failure;

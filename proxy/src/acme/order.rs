@@ -10,8 +10,10 @@ use instant_acme::{
 };
 
 use super::answers::{Desk, Method, Question};
+use super::chain;
+use super::client::Client;
 use super::failure::Failure;
-use crate::config::KeyType;
+use crate::config::{Authority, KeyType};
 use crate::tls::request;
 
 /// How long a CA may take to look at the answers, and again to sign.
@@ -22,6 +24,8 @@ const PATIENCE: RetryPolicy = RetryPolicy::new()
 
 /// What is ordered.
 pub(super) struct Wish<'a> {
+    /// Of whom.
+    pub(super) authority: &'a Authority,
     pub(super) hosts: &'a [String],
     pub(super) key_type: KeyType,
     pub(super) profile: Option<&'a str>,
@@ -39,6 +43,7 @@ pub(super) struct Issued {
 /// Orders a certificate, and waits for it.
 pub(super) async fn obtain(
     account: &Account,
+    client: &Client,
     wish: &Wish<'_>,
     mut desk: Desk<'_>,
 ) -> Result<Issued, Failure> {
@@ -52,7 +57,8 @@ pub(super) async fn obtain(
     ready?;
     let (request, key) = request::make(wish.hosts, wish.key_type).map_err(Failure::ours)?;
     order.finalize_csr(&request).await?;
-    let chain = order.poll_certificate(&PATIENCE).await?;
+    let offered = order.poll_certificate(&PATIENCE).await?;
+    let chain = chain::choose(offered, wish.authority, account, client).await;
     Ok(Issued { chain, key })
 }
 

@@ -45,6 +45,8 @@ pub(crate) struct Authority {
     pub(crate) staging: Option<String>,
     pub(crate) email: Option<String>,
     pub(crate) root_file: Option<PathBuf>,
+    /// The root, by its common name, that the chain is to lead to, where there is a choice.
+    pub(crate) preferred_chain: Option<String>,
     pub(crate) external_account: Option<ExternalAccount>,
 }
 
@@ -211,6 +213,7 @@ impl Authority {
             staging: trial,
             email,
             root_file,
+            preferred_chain: section.optional("preferred_chain"),
             external_account: section
                 .table("external_account")
                 .and_then(|own| ExternalAccount::read(own, files)),

@@ -2,12 +2,12 @@
 //!
 //! [`accept`] takes connections and asks, in this order, what costs nothing first: who may connect,
 //! how many connections there may be, whom a load balancer speaks for, and last the handshake.
-//! [`heads`] hands what is left to Pingora and minds the time. [`challenge`] answers a CA that a list
-//! would keep out. [`metrics`] has a socket of its own.
-//! Pingora's own accept loop is not
-//! used: it can neither drop a connection before its handshake by a list of its listener, nor read
-//! a header in front of a plain one, nor leave it to others what is said of a handshake that
-//! failed.
+//! [`heads`] hands what is left to Pingora and minds the time. [`challenge`] answers a CA that a
+//! list would keep out; [`metrics`] has a socket of its own.
+//!
+//! Pingora's own accept loop is not used: it can neither drop a connection before its handshake by a
+//! list of its listener, nor read a header in front of a plain one, nor leave it to others what is
+//! said of a handshake that failed.
 
 mod accept;
 mod challenge;

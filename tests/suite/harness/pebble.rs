@@ -145,10 +145,15 @@ impl Pebble {
 
     /// Writes the root that its certificates lead to into a file.
     pub(crate) fn root(&self) -> PathBuf {
-        let path = self.folder.join("root.pem");
+        self.root_number(0)
+    }
+
+    /// The same of another one, where there are more.
+    pub(crate) fn root_number(&self, number: usize) -> PathBuf {
+        let path = self.folder.join(format!("root-{number}.pem"));
         let reply = self
             .manage()
-            .request("GET", "/roots/0")
+            .request("GET", &format!("/roots/{number}"))
             .header("User-Agent", "suite")
             .send()
             .expect(200);
