@@ -87,6 +87,8 @@ pub mod tls;
 mod upstream;
 mod watch;
 
+#[doc(hidden)]
+pub use auth::KnownPassword;
 pub use auth::htpasswd;
 pub use auth::robots;
 pub use auth::token::sessions::Session;

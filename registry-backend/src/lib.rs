@@ -50,3 +50,5 @@ mod tests;
 pub use app::Error;
 pub use config::Config;
 pub use instances::Instances;
+#[doc(hidden)]
+pub use storage::hash::digest_of;

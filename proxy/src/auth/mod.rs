@@ -15,6 +15,7 @@ mod hashing;
 pub mod htpasswd;
 pub(crate) mod identity;
 mod md5_crypt;
+mod measured;
 mod remembered;
 pub mod robots;
 pub(crate) mod rules;
@@ -30,6 +31,7 @@ pub(crate) use credentials::{Login, Presented};
 pub(crate) use grants::{Actions, Grant, Grants};
 pub(crate) use groups::Groups;
 pub(crate) use hashing::Hashing;
+pub use measured::KnownPassword;
 
 /// Who is asking.
 #[derive(Clone, Debug, Eq, PartialEq)]
