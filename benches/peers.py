@@ -236,7 +236,21 @@ class File(Nginx):
         (self.at / f"files/v2/bench/app/blobs/{digest}").unlink()
 
 
-PEERS = (Tidegate, Tuned, Stock, TunedV3, V3, Zot, File)
+class Floor(Stack):
+    """What the hardware asks: `wire floor` (benches/wire/floor.rs) is no registry and syncs nothing."""
+
+    name, key = "the floor", "floor"
+
+    def start(self):
+        self.spawn(os.path.abspath(os.environ["WIRE"]), "floor", f"{self.address}:{self.port}",
+                   f"{self.shared}/cert.pem", f"{self.shared}/key.pem", str(self.root))
+        self.wait_until_ready()
+
+    def forget(self, digest):
+        (self.root / digest.split(":")[1]).unlink()
+
+
+PEERS = (Tidegate, Tuned, Stock, TunedV3, V3, Zot, File, Floor)
 
 
 def chosen(among=PEERS):

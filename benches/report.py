@@ -12,11 +12,13 @@ import peers
 PROXIED = "best nginx + registry"
 V3 = peers.V3.name
 FILE = peers.File.name
+FLOOR = peers.Floor.name
 STREAM = "one TCP stream"
 RIVALS = {
     PROXIED: [kind.name for kind in peers.PEERS if kind.proxied],
     V3: [V3],
     FILE: [FILE],
+    FLOOR: [FLOOR],
     STREAM: [STREAM],
 }
 OURS = peers.Tidegate.name

@@ -8,7 +8,7 @@ import hashlib
 import os
 
 from client import HTTP1, HTTP2, patch_then_put, pull, put, reader
-from peers import chosen
+from peers import Floor, chosen
 from report import FILE, PROXIED, V3, Column, Report
 from stacks import MIB, ONLY, ROUNDS, Cost, progress, started
 
@@ -58,6 +58,8 @@ def measure(stacks, blob, report):
         progress()
 
     for number, (stack, push, pushed, pulled, flag) in enumerate(turns(stacks)):
+        if isinstance(stack, Floor) and (push is not put or flag != HTTP1):
+            continue
         pulls = push is put and ONLY.search(pulled)
         if not (pulls or ONLY.search(pushed)) or not (pulls or stack.pushes):
             continue

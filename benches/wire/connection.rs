@@ -42,13 +42,8 @@ impl Server {
 
     pub(crate) fn connect(&self) -> Result<Connection> {
         let socket = TcpStream::connect(self.address).context("connect")?;
-        socket.set_nodelay(true)?;
-        let socket = Socket {
-            input: BufReader::with_capacity(PIECE, socket.try_clone()?),
-            output: BufWriter::with_capacity(PIECE, socket),
-        };
         Ok(Connection {
-            stream: self.connector.connect(&self.host, socket)?,
+            stream: self.connector.connect(&self.host, Socket::new(socket)?)?,
             piece: vec![0; PIECE],
         })
     }
@@ -73,9 +68,19 @@ impl Server {
 
 /// A socket that is asked for many TLS records at once, and given many.
 #[derive(Debug)]
-struct Socket {
+pub(crate) struct Socket {
     input: BufReader<TcpStream>,
     output: BufWriter<TcpStream>,
+}
+
+impl Socket {
+    pub(crate) fn new(socket: TcpStream) -> Result<Self> {
+        socket.set_nodelay(true)?;
+        Ok(Self {
+            input: BufReader::with_capacity(PIECE, socket.try_clone()?),
+            output: BufWriter::with_capacity(PIECE, socket),
+        })
+    }
 }
 
 impl Read for Socket {

@@ -186,12 +186,15 @@ fn push_blob(server: &Server, connection: &mut Connection, content: &[u8]) -> Re
 }
 
 fn digest(content: &[u8]) -> String {
-    let hex = sha256(content).iter().fold(String::new(), |mut hex, byte| {
+    format!("sha256:{}", hex(&sha256(content)))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
         // Writing to a string does not fail.
         write!(hex, "{byte:02x}").unwrap_or_default();
         hex
-    });
-    format!("sha256:{hex}")
+    })
 }
 
 fn descriptor(kind: &str, content: &[u8]) -> String {

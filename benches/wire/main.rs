@@ -5,6 +5,7 @@
 //! one line of figures for the Python beside it.
 
 mod connection;
+mod floor;
 mod images;
 mod load;
 mod transfer;
@@ -21,13 +22,13 @@ use crate::connection::Server;
 #[derive(Parser)]
 struct Arguments {
     /// The certificate that the server's must be signed by.
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     ca: String,
     /// The header's value.
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     authorization: String,
     /// As in `https://localhost:443`.
-    #[arg(long)]
+    #[arg(long, default_value = "")]
     origin: String,
     /// Where that is.
     #[arg(long, default_value = "127.0.0.1")]
@@ -44,22 +45,27 @@ enum Question {
     /// The same request again and again: requests, seconds, median and 99th percentile in
     /// milliseconds.
     Load(load::Load),
+    /// Serves blobs as cheaply as can be, to compare with.
+    Floor(floor::Floor),
     /// Images, pushed or pulled as docker does it: images, seconds.
     Images(images::Images),
 }
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let server = Server::new(
-        &arguments.ca,
-        &arguments.authorization,
-        &arguments.origin,
-        arguments.address,
-    )?;
+    let server = || {
+        Server::new(
+            &arguments.ca,
+            &arguments.authorization,
+            &arguments.origin,
+            arguments.address,
+        )
+    };
     let line = match &arguments.question {
-        Question::Transfer(transfer) => transfer.run(&server)?,
-        Question::Load(load) => load.run(&server)?,
-        Question::Images(images) => images.run(&server)?,
+        Question::Floor(floor) => return floor.run(),
+        Question::Transfer(transfer) => transfer.run(&server()?)?,
+        Question::Load(load) => load.run(&server()?)?,
+        Question::Images(images) => images.run(&server()?)?,
     };
     writeln!(io::stdout(), "{line}")?;
     Ok(())
