@@ -2,13 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot start may end")]
 
+use std::fs;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use http::HeaderMap;
 use proxy::explain::{Asker, Question};
+use proxy::tls::self_signed;
 use proxy::{Config, KnownPassword, RegistryPeer};
 use settings::Document;
 
@@ -43,12 +44,21 @@ fn config(rules: usize) -> Config {
         ));
     }
     text.push_str("[[site.access.rule]]\nwho = [\"authenticated\"]\nactions = [\"*\"]\n");
-    let mut document = Document::parse(Path::new("/etc/tidegate/edge.toml"), &text).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let pair = self_signed::generate(&["registry.test".to_owned()], &[]).unwrap();
+    fs::write(folder.path().join("cert.pem"), pair.cert_pem).unwrap();
+    fs::write(folder.path().join("key.pem"), pair.key_pem).unwrap();
+    fs::write(
+        folder.path().join("htpasswd"),
+        "bench:{SHA}L55TUjtiq8FBorTWAZ0jy6g129A=\n",
+    )
+    .unwrap();
+    let mut document = Document::parse(&folder.path().join("edge.toml"), &text).unwrap();
     let registry = RegistryPeer {
         name: "registry".to_owned(),
         socket: "/run/registry.sock".into(),
     };
-    let config = Config::read_keys(&mut document.root(), &[registry]);
+    let config = Config::read(&mut document.root(), &[registry]);
     document.finish().unwrap();
     config.unwrap()
 }
