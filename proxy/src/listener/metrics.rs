@@ -15,7 +15,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::accept::EXHAUSTED;
-use super::socket::{Buffers, Socket};
+use super::buffered::Buffers;
+use super::socket::Socket;
 use crate::state::Current;
 use crate::telemetry::metrics::{MEDIA_TYPE, Metrics};
 

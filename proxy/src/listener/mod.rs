@@ -10,6 +10,7 @@
 //! said of a handshake that failed.
 
 mod accept;
+mod buffered;
 mod challenge;
 mod heads;
 pub(crate) mod metrics;

@@ -16,12 +16,12 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use tokio::io::{
-    AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter, ReadBuf,
-};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+
+use super::buffered::{Buffered, Buffers};
 
 /// How long, and for how many bytes, a client is listened to whose handshake was refused: what it
 /// has sent by then would make the kernel take back the alert that says why.
@@ -32,20 +32,11 @@ const LISTEN_ON_BYTES: u64 = 64 << 10;
 /// others the kernel may take the alert back.
 static LISTENED_TO: Semaphore = Semaphore::const_new(256);
 
-/// How much is read and written at once.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Buffers {
-    pub(super) read: usize,
-    pub(super) write: usize,
-}
-
-type Buffered = BufReader<BufWriter<TcpStream>>;
-
 /// An accepted connection.
 #[derive(Debug)]
 pub(super) struct Socket {
     /// There until the socket is dropped.
-    stream: Option<Buffered>,
+    stream: Option<Buffered<TcpStream>>,
     id: UniqueIDType,
     client: Option<Arc<SocketDigest>>,
     established: SystemTime,
@@ -57,9 +48,8 @@ impl Socket {
     /// Puts buffers around an accepted connection.
     pub(super) fn new(stream: TcpStream, buffers: Buffers) -> Self {
         let id = stream.as_raw_fd();
-        let writer = BufWriter::with_capacity(buffers.write, stream);
         Self {
-            stream: Some(BufReader::with_capacity(buffers.read, writer)),
+            stream: Some(Buffered::new(stream, buffers)),
             id,
             client: None,
             established: SystemTime::now(),
@@ -80,7 +70,7 @@ impl Socket {
         self.shaking_hands = going_on;
     }
 
-    fn stream(&mut self) -> io::Result<Pin<&mut Buffered>> {
+    fn stream(&mut self) -> io::Result<Pin<&mut Buffered<TcpStream>>> {
         let stream = self.stream.as_mut();
         stream
             .map(Pin::new)
@@ -111,7 +101,7 @@ impl Drop for Socket {
 }
 
 /// Reads what a refused client is still sending, so that it sees why it was refused.
-async fn listen_on(mut stream: Buffered) -> io::Result<()> {
+async fn listen_on(mut stream: Buffered<TcpStream>) -> io::Result<()> {
     stream.shutdown().await?;
     tokio::io::copy(&mut stream.take(LISTEN_ON_BYTES), &mut tokio::io::sink()).await?;
     Ok(())
@@ -142,18 +132,6 @@ impl AsyncWrite for Socket {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream()?.poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(cx, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 }
 
