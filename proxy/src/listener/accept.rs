@@ -6,19 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::apps::ServerApp as _;
-use pingora::protocols::l4::ext::set_tcp_keepalive;
-use pingora::protocols::{Stream, TcpKeepalive};
+use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Bound;
+use super::buffered::Buffers;
 use super::challenge;
 use super::heads::Connections;
 use super::places::{Place, Places};
 use super::proxy_protocol;
-use super::buffered::Buffers;
 use super::socket::Socket;
 use crate::config::Limits;
 use crate::state::{Current, State};
@@ -39,7 +39,7 @@ const REDIRECTS: Buffers = Buffers {
 };
 
 /// How often, and how many times, a silent connection is asked whether it still stands.
-const TCP_KEEPALIVE: (Duration, Duration, usize) =
+const TCP_KEEPALIVE: (Duration, Duration, u32) =
     (Duration::from_secs(60), Duration::from_secs(15), 4);
 
 /// How long no connection is taken when there is no descriptor for one.
@@ -50,7 +50,6 @@ struct Entrance {
     connections: Arc<Connections>,
     current: Arc<Current>,
     places: Arc<Places>,
-    keepalive: TcpKeepalive,
     stop: ShutdownWatch,
     exhausted: News,
     refused: News,
@@ -95,19 +94,10 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: ShutdownWatch,
 ) -> io::Result<()> {
-    let (idle, interval, count) = TCP_KEEPALIVE;
     let entrance = Arc::new(Entrance {
         connections: Arc::new(connections),
         current,
         places: Arc::default(),
-        keepalive: TcpKeepalive {
-            idle,
-            interval,
-            count,
-            // The kernel knows what a client has taken; no timer here could tell a slow one, whose
-            // buffer takes minutes to fill a window, from one that takes nothing.
-            user_timeout: limits.write_timeout,
-        },
         stop,
         exhausted: News::default(),
         refused: News::default(),
@@ -120,10 +110,30 @@ pub(crate) async fn serve(
             tls: bound.listener.tls,
             proxy_protocol: bound.listener.proxy_protocol,
         };
-        loops.spawn(Arc::clone(&entrance).accept(bound.into_tokio()?, door));
+        let socket = bound.into_tokio()?;
+        if let Err(error) = tune(&socket, &limits) {
+            // Without it a connection is slower to end, and no worse.
+            tracing::warn!(%error, "the options of connections cannot be set");
+        }
+        loops.spawn(Arc::clone(&entrance).accept(socket, door));
     }
     while loops.join_next().await.is_some() {}
     entrance.connections.cleanup().await;
+    Ok(())
+}
+
+/// Sets what each connection is to have: it has it from the socket that it was accepted on.
+fn tune(socket: &TcpListener, limits: &Limits) -> io::Result<()> {
+    let (idle, interval, count) = TCP_KEEPALIVE;
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, idle)?;
+    sockopt::set_tcp_keepintvl(socket, interval)?;
+    sockopt::set_tcp_keepcnt(socket, count)?;
+    // The kernel knows what a client has taken; no timer here could tell a slow one, whose buffer
+    // takes minutes to fill a window, from one that takes nothing.
+    let patience = u32::try_from(limits.write_timeout.as_millis()).unwrap_or(u32::MAX);
+    sockopt::set_tcp_user_timeout(socket, patience)?;
     Ok(())
 }
 
@@ -207,9 +217,6 @@ impl Entrance {
         place: &mut Place,
         door: Door,
     ) -> Result<Option<Stream>, Refused> {
-        // Without these a connection is slower to end, and no worse.
-        drop(stream.set_nodelay(true));
-        drop(set_tcp_keepalive(&stream, &self.keepalive));
         let buffers = if door.tls { TRANSFERS } else { REDIRECTS };
         let mut socket = Socket::new(stream, buffers);
         if door.proxy_protocol
