@@ -29,6 +29,7 @@ use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
 use crate::state::{Current, State};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::TicketKeys;
 
 /// How often the files that say who may come in are looked at.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
@@ -74,6 +75,8 @@ struct Shared {
     current: Arc<Current>,
     vault: Arc<Vault>,
     answers: Answers,
+    /// The keys of session tickets where the config names none: sessions outlive a reload.
+    tickets: Arc<TicketKeys>,
     fixed: Fixed,
     addresses: Vec<SocketAddr>,
     /// The first of them that speaks TLS.
@@ -111,11 +114,15 @@ impl Edge {
             vault.prepare()?;
         }
         let answers = Answers::default();
-        let current = Arc::new(Current::new(State::build(config, &vault, &answers)?));
+        let tickets = Arc::new(TicketKeys::make()?);
+        let current = Arc::new(Current::new(State::build(
+            config, &vault, &answers, &tickets,
+        )?));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             vault,
             answers,
+            tickets,
             fixed,
             addresses: bound.iter().map(|bound| bound.address).collect(),
             https: bound
@@ -221,7 +228,10 @@ impl Handle {
         if config.hands_out_tokens() {
             vault.prepare()?;
         }
-        let state = State::build(config, vault, &self.shared.answers)?;
+        let Shared {
+            answers, tickets, ..
+        } = &*self.shared;
+        let state = State::build(config, vault, answers, tickets)?;
         self.shared.current.swap(state);
         Ok(())
     }

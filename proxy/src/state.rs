@@ -14,13 +14,14 @@ use crate::config::{Config, Limits};
 use crate::filter::addresses::{Addresses, Network};
 use crate::site::{Site, Sites};
 use crate::tls::accept::Acceptor;
-use crate::tls::{self, CertStore, CertifiedKey, Presented};
+use crate::tls::{self, CertStore, CertifiedKey, Presented, TicketKeys};
 use crate::upstream::{UnusablePeer, Upstream};
 
 /// Everything that a reload replaces. A request keeps the one that it began with.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) acceptor: Acceptor,
+    tickets: Arc<TicketKeys>,
     pub(crate) certificates: CertStore,
     /// What a CA is answered at this moment: the same for each state.
     pub(crate) answers: Answers,
@@ -44,18 +45,23 @@ impl State {
         config: Config,
         vault: &Arc<Vault>,
         answers: &Answers,
+        tickets: &Arc<TicketKeys>,
     ) -> Result<Self, Unusable> {
+        let tickets = config.tls.ticket_keys.as_ref().unwrap_or(tickets);
+        let tickets = Arc::clone(tickets);
         let mut upstreams: HashMap<String, Arc<Upstream>> = HashMap::new();
         let mut certificates = CertStore::default();
         let mut sites = Sites::default();
         let mut keys = Vec::new();
         let mut managed = Vec::new();
+        let mut asking = Vec::new();
         for site in config.sites {
             let hosts = site.hosts.clone();
             if !site.certificates.is_empty() {
                 let certified = site.certificates.iter();
                 let certified: Vec<_> = certified.map(|one| Arc::clone(&one.key)).collect();
                 let presented = Presented::new(certified.clone(), site.clients());
+                asking.extend(hosts.iter().filter(|_| presented.asks()).cloned());
                 for host in &hosts {
                     certificates.add(host, &presented);
                 }
@@ -79,7 +85,8 @@ impl State {
             sites.add(&hosts, Site::new(site, upstream, vault));
         }
         Ok(Self {
-            acceptor: Acceptor::new(&config.tls)?,
+            acceptor: Acceptor::new(&config.tls, &tickets, &asking)?,
+            tickets,
             certificates,
             answers: answers.clone(),
             keys,
@@ -107,8 +114,9 @@ impl State {
         })
     }
 
-    /// Picks up certificates that changed on disk.
+    /// Picks up certificates, and keys of session tickets, that changed on disk.
     pub(crate) fn refresh_certificates(&self) {
+        self.tickets.refresh();
         for (_, key) in &self.keys {
             match key.refresh() {
                 Ok(true) => {

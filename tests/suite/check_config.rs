@@ -245,7 +245,7 @@ fn the_shipped_config_is_good_with_every_commented_default_on() {
 }
 
 /// The keys that the program reads, from top to bottom.
-const KEYS: [&str; 73] = [
+const KEYS: [&str; 74] = [
     "drain_timeout",
     "workers",
     "trusted_proxies",
@@ -295,6 +295,7 @@ const KEYS: [&str; 73] = [
     "peers",
     "connect_timeout",
     "min_version",
+    "ticket_key_files",
     "header_timeout",
     "format",
     "min_body_rate",

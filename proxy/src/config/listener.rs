@@ -1,12 +1,14 @@
 //! `[[listener]]` and `[tls]`: where connections come in.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use openssl::ssl::{SslContextBuilder, SslMethod};
 use settings::Section;
 
-use super::addresses;
+use super::{Files, addresses};
 use crate::filter::addresses::{Addresses, Network};
+use crate::tls::TicketKeys;
 
 /// An address to listen at.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -30,16 +32,18 @@ pub(crate) enum TlsVersion {
 }
 
 /// How TLS is spoken on every listener that speaks it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tls {
     pub(crate) min_version: TlsVersion,
     /// OpenSSL's list for TLS 1.2; without one, Mozilla's intermediate one.
     pub(crate) ciphers: Option<String>,
+    /// The keys of session tickets, if not made by each edge for itself.
+    pub(crate) ticket_keys: Option<Arc<TicketKeys>>,
 }
 
 impl Tls {
     /// Reads `[tls]`.
-    pub(super) fn read(mut section: Section) -> Self {
+    pub(super) fn read(mut section: Section, files: Files) -> Self {
         let version: Option<String> = section.optional("min_version");
         let min_version = match version.as_deref() {
             None | Some("1.2") => TlsVersion::Tls12,
@@ -60,8 +64,19 @@ impl Tls {
         Self {
             min_version,
             ciphers,
+            ticket_keys: ticket_keys(&mut section, files),
         }
     }
+}
+
+fn ticket_keys(section: &mut Section, files: Files) -> Option<Arc<TicketKeys>> {
+    let paths = section.paths("ticket_key_files")?;
+    if files == Files::LeaveAlone || paths.is_empty() {
+        return None;
+    }
+    let keys = TicketKeys::load(paths);
+    let keys = keys.map_err(|error| section.problem("ticket_key_files", error));
+    keys.ok().map(Arc::new)
 }
 
 /// Reads every `[[listener]]`.

@@ -114,7 +114,10 @@ impl Config {
         }
         let trusted_proxies = addresses::networks(root, "trusted_proxies");
         let limits = root.table("limits").map(Limits::read).unwrap_or_default();
-        let tls = root.table("tls").map(Tls::read).unwrap_or_default();
+        let tls = root
+            .table("tls")
+            .map(|table| Tls::read(table, files))
+            .unwrap_or_default();
         let listeners = listener::read_all(root, &trusted_proxies);
         let upstreams = upstream::read_all(root, registries, limits);
         let mut warnings = Vec::new();
@@ -303,7 +306,8 @@ htpasswd_file = "htpasswd"
         assert_eq!(config.warnings(), [""; 0]);
         assert_eq!(config.limits, Limits::default());
         assert_eq!(config.drain_timeout, Duration::from_secs(300));
-        assert_eq!(config.tls, Tls::default());
+        assert_eq!(config.tls.min_version, TlsVersion::Tls12);
+        assert!(config.tls.ciphers.is_none() && config.tls.ticket_keys.is_none());
         let [site] = &config.sites[..] else { panic!() };
         assert!(site.upstream.registry);
         assert_eq!(site.max_body_size, None);

@@ -1,10 +1,10 @@
 //! What happens in a handshake: OpenSSL's settings, and by name which certificate is shown and
 //! whether one is asked for.
 //!
-//! Sessions that go on (tickets) carry no identity. A handshake that asks for a certificate gives out
-//! no TLS 1.3 ticket, and of TLS 1.2 no session is kept, so none that is resumed has an identity, and
-//! no chain that a client has shown outlives its connection. With each reload all sessions are
-//! forgotten.
+//! Sessions that go on (tickets) carry no identity: a handshake that asks for a certificate gives out
+//! no ticket, so no session that is resumed has one, and no chain that a client has shown outlives its
+//! connection. What a session was begun under is part of it: when other sites ask for certificates
+//! than did then, it is not resumed, and whoever is to be asked now is asked.
 
 use std::any::Any;
 use std::fmt;
@@ -23,13 +23,10 @@ use pingora::protocols::tls::{SslStream, TlsRef};
 use pingora::tls::ext::ssl_set_verify_cert_store;
 
 use super::client_auth::{ClientAuth, Noted, Shown};
-use super::{Error, Handshake, Presented, alpn};
+use super::{Error, Handshake, Presented, TicketKeys, alpn, tickets};
 use crate::auth::certificate::Verdict;
-use crate::config::{Tls, TlsVersion};
+use crate::config::{HostPattern, Tls, TlsVersion};
 use crate::state::State;
-
-/// How many sessions are kept to be resumed; measured, each takes 1.4 KB.
-const SESSIONS_MAX: i32 = 4096;
 
 /// How many each handshake of TLS 1.3 gives out. Clients of registries resume none, and each is a
 /// write of its own.
@@ -49,7 +46,13 @@ pub(crate) struct Acceptor(SslAcceptor);
 
 impl Acceptor {
     /// Speaks TLS 1.2 and 1.3, and within it HTTP/2 and HTTP/1.1.
-    pub(crate) fn new(tls: &Tls) -> Result<Self, Error> {
+    ///
+    /// At the hosts `asking`, clients are asked for a certificate.
+    pub(crate) fn new(
+        tls: &Tls,
+        tickets: &Arc<TicketKeys>,
+        asking: &[HostPattern],
+    ) -> Result<Self, Error> {
         // Mozilla's intermediate list: forward secrecy and authenticated encryption only.
         let mut settings = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
         // Against who records today and has a quantum computer one day, where OpenSSL can.
@@ -68,15 +71,13 @@ impl Acceptor {
         settings.set_options(
             SslOptions::CIPHER_SERVER_PREFERENCE
                 | SslOptions::PRIORITIZE_CHACHA
-                | SslOptions::NO_RENEGOTIATION
-                // What a ticket stands for is kept here.
-                | SslOptions::NO_TICKET,
+                | SslOptions::NO_RENEGOTIATION,
         );
-        // There is no session id context, so OpenSSL keeps none of a handshake that asked for a
-        // certificate (`ssl_update_cache`).
-        settings.set_session_cache_mode(SslSessionCacheMode::SERVER);
-        settings.set_session_cache_size(SESSIONS_MAX);
+        // A session is what its ticket says: nothing is kept here.
+        settings.set_session_cache_mode(SslSessionCacheMode::OFF);
         settings.set_num_tickets(TICKETS)?;
+        tickets::install(&mut settings, Arc::clone(tickets))?;
+        settings.set_session_id_context(&rules(asking))?;
         // Only a name that was accepted goes with a session of TLS 1.2.
         settings.set_servername_callback(|_ssl, _alert| Ok(()));
         // An idle connection keeps no record buffers.
@@ -122,6 +123,14 @@ impl Acceptor {
             },
         })
     }
+}
+
+/// Sums up what is asked of clients, so that a session begun under other rules is told from one under
+/// these.
+fn rules(asking: &[HostPattern]) -> [u8; 32] {
+    let mut hosts: Vec<String> = asking.iter().map(ToString::to_string).collect();
+    hosts.sort_unstable();
+    openssl::sha::sha256(hosts.join("\n").as_bytes())
 }
 
 impl fmt::Debug for Acceptor {

@@ -12,6 +12,7 @@ mod handshake;
 pub(crate) mod request;
 pub mod self_signed;
 mod store;
+mod tickets;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub(crate) use client_auth::ClientAuth;
 pub use description::Description;
 pub(crate) use handshake::Handshake;
 pub(crate) use store::{CertStore, Presented};
+pub(crate) use tickets::TicketKeys;
 
 /// Why a certificate cannot be used, or a TLS setting cannot be applied.
 #[derive(Debug, thiserror::Error)]

@@ -27,6 +27,11 @@ impl Presented {
         }
     }
 
+    /// Returns whether clients are asked for a certificate of theirs.
+    pub(crate) fn asks(&self) -> bool {
+        self.clients.is_some()
+    }
+
     /// Makes the handshake of `ssl` use these certificates; OpenSSL chooses by what the client
     /// says that it can verify.
     pub(super) fn apply(&self, ssl: &mut SslRef) -> Result<(), ErrorStack> {
