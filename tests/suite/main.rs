@@ -51,6 +51,7 @@ mod spec_blobs;
 mod spec_manifests;
 mod spellings;
 mod systemd;
+mod tls_scan;
 mod tls_sessions;
 mod tokens;
 mod tokens_clients;

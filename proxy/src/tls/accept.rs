@@ -32,6 +32,12 @@ use crate::state::State;
 /// write of its own.
 const TICKETS: usize = 1;
 
+/// The ciphers of TLS 1.2: Mozilla's intermediate list but for what agrees on keys in finite fields,
+/// which no client needs, and which is more work for a server than for who asks for it.
+const CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
+    ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
+    ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
+
 /// How keys are agreed on, the best first; of OpenSSL 3.5 and later.
 const GROUPS_HYBRID: &str = "X25519MLKEM768:X25519:P-256:P-384";
 
@@ -53,7 +59,7 @@ impl Acceptor {
         tickets: &Arc<TicketKeys>,
         asking: &[HostPattern],
     ) -> Result<Self, Error> {
-        // Mozilla's intermediate list: forward secrecy and authenticated encryption only.
+        // Forward secrecy and authenticated encryption only.
         let mut settings = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
         // Against who records today and has a quantum computer one day, where OpenSSL can.
         settings
@@ -63,9 +69,7 @@ impl Acceptor {
             TlsVersion::Tls12 => SslVersion::TLS1_2,
             TlsVersion::Tls13 => SslVersion::TLS1_3,
         }))?;
-        if let Some(ciphers) = &tls.ciphers {
-            settings.set_cipher_list(ciphers)?;
-        }
+        settings.set_cipher_list(tls.ciphers.as_deref().unwrap_or(CIPHERS))?;
         // AES-128 comes first in the list and is the cheapest by a quarter; who asks for ChaCha
         // first has no AES in hardware and gets it.
         settings.set_options(
@@ -276,4 +280,65 @@ fn put<T>(into: &Mutex<Option<T>>, value: Option<T>) {
 
 fn take<T>(from: &Mutex<Option<T>>) -> Option<T> {
     from.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+
+    use openssl::pkey::{Id, PKey};
+    use openssl::ssl::{Ssl, SslConnector, SslVerifyMode};
+    use openssl::x509::X509;
+
+    use super::*;
+    use crate::tls::self_signed;
+
+    /// The first version of OpenSSL that has the hybrid group.
+    const OPENSSL_3_5: i64 = 0x3050_0000;
+
+    /// Shakes hands with a client that offers these groups, and in TLS 1.3; returns what kind of key
+    /// the server sent.
+    fn shake_hands(groups: &str) -> Option<Id> {
+        let tickets = Arc::new(TicketKeys::make().unwrap());
+        let acceptor = Acceptor::new(&Tls::default(), &tickets, &[]).unwrap();
+        let pair = self_signed::generate(&["a.test".to_owned()], &[]).unwrap();
+        let mut server = Ssl::new(acceptor.0.context()).unwrap();
+        server
+            .set_certificate(&X509::from_pem(&pair.cert_pem).unwrap())
+            .unwrap();
+        server
+            .set_private_key(&PKey::private_key_from_pem(&pair.key_pem).unwrap())
+            .unwrap();
+        let mut client = SslConnector::builder(SslMethod::tls_client()).unwrap();
+        client.set_verify(SslVerifyMode::NONE);
+        client
+            .set_min_proto_version(Some(SslVersion::TLS1_3))
+            .unwrap();
+        client.set_groups_list(groups).ok()?;
+        let (near, far) = UnixStream::pair().unwrap();
+        let answering = thread::spawn(move || server.accept(far).is_ok());
+        let shaken = client.build().connect("a.test", near);
+        let key = shaken
+            .ok()
+            .map(|stream| stream.ssl().peer_tmp_key().unwrap().id());
+        assert_eq!(answering.join().unwrap(), key.is_some());
+        key
+    }
+
+    #[test]
+    fn keys_are_agreed_on_by_the_hybrid_group_where_openssl_has_it() {
+        let hybrid = openssl::version::number() >= OPENSSL_3_5;
+        println!(
+            "{}: {}",
+            openssl::version::version(),
+            if hybrid { "X25519MLKEM768" } else { "X25519" }
+        );
+        // A client that offers nothing else, one that offers both, and one of today.
+        assert_eq!(shake_hands("X25519MLKEM768").is_some(), hybrid);
+        let both = shake_hands(if hybrid { GROUPS_HYBRID } else { GROUPS });
+        assert_eq!(both == Some(Id::X25519), !hybrid, "{both:?}");
+        assert_eq!(shake_hands("X25519"), Some(Id::X25519));
+        assert_eq!(shake_hands("P-521"), None);
+    }
 }
