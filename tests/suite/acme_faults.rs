@@ -1,6 +1,7 @@
 //! Orders that come to nothing, and what becomes of them.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -94,6 +95,31 @@ fn a_ca_that_is_down_for_days_costs_nothing_but_time() {
         (presented(&rig, "a.acme.test") != before).then_some(())
     });
     assert!(record(&rig)["failure"].is_null());
+}
+
+#[test]
+fn a_hook_that_fails_is_named_with_what_it_said() {
+    need!("pebble", "pebble-challtestsrv");
+    let mut rig = Setup::default().prepare();
+    let ca = Pebble::start(&rig);
+    let hook = rig.path("dns-hook");
+    fs::write(&hook, "#!/bin/sh\necho no key for the zone >&2\nexit 3\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let dns = "challenge = \"dns-01\"\ndns = { program = \"dns-hook\", propagation = \"0s\" }\n";
+    let keys = format!("{}{dns}", ca.keys());
+    rig.write_config(&setup(&keys, &site("\"a.acme.test\"")));
+    rig.start_registry();
+    rig.start_edge();
+    let known = failed(&rig, 1);
+    assert_eq!(known["failure"]["part"], "hook", "{known}");
+    let listed = tidegate_with(&rig, &["certs"]).stdout;
+    for told in [
+        "no key for the zone",
+        "exit status: 3",
+        "the program of [acme.dns] failed",
+    ] {
+        assert!(listed.contains(told), "{told} is not in\n{listed}");
+    }
 }
 
 #[test]

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use crate::acme::{issued, presented, setup, site, tidegate_with};
 use crate::harness::{
-    Dockerd, PASSWORD, Rig, Setup, USER, heavy, need, run, skip, tar_of, tidegate,
+    Dockerd, PASSWORD, Pebble, Rig, Setup, USER, eventually, heavy, need, run, skip, tar_of,
+    tidegate,
 };
 
 const MIB: u64 = 1 << 20;
@@ -148,6 +150,53 @@ fn docker_moves_an_image_of_twelve_layers_with_one_of_a_gibibyte() {
     engine.run(&["pull", &image]);
 
     // The engine checks each layer against the config's digests, so the same id is the same bytes.
+    assert_eq!(id_of(&engine, &image), built);
+}
+
+#[test]
+fn docker_trusts_an_acme_ca_through_certs_d_and_pushes_before_and_after_a_renewal() {
+    need_docker!();
+    need!("pebble", "pebble-challtestsrv");
+    let _one = heavy();
+    let mut rig = Setup::default().prepare();
+    let ca = Pebble::start(&rig);
+    let sites = site("\"registry.test\"");
+    rig.write_config(&setup(&ca.keys(), &sites));
+    // The usual site leaves its name to the one that the CA certifies.
+    let text = fs::read_to_string(rig.config()).unwrap();
+    let text = text.replace(
+        ", \"registry.test\"]\ncertificate = {",
+        "]\ncertificate = {",
+    );
+    fs::write(rig.config(), text).unwrap();
+    rig.start_registry();
+    rig.start_edge();
+    issued(&rig, "registry.test");
+    let engine = Dockerd::start();
+    let registry = format!("registry.test:{}", rig.https.port());
+    let image = format!("{registry}/team/app:v1");
+
+    let unknown = login(&engine, &registry, PASSWORD);
+    assert!(
+        !unknown.success && unknown.stderr.contains("x509"),
+        "{unknown}"
+    );
+    engine.trust(&registry, &ca.root());
+    assert!(login(&engine, &registry, PASSWORD).success);
+    build(&engine, &image, 200, &[1000, MIB]);
+    engine.run(&["push", &image]);
+
+    let before = presented(&rig, "registry.test");
+    let renewed = tidegate_with(&rig, &["renew"]);
+    assert!(renewed.success, "{renewed}");
+    eventually("the new certificate", || {
+        (presented(&rig, "registry.test") != before).then_some(())
+    });
+    let image = format!("{registry}/team/app:v2");
+    let built = build(&engine, &image, 210, &[2000, MIB]);
+    engine.run(&["push", &image]);
+    engine.run(&["rmi", "-f", &image]);
+    engine.run(&["pull", &image]);
     assert_eq!(id_of(&engine, &image), built);
 }
 

@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 
-use super::failure::Failure;
+use super::failure::{Failure, Part};
 use super::storage::Storage;
 use super::{dns01, http01, tls_alpn01};
 use crate::config::DnsHook;
@@ -101,7 +101,9 @@ impl<'a> Desk<'a> {
                     .map_err(|error| ours(&error))
             }
             Method::Dns01 => {
-                let hook = self.hook.ok_or_else(|| ours(&"there is no [acme.dns]"))?;
+                let hook = self
+                    .hook
+                    .ok_or_else(|| Failure::by(Part::Hook, "there is no [acme.dns]"))?;
                 let name = dns01::name(host);
                 // Also taken back when the program failed half-way.
                 self.open.push(Open::Dns {
@@ -110,7 +112,7 @@ impl<'a> Desk<'a> {
                 });
                 dns01::add(hook, &name, question.record)
                     .await
-                    .map_err(|error| ours(&error))
+                    .map_err(|error| Failure::by(Part::Hook, error).about(host))
             }
         }
     }

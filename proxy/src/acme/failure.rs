@@ -4,12 +4,30 @@ use std::fmt;
 use std::time::SystemTime;
 
 use instant_acme::{Error, Problem};
+use serde::{Deserialize, Serialize};
 
 const NAMESPACE: &str = "urn:ietf:params:acme:error:";
+
+/// Who stood in the way of an order.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Part {
+    /// The CA, by what it said, or the way to it.
+    #[default]
+    Ca,
+    /// The challenge: it cannot be had, or does not convince.
+    Challenge,
+    /// The program that sets records in the DNS.
+    Hook,
+    /// This machine.
+    Machine,
+}
 
 /// Why an order came to nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
+    pub(crate) part: Part,
     /// The CA's own word for it (RFC 8555, section 6.7), without its namespace; `None` when it was
     /// not the CA that said no.
     pub(crate) problem: Option<String>,
@@ -21,9 +39,15 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// One that is no word of the CA's.
+    /// One that this machine is to blame for.
     pub(crate) fn ours(detail: impl fmt::Display) -> Self {
+        Self::by(Part::Machine, detail)
+    }
+
+    /// One that is no word of the CA's.
+    pub(crate) fn by(part: Part, detail: impl fmt::Display) -> Self {
         Self {
+            part,
             problem: None,
             detail: detail.to_string(),
             host: None,
@@ -41,6 +65,7 @@ impl Failure {
             detail = format!("{detail}; {more}");
         }
         Self {
+            part: Part::Ca,
             problem: kind.or_else(|| Some("unknown".to_owned())),
             detail,
             host: first
@@ -87,12 +112,25 @@ impl Failure {
 
     /// Says what a person can do about it.
     pub(crate) fn advice(&self) -> &'static str {
-        advice(self.problem.as_deref())
+        advice(self.part, self.problem.as_deref())
     }
 }
 
 /// Says what a person can do about a problem of this kind.
-pub(crate) fn advice(problem: Option<&str>) -> &'static str {
+pub(crate) fn advice(part: Part, problem: Option<&str>) -> &'static str {
+    match (part, problem) {
+        (Part::Ca, problem) => advice_on(problem),
+        (Part::Challenge, _) => "the CA cannot be convinced in this way: choose another challenge",
+        (Part::Hook, _) => {
+            "the program of [acme.dns] failed: run it by hand as the edge's user, and see whether the edge's systemd unit lets it do what it does"
+        }
+        (Part::Machine, _) => {
+            "this machine could not do its part: check that state_dir can be written and has room, and that root_file can be read"
+        }
+    }
+}
+
+fn advice_on(problem: Option<&str>) -> &'static str {
     match problem {
         None => {
             "the CA could not be asked: check this machine's network and DNS, the directory's URL and, for a private CA, root_file"
@@ -157,7 +195,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Api(problem) => Self::of(&problem),
-            error => Self::ours(error),
+            error => Self::by(Part::Ca, error),
         }
     }
 }
@@ -200,8 +238,20 @@ mod tests {
 
     #[test]
     fn what_the_ca_did_not_say_is_about_the_way_to_it() {
-        let failure = Failure::ours("connection refused").about("a.test");
+        let failure = Failure::by(Part::Ca, "connection refused").about("a.test");
         assert_eq!(failure.to_string(), "a.test: connection refused");
         assert!(failure.advice().contains("could not be asked"));
+    }
+
+    #[test]
+    fn what_went_wrong_elsewhere_is_not_blamed_on_the_way_to_the_ca() {
+        for (part, advice) in [
+            (Part::Challenge, "another challenge"),
+            (Part::Hook, "[acme.dns]"),
+            (Part::Machine, "state_dir"),
+        ] {
+            let failure = Failure::by(part, "no");
+            assert!(failure.advice().contains(advice), "{part:?}");
+        }
     }
 }

@@ -33,6 +33,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub(crate) use answers::Answers;
+pub use failure::Part;
 pub use record::{Issue, Record, Refusal, RenewalInfo, Trouble};
 pub use renewals::{Outcome, Pending, Renewal, ask};
 pub use storage::Storage;

@@ -12,7 +12,7 @@ use instant_acme::{
 use super::answers::{Desk, Method, Question};
 use super::chain;
 use super::client::Client;
-use super::failure::Failure;
+use super::failure::{Failure, Part};
 use crate::config::{Authority, KeyType};
 use crate::tls::request;
 
@@ -102,13 +102,19 @@ async fn answer(order: &mut Order, wish: &Wish<'_>, desk: &mut Desk<'_>) -> Resu
             AuthorizationStatus::Valid => continue,
             AuthorizationStatus::Pending => {}
             other => {
-                return Err(Failure::ours(format!("the authorization is {other:?}")).about(host));
+                return Err(Failure::by(
+                    Part::Challenge,
+                    format!("the authorization is {other:?}"),
+                )
+                .about(host));
             }
         }
         let method = method(wish, authorization.wildcard);
         let Some(challenge) = authorization.challenge(challenge_type(method)) else {
             let method = method.name();
-            return Err(Failure::ours(format!("the CA offers no {method}")).about(host));
+            return Err(
+                Failure::by(Part::Challenge, format!("the CA offers no {method}")).about(host),
+            );
         };
         let key = challenge.key_authorization();
         let digest = key.digest();
@@ -152,7 +158,7 @@ async fn tell_to_ask(
 async fn wait(order: &mut Order) -> Result<(), Failure> {
     let failure = match order.poll_ready(&PATIENCE).await {
         Ok(OrderStatus::Ready) => return Ok(()),
-        Ok(_) => Failure::ours("the CA is not convinced"),
+        Ok(_) => Failure::by(Part::Challenge, "the CA is not convinced"),
         Err(error) => error.into(),
     };
     let mut authorizations = order.authorizations();

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::failure::{self, Failure};
+use super::failure::{self, Failure, Part};
 use super::schedule::Window;
 use crate::tls::CertifiedKey;
 
@@ -69,6 +69,8 @@ pub struct Refusal {
     pub at: Option<SystemTime>,
     /// How many in a row.
     pub count: u32,
+    /// Who stood in the way.
+    pub part: Part,
     /// The directory of the CA.
     pub directory: String,
     /// The CA's word for the problem, if it was the CA that said no.
@@ -88,6 +90,7 @@ impl Refusal {
         Self {
             at: Some(at),
             count,
+            part: failure.part,
             directory: directory.to_owned(),
             problem: failure.problem.clone(),
             detail: failure.detail.clone(),
@@ -98,7 +101,7 @@ impl Refusal {
 
     /// Says what a person can do about it.
     pub fn advice(&self) -> &'static str {
-        failure::advice(self.problem.as_deref())
+        failure::advice(self.part, self.problem.as_deref())
     }
 
     /// Says what happened, in a line.
