@@ -3,6 +3,7 @@
 mod apart;
 mod blobs;
 mod failures;
+mod handover;
 mod lists;
 mod manifests;
 mod serving;
