@@ -144,7 +144,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Buffered<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncWriteExt as _, duplex};
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
 
     use super::*;
 
@@ -154,43 +154,40 @@ mod tests {
     };
 
     fn noise(len: usize) -> Vec<u8> {
-        (0..len).map(|at| (at / 7 % 251) as u8).collect()
+        (0..=250).cycle().take(len).collect()
+    }
+
+    async fn send(bytes: &[u8], piece: usize, mut into: Buffered<DuplexStream>) {
+        for piece in bytes.chunks(piece) {
+            into.write_all(piece).await.unwrap();
+        }
+        into.shutdown().await.unwrap();
+        assert!(into.write.capacity() <= MAX.write);
+    }
+
+    async fn receive(piece: usize, mut from: Buffered<DuplexStream>) -> Vec<u8> {
+        let (mut got, mut piece) = (Vec::new(), vec![0; piece]);
+        while let count @ 1.. = from.read(&mut piece).await.unwrap() {
+            got.extend_from_slice(&piece[..count]);
+        }
+        assert!(from.read.capacity() <= MAX.read);
+        got
     }
 
     #[tokio::test]
     async fn what_goes_in_comes_out_in_pieces_of_any_size() {
         let sent = noise(3 << 20);
-        for (pipe, piece) in [
-            (1 << 20, 5),
-            (1 << 20, 100 << 10),
-            (7, 16 << 10),
-            (64 << 10, 200 << 10),
+        for (pipe, piece, len) in [
+            (1 << 20, 5, sent.len()),
+            (1 << 20, 100 << 10, sent.len()),
+            (7, 16 << 10, sent.len() / 30),
+            (64 << 10, 200 << 10, sent.len()),
         ] {
-            let sent = sent
-                .get(..sent.len() / if pipe == 7 { 30 } else { 1 })
-                .unwrap();
             let (near, far) = duplex(pipe);
-            let (mut near, mut far) = (Buffered::new(near, MAX), Buffered::new(far, MAX));
-            let writing = async {
-                for piece in sent.chunks(piece) {
-                    near.write_all(piece).await.unwrap();
-                }
-                near.shutdown().await.unwrap();
-            };
-            let mut got = Vec::new();
-            let reading = async {
-                let mut piece = vec![0; piece];
-                loop {
-                    let count = far.read(&mut piece).await.unwrap();
-                    if count == 0 {
-                        break;
-                    }
-                    got.extend_from_slice(&piece[..count]);
-                }
-            };
-            tokio::join!(writing, reading);
-            assert!(got == sent, "{pipe} {piece}");
-            assert!(near.write.capacity() <= MAX.write && far.read.capacity() <= MAX.read);
+            let (near, far) = (Buffered::new(near, MAX), Buffered::new(far, MAX));
+            let sending = send(&sent[..len], piece, near);
+            let ((), got) = tokio::join!(sending, receive(piece, far));
+            assert!(got == sent[..len], "{pipe} {piece}");
         }
     }
 

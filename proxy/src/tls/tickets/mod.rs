@@ -238,7 +238,7 @@ mod tests {
         };
         let long: Vec<u8> = (0..80).collect();
         let (a, b) = (file("a", &long, 0o600), file("b", &long[..48], 0o640));
-        let keys = TicketKeys::load(vec![a.clone(), b]).unwrap();
+        let keys = TicketKeys::load(vec![a, b]).unwrap();
         let now = keys.now();
         let (first, second) = (&now[0], &now[1]);
         assert_eq!(
