@@ -110,7 +110,7 @@ fn try_push_blob(client: &Client, repository: &str, bytes: &[u8], chunked: bool)
 
 #[test]
 fn kill_9_at_any_moment_loses_nothing_acknowledged_and_shows_nothing_partial() {
-    kill_at_any_moment(Rig::start(), rounds());
+    println!("{}", kill_at_any_moment(Rig::start(), rounds()));
 }
 
 #[test]
@@ -119,10 +119,12 @@ fn kill_9_at_any_moment_is_no_worse_where_everything_goes_through_the_page_cache
         buffered: true,
         ..Setup::default()
     };
-    kill_at_any_moment(setup.start(), rounds().div_ceil(3));
+    let kept = kill_at_any_moment(setup.start(), rounds().div_ceil(3));
+    println!("{kept}");
 }
 
-fn kill_at_any_moment(mut rig: Rig, rounds: u64) {
+/// Returns what was done, for the test to say.
+fn kill_at_any_moment(mut rig: Rig, rounds: u64) -> String {
     let client = rig.client();
     let seed = AtomicU64::new(0);
     let mut acknowledged = 0;
@@ -155,7 +157,7 @@ fn kill_at_any_moment(mut rig: Rig, rounds: u64) {
         "no push was ever acknowledged: the test proved nothing"
     );
     let pushed = seed.load(Ordering::Relaxed);
-    println!("{rounds} kills, {pushed} pushes begun, {acknowledged} acknowledgements kept");
+    format!("{rounds} kills, {pushed} pushes begun, {acknowledged} acknowledgements kept")
 }
 
 fn assert_all_there(client: &Client, log: &[Acknowledged], round: u64) {
