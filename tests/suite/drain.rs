@@ -107,7 +107,8 @@ fn the_drain_ends_at_its_limit() {
 #[test]
 fn the_registry_drains_too() {
     let mut rig = Rig::start();
-    let bytes = noise(99, 2_000_000);
+    // The registry writes it in pieces of 1 MiB.
+    let bytes = noise(99, 8_000_000);
     let mut push = half_a_push(&rig, &bytes);
     // The half must have reached the registry before it is asked to stop.
     eventually("bytes to arrive", || {

@@ -55,6 +55,18 @@ pub(crate) fn assert_stored(client: &Client, created: &Response, bytes: &[u8], d
 }
 
 #[test]
+fn an_expectation_that_nobody_knows_keeps_nobody_waiting() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let bytes = noise(2, 300_000);
+    let target = with_query(&begin(&client), &format!("digest={}", digest(&bytes)));
+    let request = client.request("PUT", &target);
+    let request = request.header("Expect", "a miracle");
+    request.body(bytes.as_slice()).send().expect(201);
+    assert_eq!(blob(&client, &digest(&bytes)).expect(200).body, bytes);
+}
+
+#[test]
 fn a_blob_is_posted_in_one_request() {
     let rig = Rig::start();
     let bytes = noise(1, 300_000);

@@ -350,7 +350,9 @@ impl ProxyHttp for EdgeProxy {
             return Ok(());
         }
         body::arrived(body.as_ref(), last, ctx)?;
-        *body = body.take().map(|piece| body::under_way(piece, ctx));
+        // An empty last piece would be written as the chunk that ends a body, before the end itself.
+        let piece = body.take().filter(|piece| !(last && piece.is_empty()));
+        *body = piece.map(|piece| body::under_way(piece, ctx));
         Ok(())
     }
 

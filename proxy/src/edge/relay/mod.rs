@@ -22,7 +22,7 @@ use http::header::{
     IF_NONE_MATCH, IF_RANGE, RANGE, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use oci::range::ByteRange;
 use oci::{Query, Route, handover};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -40,16 +40,18 @@ use crate::upstream::Socket;
 
 /// What of a request's head the registry reads about a blob; how long the body is goes without
 /// saying, and the edge adds what it knows.
-const PASSED_ON: [HeaderName; 8] = [
+const PASSED_ON: [HeaderName; 7] = [
     ACCEPT,
     CONTENT_RANGE,
     CONTENT_TYPE,
-    EXPECT,
     IF_NONE_MATCH,
     IF_RANGE,
     RANGE,
     USER_AGENT,
 ];
+
+/// What a client may expect (RFC 9110, section 10.1.1).
+const CONTINUE: &str = "100-continue";
 
 /// How many connections to a registry are kept for the next requests.
 const KEPT_MAX: usize = 128;
@@ -228,6 +230,9 @@ fn head(session: &mut Session, ctx: &Context) -> Result<(RequestHeader, Option<F
     if !sends {
         return Ok((head, None));
     }
+    if asks_first(asked) {
+        head.insert_header(EXPECT, CONTINUE)?;
+    }
     // The head has been checked: there is one length at most, and none beside chunks.
     let framing = match asked.headers.get(CONTENT_LENGTH) {
         Some(length) => {
@@ -240,6 +245,14 @@ fn head(session: &mut Session, ctx: &Context) -> Result<(RequestHeader, Option<F
         }
     };
     Ok((head, Some(framing)))
+}
+
+/// Returns whether a client waits to be told that its body is wanted. What else it may expect nobody
+/// knows, and HTTP/1.0 has no way to tell it (RFC 9110, section 10.1.1).
+fn asks_first(asked: &Parts) -> bool {
+    let expected = asked.headers.get(EXPECT);
+    let waits = expected.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(CONTINUE.as_bytes()));
+    waits && asked.version == Version::HTTP_11
 }
 
 /// Sends a request, with the body of the client's where it has one, and reads the answer's head.

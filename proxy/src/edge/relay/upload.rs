@@ -73,7 +73,7 @@ pub(super) async fn pump(
             match held.send(wire, patience).await {
                 Ok(()) => {}
                 // It may have said why before it hung up.
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Sent::Part),
+                Err(error) if hung_up(&error) => return Ok(Sent::Part),
                 Err(error) => return Err(failed(error).into_up()),
             }
         }
@@ -81,6 +81,13 @@ pub(super) async fn pump(
             return Ok(Sent::All);
         }
     }
+}
+
+fn hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 fn failed(error: io::Error) -> Box<Error> {
