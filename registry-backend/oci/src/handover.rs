@@ -11,7 +11,7 @@
 //! X-Tidegate-File: 0-1048575              in a reply
 //! ```
 
-use crate::range::ByteRange;
+use crate::range::{ByteRange, bounds};
 
 /// The header of both. The edge alone sets it, and removes what a client sends under this name.
 pub const HEADER: &str = "x-tidegate-file";
@@ -26,17 +26,8 @@ pub fn write(part: ByteRange) -> String {
 
 /// Reads which part of the file a body is.
 pub fn read(text: &str) -> Option<ByteRange> {
-    let (first, last) = text.split_once('-')?;
-    let part = ByteRange {
-        first: number(first)?,
-        last: number(last)?,
-    };
-    (part.first <= part.last && part.last < u64::MAX).then_some(part)
-}
-
-fn number(text: &str) -> Option<u64> {
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().ok()).flatten()
+    let (first, last) = bounds(text)?;
+    Some(ByteRange { first, last })
 }
 
 #[cfg(test)]

@@ -123,13 +123,8 @@ impl FromStr for UploadRange {
         let text = text.trim();
         let text = text.strip_prefix("bytes").map_or(text, str::trim_start);
         let range = text.split_once('/').map_or(text, |(range, _total)| range);
-        let (first, last) = range.split_once('-').ok_or(UploadRangeError)?;
-        match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last && last < u64::MAX => {
-                Ok(Self { first, last })
-            }
-            _ => Err(UploadRangeError),
-        }
+        let (first, last) = bounds(range).ok_or(UploadRangeError)?;
+        Ok(Self { first, last })
     }
 }
 
@@ -137,6 +132,13 @@ impl FromStr for UploadRange {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("Content-Range is not of the form first-last")]
 pub struct UploadRangeError;
+
+/// Reads `first-last`, of which there is one byte at least.
+pub(crate) fn bounds(text: &str) -> Option<(u64, u64)> {
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (number(first)?, number(last)?);
+    (first <= last && last < u64::MAX).then_some((first, last))
+}
 
 /// Reads digits alone: `u64::from_str` would take a sign.
 fn number(text: &str) -> Option<u64> {
