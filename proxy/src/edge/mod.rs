@@ -221,11 +221,11 @@ impl ProxyHttp for EdgeProxy {
             Ok(Way::Upstream) => {
                 let site = ctx.site.clone();
                 let socket = site.as_ref().and_then(|site| site.upstream.socket());
-                return match socket {
-                    Some(socket) if relay::fits(session) => {
+                return match (socket, &ctx.admission.route) {
+                    (Some(socket), Some(route)) if relay::fits(route, session) => {
                         self.relay(socket, session, ctx).await.map(|()| true)
                     }
-                    Some(_) | None => Ok(false),
+                    _ => Ok(false),
                 };
             }
             Ok(Way::Desk(page)) => self.serve(page, session, ctx).await.map(Decision::Answer),

@@ -35,7 +35,6 @@ use self::wire::Wire;
 use super::{EdgeProxy, answer};
 use crate::context::Context;
 use crate::filter::host::Host;
-use crate::filter::registry;
 use crate::upstream::Socket;
 
 /// What of a request's head the registry reads about a blob; how long the body is goes without
@@ -102,19 +101,14 @@ struct Answer {
     sent: Sent,
 }
 
-/// Returns whether a request goes this way.
-pub(super) fn fits(session: &mut Session) -> bool {
+/// Returns whether a request for `route` goes this way.
+pub(super) fn fits(route: &Route, session: &mut Session) -> bool {
     let parts: &Parts = session.req_header();
-    let route = || registry::route(parts);
-    match parts.method {
-        Method::GET => matches!(route(), Ok(Route::Blob { .. })),
-        Method::PATCH | Method::PUT => {
-            matches!(route(), Ok(Route::Upload { .. })) && !session.is_body_done()
-        }
+    match (&parts.method, route) {
+        (&Method::GET, Route::Blob { .. }) => true,
+        (&Method::PATCH | &Method::PUT, Route::Upload { .. }) => !session.is_body_done(),
         // With a digest, the body is the blob; without, nobody reads it.
-        Method::POST if names_blob(parts) => {
-            matches!(route(), Ok(Route::Uploads { .. })) && !session.is_body_done()
-        }
+        (&Method::POST, Route::Uploads { .. }) => names_blob(parts) && !session.is_body_done(),
         _ => false,
     }
 }
