@@ -58,6 +58,16 @@ fn login(engine: &Dockerd, registry: &str, password: &str) -> crate::harness::Ou
     engine.try_run(&["login", "-u", USER, "-p", password, registry])
 }
 
+/// Has the engine trust `root`, without which it does not even log in.
+fn trust_at_last(engine: &Dockerd, registry: &str, root: &Path) {
+    let unknown = login(engine, registry, PASSWORD);
+    assert!(
+        !unknown.success && unknown.stderr.contains("x509"),
+        "{unknown}"
+    );
+    engine.trust(registry, root);
+}
+
 /// A rig with a certificate made by `tidegate gencert`.
 fn with_own_certificate() -> Rig {
     let mut rig = Setup::default().prepare();
@@ -92,12 +102,7 @@ fn docker_logs_in_pushes_pulls_and_logs_out() {
     let image = format!("{registry}/team/app:v1");
 
     // The certificate is checked, then the password.
-    let unknown = login(&engine, &registry, PASSWORD);
-    assert!(
-        !unknown.success && unknown.stderr.contains("x509"),
-        "{unknown}"
-    );
-    engine.trust(&registry, &rig.certificate.cert);
+    trust_at_last(&engine, &registry, &rig.certificate.cert);
     let wrong = login(&engine, &registry, "wrong");
     assert!(!wrong.success && wrong.stderr.contains("401"), "{wrong}");
     let right = login(&engine, &registry, PASSWORD);
@@ -176,12 +181,7 @@ fn docker_trusts_an_acme_ca_through_certs_d_and_pushes_before_and_after_a_renewa
     let registry = format!("registry.test:{}", rig.https.port());
     let image = format!("{registry}/team/app:v1");
 
-    let unknown = login(&engine, &registry, PASSWORD);
-    assert!(
-        !unknown.success && unknown.stderr.contains("x509"),
-        "{unknown}"
-    );
-    engine.trust(&registry, &ca.root());
+    trust_at_last(&engine, &registry, &ca.root());
     assert!(login(&engine, &registry, PASSWORD).success);
     build(&engine, &image, 200, &[1000, MIB]);
     engine.run(&["push", &image]);
