@@ -29,9 +29,9 @@
 //! # The life of a request
 //! 1. `listener` accepts the connection, or drops it, `tls::accept` gives the handshake the
 //!    certificate of the site that it asks for, and Pingora reads the head.
-//! 2. `edge` takes the state of this moment, to the request's end. `filter::limits` and
-//!    `filter::host` look at the head; a plain listener answers here, with a challenge's answer or
-//!    the way to TLS.
+//! 2. `edge` takes the state of this moment, to the request's end, and `edge::policy` asks whether
+//!    the request may come in. `filter::limits` and `filter::host` look at the head; a plain listener
+//!    answers here, with a challenge's answer or the way to TLS.
 //! 3. The site is found by host; it must be the one that the handshake was made for. It says from
 //!    which addresses it is reached, and how many requests it takes (`quota`). For the registry
 //!    `filter::registry` lets only its API through. `login` finds out who is there; the path is read

@@ -1,13 +1,14 @@
-//! The life of a request, step by step: the order of policy is read here.
+//! The life of a request, step by step.
 //!
-//! [`EdgeProxy::admit`] asks the filters and the site in turn; what they answer or refuse is sent
-//! by [`answer::send`], and everything else is handed to Pingora to be streamed. Nothing is
-//! decided here that a filter, the site or the upstream could decide.
+//! [`EdgeProxy::admit`] asks everyone who has a say, in the order of [`policy`]; what they answer or
+//! refuse is sent by [`answer::send`], and everything else is streamed: blobs by [`relay`], the rest
+//! by Pingora. Nothing is decided here that a filter, the site or the upstream could decide.
 
 mod answer;
 mod body;
 mod desk;
 mod failure;
+mod policy;
 mod relay;
 
 pub(crate) use relay::Wires;
@@ -29,25 +30,20 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use crate::auth::token::desk::Page;
-use crate::auth::{Attempts, Hashing, Scrutiny, identity};
+use self::policy::Way;
+use crate::auth::{Attempts, Hashing, identity};
 use crate::context::Context;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
 use crate::filter::response_headers::REQUEST_ID;
-use crate::filter::{
-    Decision, Edits, Refused, acme_challenge, framing, http2, https_redirect, limits, registry,
-};
+use crate::filter::{Decision, Edits, Refused, http2};
 use crate::in_flight::InFlight;
 use crate::listener::{HeadRead, Kept};
-use crate::login::Asking;
-use crate::quota::{Ledger, Subject};
-use crate::request_body::RequestBody;
+use crate::quota::Ledger;
 use crate::resets;
-use crate::respond::{Audience, Rejection, protocol};
-use crate::state::{Current, State};
+use crate::respond::protocol;
+use crate::state::Current;
 use crate::telemetry::access_log::{Entry, Fault};
-use crate::tls::Handshake;
 
 /// The longest request id that is taken over from a proxy.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -63,91 +59,6 @@ pub(crate) struct EdgeProxy {
     pub(crate) wires: Wires,
     /// The port that plain requests are redirected to.
     pub(crate) https_port: u16,
-}
-
-/// Where a request goes that nobody refuses.
-enum Way {
-    /// To the page of this edge that hands out tokens, or to their keys.
-    Desk(Page),
-    Upstream,
-}
-
-impl EdgeProxy {
-    /// Asks everyone who has a say, in this order; with nothing decided, the request goes upstream.
-    async fn admit(&self, session: &Session, ctx: &mut Context) -> Result<Way, Decision> {
-        let parts: &Parts = session.req_header();
-        let state = Arc::clone(&ctx.state);
-        if oci::Route::covers(parts.uri.path()) {
-            // Until the site is known, a path like the API's is taken for it.
-            ctx.audience = Audience::RegistryClient;
-        }
-        limits::check(parts, &state.limits)?;
-        framing::check(parts)?;
-        if !session.req_header().raw_path_is_utf8() {
-            // Upstream would see other bytes than everyone who decides here.
-            return Err(Rejection::BadRequest.into());
-        }
-        let origin = ctx.origin;
-        let client = ctx.client().unwrap_or_else(|| Ipv4Addr::UNSPECIFIED.into());
-        let host = &*ctx.host.insert(Host::of(parts)?);
-        let site = state.sites.select(host);
-        if let Some(site) = site {
-            ctx.audience = site.audience(parts.uri.path());
-        }
-        if !over_tls(session) {
-            acme_challenge::answer(parts, &state.answers.http)?;
-            if let (Some(plan), Some(token)) = (&state.plan, acme_challenge::token(parts))
-                && let Some(answer) = plan.challenge(token.to_owned()).await
-            {
-                return Err(acme_challenge::reply(answer));
-            }
-            site.ok_or(Rejection::UnknownHost)?;
-            return Err(https_redirect::redirect(parts, host, self.https_port));
-        }
-        let site = ctx
-            .site
-            .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
-        let handshake = handshake(session).ok_or(Rejection::Misdirected)?;
-        state.sites.check_connection(handshake, site)?;
-        ctx.certified = site.certified(handshake)?;
-        site.admit_address(client)?;
-        // Whoever asks for too much takes nothing of what is everyone's.
-        for subject in [Subject::Address(client), Subject::Everyone] {
-            ctx.places.extend(self.ledger.enter(site, subject)?);
-        }
-        if let Some(page) = site.page(parts) {
-            ctx.audience = Audience::RegistryClient;
-            return Ok(Way::Desk(page));
-        }
-        if site.upstream.is_registry() {
-            registry::admit(parts)?;
-        }
-        let asking = Asking {
-            parts,
-            client,
-            host,
-            origin: origin.as_ref(),
-            certified: ctx.certified.as_ref(),
-        };
-        ctx.principal = site.authenticate(&asking, self.scrutiny(&state)).await?;
-        if let Some(user) = ctx.principal.as_user() {
-            let subject = Subject::Principal(user.origin, &user.name);
-            let place = self.ledger.enter(site, subject)?;
-            ctx.places.extend(place);
-        }
-        ctx.admission = site.authorize(&ctx.principal, &asking)?;
-        ctx.body = RequestBody::new(site.max_body_size);
-        ctx.body.announce(content_length(parts))?;
-        Ok(Way::Upstream)
-    }
-
-    fn scrutiny(&self, state: &State) -> Scrutiny<'_> {
-        Scrutiny {
-            attempts: &self.attempts,
-            hashing: &self.hashing,
-            logins: state.limits.logins,
-        }
-    }
 }
 
 #[async_trait]
@@ -467,12 +378,6 @@ fn over_tls(session: &Session) -> bool {
     session
         .digest()
         .is_some_and(|digest| digest.ssl_digest.is_some())
-}
-
-/// Returns what the connection's handshake was about.
-fn handshake(session: &Session) -> Option<&Handshake> {
-    let tls = session.digest()?.ssl_digest.as_ref()?;
-    tls.extension.get()
 }
 
 fn scheme(session: &Session) -> &'static str {
