@@ -15,10 +15,8 @@
 //! - `site` and `upstream`: what a request is for, and where it goes; `login`: how a site finds out
 //!   who is asking, and hands out tokens;
 //! - [`state_dir`]: what the edge keeps of its own;
-//! - `quota`: how many requests a site takes from whom; `auth::attempts`: how many wrong passwords;
-//!   `bucket`: what both count with; `neighbours`: which addresses are one client's;
-//! - `request_body`: a body on its way, `pace`: how fast; `resets`: HTTP/2 streams given up;
-//!   `respond`: the one place that turns a refusal into a reply;
+//! - `limits`: how many requests a site takes from whom, how long a body may be and how slow;
+//! - `respond`: the one place that turns a refusal into a reply;
 //! - `state`: everything a reload swaps, as one value; `in_flight`: what a drain waits for;
 //! - [`tls`]: certificates, which one a handshake gets, and whose it asks for; `certified`: what
 //!   they make of a connection; `self_signing`: what certificates of our own begin with;
@@ -33,13 +31,14 @@
 //!    the request may come in. `filter::limits` and `filter::host` look at the head; a plain listener
 //!    answers here, with a challenge's answer or the way to TLS.
 //! 3. The site is found by host; it must be the one that the handshake was made for. It says from
-//!    which addresses it is reached, and how many requests it takes (`quota`). For the registry
-//!    `filter::registry` lets only its API through. `login` finds out who is there; the path is read
-//!    by the parser that the registry routes with, and `auth::access` decides.
+//!    which addresses it is reached, and how many requests it takes (`limits::quota`). For the
+//!    registry `filter::registry` lets only its API through. `login` finds out who is there; the
+//!    path is read by the parser that the registry routes with, and `auth::access` decides.
 //! 4. Any of these may answer or refuse. The reply goes out, and a client that is still sending is
 //!    listened to for a moment, so that it sees the reply.
-//! 5. Otherwise `upstream` names an address, `auth::identity` and `filter::forwarded` say which
-//!    headers go and come, and Pingora streams both ways. `request_body` counts and gathers.
+//! 5. Otherwise `auth::identity` and `filter::forwarded` say which headers go and come, and bytes are
+//!    streamed both ways, counted by `limits`. A blob's go by `edge::relay`, in large pieces up and
+//!    from the registry's open file down; all else goes by Pingora, to an address of `upstream`.
 //! 6. `filter::response_headers` marks the reply. When all is sent, or when it failed, there is one
 //!    line in the access log.
 //!
@@ -47,17 +46,18 @@
 //! - **Identity headers from downstream are removed, always**, and set only from what was verified
 //!   here. So are the forwarding headers, unless the config trusts the proxy that sent them.
 //! - **A body is streamed, never spooled**: what the edge holds of it is bounded, whatever its size.
-//! - **No timeout runs while bytes move**, and a client answers for its own time alone (`pace`).
+//! - **No timeout runs while bytes move**, and a client answers for its own time alone
+//!   (`limits::pace`).
 //! - **What is remembered of addresses and names is bounded**, whoever comes from wherever.
 //! - **Under `/v2/` every reply names the API's version once**, refusals and failures included.
 //! - **A reply that fails half-way is cut**, never ended as if it were whole.
 //! - **Hashing passwords never holds up a thread that streams.**
 //! - **A config with a problem changes nothing.**
-//! - Pingora is known to `edge`, `listener`, `server`, `upstream` and `tls::accept` alone.
+//! - Pingora is known to `edge`, `listener`, `server`, `upstream` and `tls::accept` alone, and its
+//!   connector to `fetch` and `acme::client`.
 
 pub mod acme;
 mod auth;
-mod bucket;
 mod certified;
 mod config;
 mod context;
@@ -67,14 +67,10 @@ pub mod explain;
 mod fetch;
 mod filter;
 mod in_flight;
+mod limits;
 mod listener;
 mod login;
-mod neighbours;
-mod pace;
-mod quota;
 pub mod reload;
-mod request_body;
-mod resets;
 mod respond;
 mod self_signing;
 mod server;

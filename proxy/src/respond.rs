@@ -16,7 +16,7 @@ use oci::route::RouteError;
 use oci::{ErrorBody, ErrorCode};
 
 use crate::auth::certificate::Objection;
-use crate::request_body::TooLarge;
+use crate::limits::request_body::TooLarge;
 
 /// Who reads the body of a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -14,9 +14,9 @@ use tokio::sync::Semaphore;
 
 use super::hashing::Standing;
 use super::{Hashing, Refusal};
-use crate::bucket::Bucket;
 use crate::config::{FORGET_AFTER_MAX, Logins};
-use crate::neighbours::neighbours;
+use crate::limits::bucket::Bucket;
+use crate::limits::neighbours::neighbours;
 
 /// How many addresses, and how many names, are remembered: of a flood, those that try most.
 const REMEMBERED_MAX: u64 = 16_384;

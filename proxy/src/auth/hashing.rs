@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::Refusal;
-use crate::neighbours::neighbours;
+use crate::limits::neighbours::neighbours;
 
 /// The longest line of waiting for a hash. At bcrypt's usual 50 ms each and two cores, the last one
 /// waits six seconds; who comes after that is better told so.

@@ -7,7 +7,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use crate::context::Context;
-use crate::pace::Pace;
+use crate::limits::pace::Pace;
 use crate::respond::{Rejection, protocol};
 use crate::telemetry::access_log::{Entry, Fault};
 

@@ -15,8 +15,8 @@ use crate::auth::token::desk::Page;
 use crate::context::Context;
 use crate::filter::Decision;
 use crate::filter::host::Host;
+use crate::limits::request_body::TooLarge;
 use crate::login::Asking;
-use crate::request_body::TooLarge;
 use crate::respond::{Rejection, Reply};
 
 /// The longest form: a name, a password and a hundred scopes are far shorter.

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 
 use http::header::{HeaderName, HeaderValue};
 
-use crate::request_body::TooLarge;
+use crate::limits::request_body::TooLarge;
 use crate::respond::{Rejection, Reply};
 
 /// What a step decides of a request that goes no further.

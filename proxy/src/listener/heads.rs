@@ -16,8 +16,8 @@ use pingora::server::ShutdownWatch;
 use super::SETTLE;
 use crate::edge::EdgeProxy;
 use crate::in_flight::InFlight;
-use crate::pace::Pace;
-use crate::resets::Resets;
+use crate::limits::pace::Pace;
+use crate::limits::resets::Resets;
 use crate::state::Current;
 
 /// Every connection: counted from its first byte to its last.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::neighbours::neighbours;
+use crate::limits::neighbours::neighbours;
 
 /// The places that connections take.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::bucket::Bucket;
+use crate::limits::bucket::Bucket;
 
 /// The time in which so many resets as are allowed are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(60);

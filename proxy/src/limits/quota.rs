@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 use moka::sync::Cache;
 
 use crate::auth::Origin;
-use crate::bucket::Bucket;
 use crate::config::{Quota, Quotas};
 use crate::filter::Refused;
-use crate::neighbours::neighbours;
+use crate::limits::bucket::Bucket;
+use crate::limits::neighbours::neighbours;
 use crate::respond::Rejection;
 use crate::site::Site;
 
