@@ -21,7 +21,7 @@
 //! - [`tls`]: certificates, which one a handshake gets, and whose it asks for; `certified`: what
 //!   they make of a connection; `self_signing`: what certificates of our own begin with;
 //! - [`acme`]: orders certificates and renews them;
-//! - `watch` and `stamp`: files that are read again when they change; `fetch`: what is read over
+//! - `watch`: files and folders that are read again when they change; `fetch`: what is read over
 //!   HTTPS, in the background; `telemetry`: a line for each request, and figures about all.
 //!
 //! # The life of a request
@@ -75,7 +75,6 @@ mod respond;
 mod self_signing;
 mod server;
 mod site;
-mod stamp;
 mod state;
 pub mod state_dir;
 mod telemetry;

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::token::secret::{self, Hashed, Purpose};
 use super::{Actions, Grant, Grants, Origin, Principal, ROBOT_PREFIX, User};
-use crate::stamp::Stamp;
 use crate::state_dir::{self, StateDir};
+use crate::watch::FolderWatch;
 
 pub use super::token::secret::Secret;
 
@@ -242,16 +242,9 @@ fn is_name(name: &str) -> bool {
 pub(crate) struct Robots {
     state: StateDir,
     known: ArcSwap<HashMap<String, Arc<Known>>>,
-    seen: Mutex<Seen>,
-}
-
-/// How the folder was found last.
-#[derive(Debug, Default)]
-struct Seen {
-    /// What it looked like, once it was read for good.
-    stamp: Option<Stamp>,
-    /// What could not be read, which was told then.
-    damaged: Vec<String>,
+    watch: FolderWatch,
+    /// What could not be read the last time, which was told then.
+    damaged: Mutex<Vec<String>>,
 }
 
 /// A robot, ready to be asked for.
@@ -268,17 +261,19 @@ impl Robots {
         Self {
             state,
             known: ArcSwap::default(),
-            seen: Mutex::default(),
+            watch: FolderWatch::default(),
+            damaged: Mutex::default(),
         }
     }
 
     /// Reads the folder again if it looks changed.
     pub(crate) fn refresh(&self) {
-        let stamp = Stamp::of(&self.state.path().join(FOLDER)).ok();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if stamp.is_some() && seen.stamp == stamp {
-            return;
-        }
+        let folder = self.state.path().join(FOLDER);
+        self.watch.look(&folder, false, || self.read());
+    }
+
+    /// Takes what is in the folder; returns whether all of it could be read.
+    fn read(&self) -> bool {
         // Whatever cannot be read is no robot: one that was revoked must not live on by it.
         let (robots, damaged) =
             Robot::list(&self.state).unwrap_or_else(|unreadable| (Vec::new(), vec![unreadable]));
@@ -288,14 +283,12 @@ impl Robots {
             .collect();
         self.known.store(Arc::new(known));
         let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
-        for error in damaged.iter().filter(|told| !seen.damaged.contains(told)) {
+        let mut told = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+        for error in damaged.iter().filter(|error| !told.contains(error)) {
             tracing::error!(error, "a robot cannot be read, and is let in no more");
         }
-        // What changes in the same tick of the clock after this look leaves the folder as it looks
-        // now, so that only a look that is older than the last change counts. A file that is
-        // repaired leaves it so, too.
-        seen.stamp = stamp.filter(|stamp| damaged.is_empty() && stamp.is_settled());
-        seen.damaged = damaged;
+        *told = damaged;
+        told.is_empty()
     }
 
     /// Returns whether there is a robot of that name.

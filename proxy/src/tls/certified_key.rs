@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 use std::{fmt, fs};
 
@@ -17,15 +17,14 @@ use openssl::ssl::SslRef;
 use openssl::x509::{X509, X509Ref};
 
 use super::{Error, description, self_signed};
-use crate::stamp::Stamp;
+use crate::watch::Watch;
 
 /// A certificate, what it was issued by, and its key.
 pub(crate) struct CertifiedKey {
     cert: PathBuf,
     key: PathBuf,
     current: ArcSwap<Pair>,
-    /// The state of the files that was looked at last, good or not.
-    looked_at: Mutex<Option<(Stamp, Stamp)>>,
+    watch: Watch,
 }
 
 struct Pair {
@@ -39,9 +38,9 @@ struct Pair {
 impl CertifiedKey {
     /// Reads a chain (the certificate itself first) and its key, both in PEM form.
     pub(crate) fn load(cert: &Path, key: &Path) -> Result<Self, Error> {
-        let stamps = stamps(cert, key);
+        let watch = Watch::over([cert, key]);
         let pair = Pair::load(cert, key)?;
-        Ok(Self::new(cert, key, pair, stamps))
+        Ok(Self::new(cert, key, pair, watch))
     }
 
     /// As [`load`](Self::load), with a self-signed certificate for `names` and `addresses` until
@@ -62,15 +61,15 @@ impl CertifiedKey {
             key: PKey::private_key_from_pem(&made.key_pem)?,
             placeholder: true,
         };
-        Ok(Self::new(cert, key, pair, None))
+        Ok(Self::new(cert, key, pair, Watch::default()))
     }
 
-    fn new(cert: &Path, key: &Path, pair: Pair, stamps: Option<(Stamp, Stamp)>) -> Self {
+    fn new(cert: &Path, key: &Path, pair: Pair, watch: Watch) -> Self {
         Self {
             cert: cert.to_owned(),
             key: key.to_owned(),
             current: ArcSwap::from_pointee(pair),
-            looked_at: Mutex::new(stamps),
+            watch,
         }
     }
 
@@ -80,24 +79,18 @@ impl CertifiedKey {
     /// # Errors
     /// Why it cannot be used, once for each state of the files; the certificate in use stays.
     pub(crate) fn refresh(&self) -> Result<bool, Error> {
-        let Some(stamps) = stamps(&self.cert, &self.key) else {
+        let files = [&*self.cert, &*self.key];
+        if !files.iter().all(|file| file.exists()) {
             // Gone, or in the middle of being replaced.
             return Ok(false);
-        };
-        {
-            let mut looked_at = self
-                .looked_at
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            if *looked_at == Some(stamps) {
-                return Ok(false);
-            }
-            *looked_at = Some(stamps);
         }
-        let pair = Pair::load(&self.cert, &self.key)?;
-        let same = self.current.load().leaf == pair.leaf;
-        self.current.store(Arc::new(pair));
-        Ok(!same)
+        let read = || {
+            let pair = Pair::load(&self.cert, &self.key)?;
+            let same = self.current.load().leaf == pair.leaf;
+            self.current.store(Arc::new(pair));
+            Ok(!same)
+        };
+        self.watch.look(files, read, |_| false).unwrap_or(Ok(false))
     }
 
     /// Returns where the chain is read from.
@@ -198,10 +191,6 @@ impl fmt::Debug for CertifiedKey {
             .field("subject", &self.current.load().leaf.subject_name())
             .finish_non_exhaustive()
     }
-}
-
-fn stamps(cert: &Path, key: &Path) -> Option<(Stamp, Stamp)> {
-    Some((Stamp::of(cert).ok()?, Stamp::of(key).ok()?))
 }
 
 /// Reads a file, and names it when that fails.

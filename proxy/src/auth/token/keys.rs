@@ -7,7 +7,8 @@
 //! second the edge has a new key and no token that was signed before is good for anything.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use std::{fmt, fs, io};
 
@@ -21,8 +22,8 @@ use serde_json::{Value, json};
 
 use super::jose::{self, KeyError, PublicKey};
 use crate::self_signing;
-use crate::stamp::Stamp;
 use crate::state_dir::{self, StateDir};
+use crate::watch::FolderWatch;
 
 /// How old a key may be when it signs.
 const SIGNS_FOR: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -58,8 +59,9 @@ pub(crate) enum KeysError {
 pub(crate) struct Keys {
     folder: PathBuf,
     ring: ArcSwap<Ring>,
-    /// What the folder looked like when it was last read.
-    seen: Mutex<Option<Stamp>>,
+    watch: FolderWatch,
+    /// Whether the folder could not be used the last time, which was told then.
+    damaged: AtomicBool,
 }
 
 struct Ring {
@@ -85,29 +87,31 @@ impl Keys {
             path: state.path().to_owned(),
             source,
         })?;
-        let seen = Mutex::new(Stamp::of(&folder).ok());
         let ring = Ring::read(&folder, now)?;
         ring.publish(&folder)?;
         Ok(Self {
             folder,
             ring: ArcSwap::from_pointee(ring),
-            seen,
+            watch: FolderWatch::default(),
+            damaged: AtomicBool::new(false),
         })
     }
 
     /// Makes, takes up and gives up keys as the time has come; what fails is told once.
     pub(crate) fn refresh(&self, now: u64) {
-        let stamp = Stamp::of(&self.folder).ok();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if seen.is_some() && *seen == stamp && !self.ring.load().is_due(now) {
-            return;
-        }
+        let due = self.ring.load().is_due(now);
+        self.watch.look(&self.folder, due, || self.read(now));
+    }
+
+    /// Takes what is in the folder; returns whether it could be used.
+    fn read(&self, now: u64) -> bool {
         let old = self.ring.load_full();
         self.forget_removed(&old);
         let ring = Ring::read(&self.folder, now).and_then(|ring| {
             ring.publish(&self.folder)?;
             Ok(ring)
         });
+        let known = self.damaged.swap(ring.is_err(), Ordering::Relaxed);
         match ring {
             Ok(ring) => {
                 let ids = |ring: &Ring| -> Vec<String> {
@@ -117,13 +121,13 @@ impl Keys {
                     tracing::info!(keys = ring.keys.len(), "the keys of tokens have changed");
                 }
                 self.ring.store(Arc::new(ring));
-                // Looked at before it was read: what has changed since then is seen the next time.
-                *seen = stamp.filter(Stamp::is_settled);
+                true
             }
             Err(error) => {
-                if seen.take().is_some() {
+                if !known {
                     tracing::error!(%error, "the other keys of tokens stay as they were");
                 }
+                false
             }
         }
     }

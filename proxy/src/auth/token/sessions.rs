@@ -6,14 +6,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use super::secret::{self, Hashed, Purpose, Secret};
-use crate::stamp::Stamp;
 use crate::state_dir::{self, StateDir};
+use crate::watch::FolderWatch;
 
 const FOLDER: &str = "tokens/sessions";
 
@@ -97,14 +98,9 @@ pub(crate) struct Sessions {
     /// One begins at a time, or many at once would be more than there may be.
     beginning: Mutex<()>,
     known: Mutex<HashMap<Hashed, Arc<Session>>>,
-    looked: Mutex<Looked>,
-}
-
-/// When the folder was last looked at, and what it looked like if that was for good.
-#[derive(Debug, Default)]
-struct Looked {
-    stamp: Option<Stamp>,
-    at: u64,
+    watch: FolderWatch,
+    /// When the folder was last looked into.
+    looked: AtomicU64,
 }
 
 impl Sessions {
@@ -114,21 +110,26 @@ impl Sessions {
             state,
             beginning: Mutex::default(),
             known: Mutex::default(),
-            looked: Mutex::default(),
+            watch: FolderWatch::default(),
+            looked: AtomicU64::new(0),
         }
     }
 
     /// Takes up what is in the folder, forgets what is not, and removes what is over.
     pub(crate) fn refresh(&self, now: u64) {
         let folder = self.state.path().join(FOLDER);
-        let stamp = Stamp::of(&folder).ok();
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        if looked.stamp == stamp && now < looked.at + LOOK_ANYWAY_SECS {
-            return;
-        }
-        // What changes in the same tick of the files' clock would not be seen.
-        looked.stamp = stamp.filter(Stamp::is_settled);
-        looked.at = now;
+        let due = now >= self.looked.load(Ordering::Relaxed) + LOOK_ANYWAY_SECS;
+        self.watch.look(&folder, due, || {
+            self.looked.store(now, Ordering::Relaxed);
+            if let Err(error) = self.read(&folder, now) {
+                // Tried again when it is looked at anyway.
+                tracing::error!(%error, folder = %folder.display(), "cannot be read");
+            }
+            true
+        });
+    }
+
+    fn read(&self, folder: &Path, now: u64) -> io::Result<()> {
         // What is known has had its file before, so that whatever has none by now has lost it.
         let before: Vec<(Hashed, bool)> = {
             let known = self.known();
@@ -136,13 +137,7 @@ impl Sessions {
             each.map(|(hash, session)| (*hash, session.is_over(now)))
                 .collect()
         };
-        let names = match state_dir::names(&folder, ".json") {
-            Ok(names) => names,
-            Err(error) => {
-                tracing::error!(%error, folder = %folder.display(), "cannot be read");
-                return;
-            }
-        };
+        let names = state_dir::names(folder, ".json")?;
         let there: HashSet<Hashed> = names
             .iter()
             .filter_map(|name| secret::unhex(name))
@@ -173,6 +168,7 @@ impl Sessions {
                 None => {}
             }
         }
+        Ok(())
     }
 
     /// Keeps a session and returns the token for it; `None` when there are too many. This waits for

@@ -1,4 +1,4 @@
-//! Whether a file is still the one that was read.
+//! Whether a file or a folder is still the one that was read.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::{fs, io};
 
 /// What tells one state of a file from the next: written in place or replaced by a rename.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Stamp {
+pub(super) struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -17,7 +17,7 @@ pub(crate) struct Stamp {
 
 impl Stamp {
     /// Looks at a file.
-    pub(crate) fn of(path: &Path) -> io::Result<Self> {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         Ok(Self {
             device: metadata.dev(),
@@ -30,7 +30,7 @@ impl Stamp {
 
     /// Returns whether the last change is so long ago that the next one will look different: the
     /// clock of files goes in steps.
-    pub(crate) fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.unwrap_or_default().as_secs();
         u64::try_from(self.changed.0).is_ok_and(|changed| changed + 1 < now)

@@ -1,10 +1,15 @@
-//! Files that are read again when they look changed.
+//! Files and folders that are read again when they look changed.
+
+mod folder;
+mod stamp;
+
+pub(crate) use folder::FolderWatch;
 
 use std::fmt::Display;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
-use crate::stamp::Stamp;
+use self::stamp::Stamp;
 
 /// What files looked like when they were last read.
 #[derive(Debug, Default)]
