@@ -1,15 +1,17 @@
 //! Certificates that look after themselves: ordered from an ACME CA, renewed, and swapped in.
 //!
 //! [`keep`] has a thread to itself, on which it may block: files are synced and keys are made on it.
-//! It decides when ([`schedule`]), orders ([`order`]), and puts what it got where a site's
-//! certificate is read from ([`storage`]); the certificate itself picks it up. How a CA is
-//! convinced is a matter of [`answers`], which the listeners share. What came of it is kept in a
-//! [`Record`] for `tidegate certs` and `tidegate check`.
+//! The [`keeper`] decides when, by the [`schedule`] and by what a CA wants ([`renewal_info`]). An
+//! [`attempt`] orders ([`order`]), and puts what it got where a site's certificate is read from
+//! ([`storage`]); the certificate itself picks it up. How a CA is convinced is a matter of
+//! [`answers`], which the listeners share. What came of it is kept in a [`Record`] for
+//! `tidegate certs` and `tidegate check`.
 //!
 //! Of TLS only keys and requests are known here; of requests and replies nothing.
 
 mod account;
 mod answers;
+mod attempt;
 mod chain;
 mod client;
 mod dns01;
@@ -18,6 +20,7 @@ mod http01;
 mod keeper;
 mod order;
 mod record;
+mod renewal_info;
 mod renewals;
 mod schedule;
 pub(crate) mod storage;
@@ -39,7 +42,7 @@ pub use renewals::{Outcome, Pending, Renewal, ask};
 pub use storage::Storage;
 
 use crate::config::{Acme, KeyType};
-use crate::tls::{self, CertifiedKey};
+use crate::tls::{self, CertifiedKey, request};
 use keeper::Keeper;
 
 /// How often is looked whether anything is to be done.
@@ -75,6 +78,18 @@ impl Managed {
     /// Returns what metrics call the site, as they do every other.
     pub(crate) fn first_host(&self) -> &str {
         self.hosts.first().map_or("", String::as_str)
+    }
+
+    /// Returns what a CA calls the certificate (RFC 9773, section 4.1).
+    fn certificate_id(&self) -> Option<String> {
+        request::certificate_id(&self.certificate.leaf())
+    }
+
+    /// Puts in use what is in the files.
+    fn refresh(&self) {
+        if let Err(error) = self.certificate.refresh() {
+            tracing::error!(site = self.name, %error, "the certificate cannot be used");
+        }
     }
 }
 

@@ -84,6 +84,13 @@ fn within(start: SystemTime, end: SystemTime, chance: f64) -> SystemTime {
     start + length.mul_f64(chance.clamp(0.0, 1.0))
 }
 
+/// Draws a number from 0 to 1, always the same for the same thing.
+pub(super) fn chance(of: &str) -> f64 {
+    let digest = openssl::sha::sha256(of.as_bytes());
+    let [first, second, ..] = digest;
+    f64::from(u16::from_be_bytes([first, second])) / f64::from(u16::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
