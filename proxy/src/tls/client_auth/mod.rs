@@ -1,4 +1,10 @@
-//! Whose certificates a site takes: its authorities, and what they have revoked.
+//! Whose certificates a site takes: asks for one in the handshake, and says whether a chain is to be
+//! believed, by the site's authorities and what they have revoked.
+
+mod lists;
+mod shown;
+
+pub(super) use shown::Shown;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,21 +12,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use openssl::asn1::Asn1Time;
 use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::ssl::{SslFiletype, SslRef, SslVerifyMode};
-use openssl::stack::{Stack, StackRef};
-use openssl::x509::store::{X509Lookup, X509Store, X509StoreBuilder, X509StoreRef};
+use openssl::ssl::{SslRef, SslVerifyMode};
+use openssl::stack::StackRef;
+use openssl::x509::store::{X509Store, X509StoreBuilder, X509StoreRef};
 use openssl::x509::verify::{X509VerifyFlags, X509VerifyParam};
-use openssl::x509::{
-    CrlStatus, X509, X509Crl, X509NameRef, X509PurposeId, X509StoreContext, X509VerifyResult,
-};
+use openssl::x509::{X509, X509PurposeId, X509StoreContext, X509VerifyResult};
 
+use self::lists::Lists;
 use super::Error;
 use super::certified_key::read;
-use crate::auth::certificate::{ClientCertificate, Fault, Verdict};
+use crate::auth::certificate::{Fault, Verdict};
 use crate::watch::Watch;
 
 /// How many authorities may stand between a client and one that is trusted.
@@ -28,9 +30,6 @@ const DEPTH_MAX: i32 = 8;
 
 /// What OpenSSL asks of a server's own chain by default: no SHA-1, no RSA below 2048 bits.
 const SECURITY_LEVEL: i32 = 2;
-
-/// Where a revocation list in PEM form ends.
-const LIST_END: &str = "-----END X509 CRL-----";
 
 /// The authorities whose certificates let clients into a site.
 pub(crate) struct ClientAuth {
@@ -46,16 +45,10 @@ struct Loaded {
     /// Different for each.
     generation: u64,
     authorities: Vec<X509>,
-    revoked: Vec<(PathBuf, X509Crl)>,
+    lists: Lists,
     store: X509Store,
     /// Whether there is an authority without the one that has issued it.
     partial: bool,
-}
-
-/// A chain that a client has shown, the client's own certificate first.
-pub(crate) struct Shown {
-    leaf: X509,
-    others: Stack<X509>,
 }
 
 /// What is wrong with a chain, as OpenSSL finds it while it shakes hands.
@@ -92,41 +85,7 @@ impl ClientAuth {
     /// Says what will keep out clients, although it can be used.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let loaded = self.loaded.load();
-        let mut warnings = Vec::new();
-        for (file, list) in &loaded.revoked {
-            let file = file.display();
-            let issuer = told(list.issuer_name());
-            if let Some(next) = list.next_update()
-                && Asn1Time::days_from_now(0).is_ok_and(|now| *next <= *now)
-            {
-                warnings.push(format!(
-                    "{file}: the revocation list of {issuer} was to be renewed by {next}; until then \
-                     nobody with its certificates comes in"
-                ));
-            }
-        }
-        let covered = |authority: &X509| {
-            let name = authority.subject_name();
-            let mut lists = loaded.revoked.iter();
-            lists.any(|(_, list)| {
-                name.try_cmp(list.issuer_name())
-                    .is_ok_and(|order| order.is_eq())
-            })
-        };
-        if !loaded.revoked.is_empty() {
-            for authority in loaded
-                .authorities
-                .iter()
-                .filter(|authority| !covered(authority))
-            {
-                warnings.push(format!(
-                    "{}: there is no revocation list of {}; nobody with its certificates comes in",
-                    self.ca_file.display(),
-                    told(authority.subject_name()),
-                ));
-            }
-        }
-        warnings
+        loaded.lists.warnings(&loaded.authorities, &self.ca_file)
     }
 
     /// Reads the files again if they look changed; files that cannot be used change nothing, and
@@ -247,19 +206,7 @@ impl Loaded {
         for authority in &authorities {
             store.add_cert(authority.clone())?;
         }
-        let mut revoked = Vec::new();
-        let lookup = store.add_lookup(X509Lookup::file())?;
-        for file in crl_files {
-            let lists = revocation_lists(file)?;
-            revoked.extend(lists.into_iter().map(|list| (file.clone(), list)));
-            // OpenSSL's binding takes no other form of a path, and no list from memory.
-            let text = file
-                .to_str()
-                .ok_or_else(|| Error::NotText { path: file.clone() })?;
-            lookup
-                .load_crl_file(text, SslFiletype::PEM)
-                .map_err(parse(file))?;
-        }
+        let lists = Lists::read(crl_files, &mut store)?;
         let mut terms = X509VerifyParam::new()?;
         terms.set_purpose(X509PurposeId::SSL_CLIENT)?;
         terms.set_depth(DEPTH_MAX);
@@ -274,7 +221,7 @@ impl Loaded {
         if partial {
             flags |= X509VerifyFlags::PARTIAL_CHAIN;
         }
-        if !revoked.is_empty() {
+        if !lists.is_empty() {
             flags |= X509VerifyFlags::CRL_CHECK;
             if !partial {
                 flags |= X509VerifyFlags::CRL_CHECK_ALL;
@@ -285,7 +232,7 @@ impl Loaded {
         Ok(Self {
             generation: GENERATION.fetch_add(1, Ordering::Relaxed),
             authorities,
-            revoked,
+            lists,
             store: store.build(),
             partial,
         })
@@ -304,7 +251,7 @@ impl Loaded {
     /// Says what the lists have against the authorities of a good chain, where OpenSSL does not ask
     /// them.
     fn look_up(&self, chain: Option<&StackRef<X509>>) -> Result<Option<Fault>, ErrorStack> {
-        if !self.partial || self.revoked.is_empty() {
+        if !self.partial || self.lists.is_empty() {
             return Ok(None);
         }
         let chain = chain.into_iter().flatten().skip(1);
@@ -320,84 +267,12 @@ impl Loaded {
         }
         // Of the last there is no issuer here whose list could be asked.
         for (authority, issuer) in chain.iter().zip(chain.iter().skip(1)) {
-            let fault = self.revocation(authority, issuer)?;
+            let fault = self.lists.revocation(authority, issuer)?;
             if fault.is_some() {
                 return Ok(fault);
             }
         }
         Ok(None)
-    }
-
-    /// Says what the current lists of `issuer` have against an authority.
-    fn revocation(&self, authority: &X509, issuer: &X509) -> Result<Option<Fault>, ErrorStack> {
-        let (key, now) = (issuer.public_key()?, Asn1Time::days_from_now(0)?);
-        let mut fault = Some(Fault::UnknownRevocation);
-        for (_, list) in &self.revoked {
-            let named = list.issuer_name().try_cmp(issuer.subject_name())?.is_eq();
-            let begun = *list.last_update() <= *now;
-            let over = list.next_update().is_some_and(|next| *next <= *now);
-            // Another key may have the same name.
-            if !named || !begun || over || !list.verify(&key).unwrap_or_default() {
-                continue;
-            }
-            match list.get_by_cert(authority) {
-                CrlStatus::Revoked(_) => return Ok(Some(Fault::Revoked)),
-                CrlStatus::NotRevoked | CrlStatus::RemoveFromCrl(_) => fault = None,
-            }
-        }
-        // What OpenSSL says beside that would be taken for the next call's.
-        drop(ErrorStack::get());
-        Ok(fault)
-    }
-}
-
-impl Shown {
-    /// Takes what the client has shown in a handshake, if it has.
-    pub(super) fn of(ssl: &SslRef) -> Option<Self> {
-        let leaf = ssl.peer_certificate()?;
-        let mut others = Stack::new().ok()?;
-        for other in ssl.peer_cert_chain().into_iter().flatten() {
-            others.push(other.to_owned()).ok()?;
-        }
-        Some(Self { leaf, others })
-    }
-
-    /// Says in words what the client's own certificate says.
-    pub(super) fn describe(&self, verdict: Verdict) -> ClientCertificate {
-        let subject = |nid| {
-            let entries = self.leaf.subject_name().entries_by_nid(nid);
-            entries.filter_map(|entry| Some(entry.data().to_string().ok()?.as_str().into()))
-        };
-        let alternatives = self.leaf.subject_alt_names();
-        let alternatives = || alternatives.iter().flatten();
-        let fingerprint = self.leaf.digest(MessageDigest::sha256());
-        let fingerprint = fingerprint.as_deref().unwrap_or_default().iter();
-        ClientCertificate {
-            common_name: subject(Nid::COMMONNAME).next(),
-            organizational_units: subject(Nid::ORGANIZATIONALUNITNAME).collect(),
-            emails: alternatives()
-                .filter_map(|name| Some(name.email()?.into()))
-                .collect(),
-            dns_names: alternatives()
-                .filter_map(|name| Some(name.dnsname()?.into()))
-                .collect(),
-            uris: alternatives()
-                .filter_map(|name| Some(name.uri()?.into()))
-                .collect(),
-            fingerprint: fingerprint
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>()
-                .into(),
-            verdict,
-        }
-    }
-}
-
-impl fmt::Debug for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shown")
-            .field("subject", &self.leaf.subject_name())
-            .finish_non_exhaustive()
     }
 }
 
@@ -414,36 +289,6 @@ fn issuer<'a>(authorities: &'a [X509], certificate: &X509) -> Option<&'a X509> {
 
 fn files<'a>(ca_file: &'a Path, crl_files: &'a [PathBuf]) -> impl Iterator<Item = &'a Path> {
     std::iter::once(ca_file).chain(crl_files.iter().map(PathBuf::as_path))
-}
-
-/// Reads every revocation list of a file.
-fn revocation_lists(file: &Path) -> Result<Vec<X509Crl>, Error> {
-    let bytes = read(file)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let mut lists = Vec::new();
-    for list in text.split_inclusive(LIST_END) {
-        if list.ends_with(LIST_END) {
-            let list = X509Crl::from_pem(list.as_bytes());
-            lists.push(list.map_err(|source| Error::Parse {
-                path: file.to_owned(),
-                source,
-            })?);
-        }
-    }
-    if lists.is_empty() {
-        return Err(Error::NoList {
-            path: file.to_owned(),
-        });
-    }
-    Ok(lists)
-}
-
-fn told(name: &X509NameRef) -> String {
-    let entries = name.entries().filter_map(|entry| {
-        let key = entry.object().nid().short_name().ok()?;
-        Some(format!("{key}={}", entry.data().to_string().ok()?))
-    });
-    entries.collect::<Vec<_>>().join(", ")
 }
 
 /// Sorts OpenSSL's many findings (`X509_V_ERR_…` in its `x509_vfy.h`) into the few that help
