@@ -12,7 +12,7 @@ use super::conditions::{entity_tag, none_match_fails, range_applies};
 use super::error::Error;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
-use super::{blocking, changing};
+use super::{changing, reading};
 use crate::registry::Blob;
 
 /// Content under a digest never changes; but who may see it can, so no shared cache may keep it.
@@ -90,15 +90,19 @@ async fn open(
     repository: &RepositoryName,
     digest: &Digest,
 ) -> Result<Blob, Error> {
-    let registry = Arc::clone(call.registry);
     let (repository, digest) = (repository.clone(), digest.clone());
-    blocking(move || registry.blob(&repository, &digest)).await
+    reading(call.registry, move |registry, wait| {
+        registry.blob(&repository, &digest, wait)
+    })
+    .await
 }
 
 async fn size(call: &Call<'_>, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
-    let registry = Arc::clone(call.registry);
     let (repository, digest) = (repository.clone(), digest.clone());
-    blocking(move || registry.blob_size(&repository, &digest)).await
+    reading(call.registry, move |registry, wait| {
+        registry.blob_size(&repository, &digest, wait)
+    })
+    .await
 }
 
 fn common(digest: &Digest) -> [(HeaderName, String); 4] {

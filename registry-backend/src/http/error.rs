@@ -195,7 +195,8 @@ impl Error {
             | registry::Error::NoSpace { .. }
             | registry::Error::Storage { .. }
             | registry::Error::UploadBusy { .. }
-            | registry::Error::UploadUnknown { .. } => None,
+            | registry::Error::UploadUnknown { .. }
+            | registry::Error::WouldWait => None,
         }
     }
 
@@ -227,7 +228,7 @@ fn registry_status(error: &registry::Error) -> (StatusCode, ErrorCode) {
             return (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown);
         }
         registry::Error::RepositoryUnknown { .. } => ErrorCode::NameUnknown,
-        registry::Error::Storage { .. } => ErrorCode::Unknown,
+        registry::Error::Storage { .. } | registry::Error::WouldWait => ErrorCode::Unknown,
         registry::Error::UploadBusy { .. } => {
             return (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid);
         }

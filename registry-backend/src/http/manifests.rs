@@ -11,7 +11,7 @@ use super::error::Error;
 use super::payload::Payload;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
-use super::{blocking, changing};
+use super::{changing, reading};
 use crate::registry::{Layers, NewManifest};
 
 /// The spec asks for ten tags at once; each costs some writes to the disk.
@@ -27,9 +27,11 @@ pub(super) async fn get(
     repository: &RepositoryName,
     reference: &Reference,
 ) -> Result<Response<Body>, Error> {
-    let registry = Arc::clone(call.registry);
     let (repository, reference) = (repository.clone(), reference.clone());
-    let manifest = blocking(move || registry.manifest(&repository, &reference)).await?;
+    let manifest = reading(call.registry, move |registry, wait| {
+        registry.manifest(&repository, &reference, wait)
+    })
+    .await?;
     let entity_tag = entity_tag(&manifest.digest);
     let unchanged = none_match_fails(&call.parts.headers, &entity_tag);
     let headers = [

@@ -1,6 +1,7 @@
 //! HTTP over a Unix socket: connections in, requests to the [`router`], failures to the log.
 //!
 //! Nothing is decided here about blobs or tags. What the room does see to:
+//! - what is at hand is answered at once, and nobody waits here for the disk;
 //! - a request, once read, is worked off to its end even when the client is gone;
 //! - a body that nobody wants is read and dropped for a while, so that the client gets to the reply;
 //! - each reply carries the version header, each failure is logged once;
@@ -44,6 +45,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::{App, Error as AppError};
 use crate::jobs::expire_uploads;
+use crate::registry::{Registry, Wait};
 use body::Body;
 use error::Error;
 use payload::Payload;
@@ -290,6 +292,22 @@ where
     match begin_change(work).await.await {
         Ok(result) => Ok(result?),
         Err(_panic) => Err(Error::Panicked),
+    }
+}
+
+/// Runs work that reads a little of storage: here, if all is at hand, else on a thread that may
+/// block.
+async fn reading<T, F>(registry: &Arc<Registry>, work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: Fn(&Registry, Wait) -> Result<T, crate::registry::Error> + Send + 'static,
+{
+    match work(registry, Wait::Never) {
+        Err(crate::registry::Error::WouldWait) => {
+            let registry = Arc::clone(registry);
+            blocking(move || work(&registry, Wait::AsNeeded)).await
+        }
+        answer => Ok(answer?),
     }
 }
 

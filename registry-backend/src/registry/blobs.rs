@@ -8,7 +8,7 @@ use oci::{Digest, RepositoryName, Visibility};
 
 use super::{Error, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{self, Durability, layout};
+use crate::storage::{self, Durability, Wait, layout};
 
 /// A blob that is open for reading; it stays readable when it is deleted.
 #[derive(Clone, Debug)]
@@ -38,10 +38,15 @@ impl Registry {
     /// Opens a blob of a repository.
     ///
     /// # Errors
-    /// [`Error::BlobUnknown`].
-    pub(crate) fn blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Blob, Error> {
-        let opened = match self.blob_target(repository, digest)? {
-            Some(target) => if_found(self.driver.open(&layout::blob(&target)))?,
+    /// [`Error::BlobUnknown`], and [`Error::WouldWait`].
+    pub(crate) fn blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        wait: Wait,
+    ) -> Result<Blob, Error> {
+        let opened = match self.blob_target(repository, digest, wait)? {
+            Some(target) => if_found(self.driver.open(&layout::blob(&target), wait))?,
             None => None,
         };
         opened
@@ -54,14 +59,15 @@ impl Registry {
     /// Returns the size of a blob of a repository.
     ///
     /// # Errors
-    /// [`Error::BlobUnknown`].
+    /// [`Error::BlobUnknown`], and [`Error::WouldWait`].
     pub(crate) fn blob_size(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        wait: Wait,
     ) -> Result<u64, Error> {
-        let stat = match self.blob_target(repository, digest)? {
-            Some(target) => if_found(self.driver.stat(&layout::blob(&target)))?,
+        let stat = match self.blob_target(repository, digest, wait)? {
+            Some(target) => if_found(self.driver.stat(&layout::blob(&target), wait))?,
             None => None,
         };
         stat.map(|stat| stat.size_bytes)
@@ -81,7 +87,7 @@ impl Registry {
     ) -> Result<(), Error> {
         let key = layout::layer(repository, digest);
         let _lock = self.locks.hold(repository);
-        if self.link(&key)?.is_none() {
+        if self.link(&key, Wait::AsNeeded)?.is_none() {
             return Err(Error::BlobUnknown {
                 digest: digest.clone(),
             });
@@ -103,13 +109,13 @@ impl Registry {
     ) -> Result<bool, Error> {
         let target = match from {
             Some(from) if visible.is_some_and(|visible| !visible.shows(from)) => None,
-            Some(from) => self.blob_target(from, digest)?,
+            Some(from) => self.blob_target(from, digest, Wait::AsNeeded)?,
             None => self.blob_target_anywhere(digest, visible)?,
         };
         let Some(target) = target else {
             return Ok(false);
         };
-        if if_found(self.driver.stat(&layout::blob(&target)))?.is_none() {
+        if if_found(self.driver.stat(&layout::blob(&target), Wait::AsNeeded))?.is_none() {
             return Ok(false);
         }
         self.write_link(&layout::layer(repository, digest), &target)?;
@@ -122,10 +128,11 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        wait: Wait,
     ) -> Result<Option<Digest>, Error> {
-        match self.link(&layout::layer(repository, digest))? {
+        match self.link(&layout::layer(repository, digest), wait)? {
             Some(target) => Ok(Some(target)),
-            None => self.link(&layout::revision(repository, digest)),
+            None => self.link(&layout::revision(repository, digest), wait),
         }
     }
 
@@ -135,12 +142,12 @@ impl Registry {
         visible: Option<&Visibility>,
     ) -> Result<Option<Digest>, Error> {
         // Most such blobs are nowhere; then there is no need to ask each repository.
-        if if_found(self.driver.stat(&layout::blob(digest)))?.is_none() {
+        if if_found(self.driver.stat(&layout::blob(digest), Wait::AsNeeded))?.is_none() {
             return Ok(None);
         }
         let mut found = None;
         self.visit_visible(None, visible, &mut |repository| {
-            found = self.blob_target(repository, digest)?;
+            found = self.blob_target(repository, digest, Wait::AsNeeded)?;
             Ok(match found {
                 Some(_) => ControlFlow::Break(()),
                 None => ControlFlow::Continue(()),

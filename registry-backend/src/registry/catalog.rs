@@ -6,7 +6,7 @@ use oci::{RepositoryName, Visibility};
 
 use super::{Error, Listing, Page, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{Key, layout};
+use crate::storage::{Key, Wait, layout};
 
 impl Registry {
     /// Returns a page of the repositories that have, or had, a manifest, in the order of their
@@ -22,7 +22,7 @@ impl Registry {
         let mut listing = Listing::default();
         self.visit_visible(page.last.as_deref(), visible, &mut |repository| {
             let manifests = layout::manifests(repository);
-            let has_manifests = match if_found(self.driver.stat(&manifests)) {
+            let has_manifests = match if_found(self.driver.stat(&manifests, Wait::AsNeeded)) {
                 Ok(found) => found.is_some(),
                 Err(error) => {
                     self.report_skipped(&manifests, &error);
@@ -304,7 +304,7 @@ mod tests {
             ["a"]
         );
         let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
-        let unknown = registry.manifest(&name, &Reference::Digest(digest));
+        let unknown = registry.manifest(&name, &Reference::Digest(digest), Wait::AsNeeded);
         assert!(matches!(unknown, Err(Error::ManifestUnknown { .. })));
     }
 }

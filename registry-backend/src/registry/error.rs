@@ -67,12 +67,16 @@ pub(crate) enum Error {
         /// The upload asked for.
         id: UploadId,
     },
+    /// The answer is not at hand: the same can be asked by someone who may wait.
+    #[error("answer not at hand")]
+    WouldWait,
 }
 
 impl From<storage::Error> for Error {
     fn from(source: storage::Error) -> Self {
         match source {
             storage::Error::NoSpace { .. } => Self::NoSpace { source },
+            storage::Error::WouldWait { .. } => Self::WouldWait,
             storage::Error::Io { .. }
             | storage::Error::NotFound { .. }
             | storage::Error::TooLarge { .. } => Self::Storage { source },

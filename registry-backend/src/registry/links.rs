@@ -6,7 +6,7 @@ use oci::Digest;
 
 use super::{Error, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{self, Durability, Key};
+use crate::storage::{self, Durability, Key, Wait};
 
 /// Longer than the longest digest: anything above is no link.
 const LINK_SIZE_MAX: u64 = 256;
@@ -16,8 +16,8 @@ const REPORTED_MAX: usize = 4096;
 
 impl Registry {
     /// Returns what a link names, or nothing where there is none that can be read.
-    pub(super) fn link(&self, key: &Key) -> Result<Option<Digest>, Error> {
-        let content = match if_found(self.driver.read(key, LINK_SIZE_MAX)) {
+    pub(super) fn link(&self, key: &Key, wait: Wait) -> Result<Option<Digest>, Error> {
+        let content = match if_found(self.driver.read(key, LINK_SIZE_MAX, wait)) {
             Ok(None) => return Ok(None),
             Ok(Some(content)) => content,
             Err(storage::Error::TooLarge { .. }) => Vec::new(),

@@ -5,10 +5,13 @@ use oci::{Algorithm, Descriptor, Digest, Reference, RepositoryName, Tag, media_t
 
 use super::{Error, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{self, Durability, Hasher, layout};
+use crate::storage::{self, Durability, Hasher, Wait, layout};
 
 /// A manifest stored by anyone may be this large; what clients read stops at 4 MiB and a little.
 pub(crate) const STORED_SIZE_MAX: u64 = 16 << 20;
+
+/// To hash more than this takes longer than to have it done by a thread that nobody waits for.
+const HASHED_AT_ONCE_MAX: u64 = 64 << 10;
 
 /// A manifest as it was pushed.
 #[derive(Clone, Debug)]
@@ -56,18 +59,19 @@ impl Registry {
     /// Returns a manifest of a repository.
     ///
     /// # Errors
-    /// [`Error::ManifestUnknown`].
+    /// [`Error::ManifestUnknown`], and [`Error::WouldWait`].
     pub(crate) fn manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
+        wait: Wait,
     ) -> Result<StoredManifest, Error> {
         let digest = match reference {
             Reference::Digest(digest) => Some(digest.clone()),
-            Reference::Tag(tag) => self.tag_target(repository, tag)?,
+            Reference::Tag(tag) => self.tag_target(repository, tag, wait)?,
         };
         let stored = match digest {
-            Some(digest) => self.revision(repository, &digest)?,
+            Some(digest) => self.revision(repository, &digest, wait)?,
             None => None,
         };
         stored
@@ -85,13 +89,21 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        wait: Wait,
     ) -> Result<Option<(StoredManifest, Manifest)>, Error> {
-        let Some(target) = self.link(&layout::revision(repository, digest))? else {
+        let Some(target) = self.link(&layout::revision(repository, digest), wait)? else {
             return Ok(None);
         };
         let key = layout::blob(&target);
-        let content = match self.driver.read(&key, STORED_SIZE_MAX) {
+        let size_max = match wait {
+            Wait::AsNeeded => STORED_SIZE_MAX,
+            Wait::Never => HASHED_AT_ONCE_MAX,
+        };
+        let content = match self.driver.read(&key, size_max, wait) {
             Ok(content) => content,
+            Err(storage::Error::TooLarge { .. }) if wait == Wait::Never => {
+                return Err(Error::WouldWait);
+            }
             Err(storage::Error::NotFound { .. } | storage::Error::TooLarge { .. }) => {
                 self.report(&key, "manifest is missing or too large: taken as absent");
                 return Ok(None);
@@ -173,7 +185,7 @@ impl Registry {
     ) -> Result<(), Error> {
         let key = layout::revision(repository, digest);
         let _lock = self.locks.hold(repository);
-        if self.link(&key)?.is_none() {
+        if self.link(&key, Wait::AsNeeded)?.is_none() {
             return Err(Error::ManifestUnknown {
                 reference: Reference::Digest(digest.clone()),
             });
@@ -209,7 +221,7 @@ impl Registry {
             .chain(layers)
             .filter(|blob| !media_type::is_nondistributable(&blob.media_type))
         {
-            match self.blob_size(repository, digest) {
+            match self.blob_size(repository, digest, Wait::AsNeeded) {
                 Ok(_) => {}
                 Err(Error::BlobUnknown { digest }) => {
                     return Err(Error::ManifestBlobUnknown { digest });

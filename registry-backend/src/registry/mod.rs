@@ -1,7 +1,8 @@
 //! What a registry does: repositories of blobs and manifests, tags, referrers, uploads.
 //!
 //! No HTTP and no paths: a caller brings checked values from [`oci`], and the keys of storage come
-//! from its layout. Methods block, but for [`Registry::claim_upload`]; one call is one whole step,
+//! from its layout. Methods block, but for [`Registry::claim_upload`] and those that are told
+//! [`Wait::Never`]; one call is one whole step,
 //! which finishes even when the client is gone.
 //!
 //! **Invariants:**
@@ -29,7 +30,7 @@ use oci::RepositoryName;
 
 use crate::storage::{Claim, Driver, Key};
 
-pub(crate) use crate::storage::Piece;
+pub(crate) use crate::storage::{Piece, Wait};
 
 pub(crate) use blobs::Blob;
 pub(crate) use error::Error;

@@ -17,7 +17,7 @@ use oci::{Algorithm, Descriptor, Digest, Manifest, RepositoryName};
 
 use super::{Error, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{Durability, layout};
+use crate::storage::{Durability, Wait, layout};
 
 /// A descriptor takes up its manifest's annotations, so it is no larger than a manifest.
 const ENTRY_SIZE_MAX: u64 = 16 << 20;
@@ -129,7 +129,7 @@ impl Registry {
 
     fn index_is_complete(&self, repository: &RepositoryName) -> Result<bool, Error> {
         let key = layout::referrers_stamp(repository);
-        match if_found(self.driver.read(&key, STAMP_SIZE_MAX))? {
+        match if_found(self.driver.read(&key, STAMP_SIZE_MAX, Wait::AsNeeded))? {
             Some(written) => Ok(written == self.stamp(repository)?.as_bytes()),
             None => Ok(false),
         }
@@ -140,7 +140,7 @@ impl Registry {
         let mut stamp = self.driver.epoch().to_owned();
         for algorithm in Algorithm::ALL {
             let folder = layout::revisions(repository, algorithm);
-            let modified = match if_found(self.driver.stat(&folder))? {
+            let modified = match if_found(self.driver.stat(&folder, Wait::AsNeeded))? {
                 Some(stat) => stat.modified.duration_since(UNIX_EPOCH).unwrap_or_default(),
                 None => Duration::ZERO,
             };
@@ -193,11 +193,15 @@ impl Registry {
                 if referrers.more {
                     break;
                 }
-                if self.link(&layout::revision(repository, &digest))?.is_none() {
+                if self
+                    .link(&layout::revision(repository, &digest), Wait::AsNeeded)?
+                    .is_none()
+                {
                     continue; // deleted
                 }
                 let key = layout::referrer(repository, subject, &digest);
-                let entry = if_found(self.driver.read(&key, ENTRY_SIZE_MAX))?.unwrap_or_default();
+                let entry = if_found(self.driver.read(&key, ENTRY_SIZE_MAX, Wait::AsNeeded))?
+                    .unwrap_or_default();
                 match serde_json::from_slice(&entry) {
                     Ok(descriptor) => referrers.offer(wanted, descriptor, entry.len()),
                     Err(_torn_or_absent) => return Ok(None),
@@ -225,7 +229,8 @@ impl Registry {
         };
         let mut referrers = Referrers::default();
         for digest in self.revisions(repository)? {
-            let Some((stored, manifest)) = self.revision(repository, &digest)? else {
+            let Some((stored, manifest)) = self.revision(repository, &digest, Wait::AsNeeded)?
+            else {
                 continue;
             };
             let Some(its_subject) = &manifest.subject else {
@@ -241,7 +246,11 @@ impl Registry {
                 referrers.offer(wanted, entry, size_bytes);
             }
         }
-        let has_manifests = if_found(self.driver.stat(&layout::manifests(repository)))?.is_some();
+        let has_manifests = if_found(
+            self.driver
+                .stat(&layout::manifests(repository), Wait::AsNeeded),
+        )?
+        .is_some();
         if has_manifests && writing.is_ok() {
             writing = self.write_stamp(repository, &stamp);
         }

@@ -4,7 +4,7 @@ use oci::{Digest, Reference, RepositoryName, Tag};
 
 use super::{Error, Listing, Page, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{Durability, layout};
+use crate::storage::{Durability, Wait, layout};
 
 impl Registry {
     /// Returns a page of a repository's tags, in the order of their bytes.
@@ -26,7 +26,9 @@ impl Registry {
         for tag in tags.get(start..).unwrap_or_default() {
             // A folder alone is no tag: a crash, or `registry:2` in the middle of its work, can
             // leave one.
-            if self.tag_target(repository, tag)?.is_some() && !listing.offer(page, tag.as_str()) {
+            if self.tag_target(repository, tag, Wait::AsNeeded)?.is_some()
+                && !listing.offer(page, tag.as_str())
+            {
                 break;
             }
         }
@@ -38,8 +40,9 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         tag: &Tag,
+        wait: Wait,
     ) -> Result<Option<Digest>, Error> {
-        self.link(&layout::tag_current(repository, tag))
+        self.link(&layout::tag_current(repository, tag), wait)
     }
 
     /// Makes a tag name a manifest; the caller holds the repository's lock.
@@ -59,7 +62,7 @@ impl Registry {
     /// [`Error::ManifestUnknown`].
     pub(crate) fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
         let _lock = self.locks.hold(repository);
-        if self.tag_target(repository, tag)?.is_none() {
+        if self.tag_target(repository, tag, Wait::AsNeeded)?.is_none() {
             return Err(Error::ManifestUnknown {
                 reference: Reference::Tag(tag.clone()),
             });
@@ -72,7 +75,7 @@ impl Registry {
     /// Removes each tag that names a manifest; the caller holds the repository's lock.
     pub(super) fn untag(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
         for tag in self.tag_names(repository)? {
-            if self.tag_target(repository, &tag)?.as_ref() == Some(digest) {
+            if self.tag_target(repository, &tag, Wait::AsNeeded)?.as_ref() == Some(digest) {
                 self.driver
                     .delete(&layout::tag(repository, &tag), Durability::Power)?;
             }
@@ -90,7 +93,7 @@ impl Registry {
 
     fn has_repository(&self, repository: &RepositoryName) -> Result<bool, Error> {
         for folder in [layout::manifests(repository), layout::layers(repository)] {
-            if if_found(self.driver.stat(&folder))?.is_some() {
+            if if_found(self.driver.stat(&folder, Wait::AsNeeded))?.is_some() {
                 return Ok(true);
             }
         }

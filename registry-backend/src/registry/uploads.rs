@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Error, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{self, Durability, Hasher, Key, layout};
+use crate::storage::{self, Durability, Hasher, Key, Wait, layout};
 
 /// How long a request waits for another one to let go of the upload: a client whose connection was
 /// cut may be back before its last request has noticed.
@@ -133,7 +133,10 @@ impl Registry {
         id: &UploadId,
     ) -> Result<u64, Error> {
         self.check_upload(repository, id)?;
-        let stat = if_found(self.driver.stat(&layout::upload_data(repository, id)))?;
+        let stat = if_found(
+            self.driver
+                .stat(&layout::upload_data(repository, id), Wait::AsNeeded),
+        )?;
         Ok(stat.map_or(0, |stat| stat.size_bytes))
     }
 
@@ -233,7 +236,7 @@ impl Registry {
             layout::upload(repository, id),
             layout::upload_data(repository, id),
         ] {
-            if let Some(stat) = if_found(self.driver.stat(&key))?
+            if let Some(stat) = if_found(self.driver.stat(&key, Wait::AsNeeded))?
                 && stat.modified >= before
             {
                 return Ok(false);
@@ -243,7 +246,10 @@ impl Registry {
     }
 
     fn check_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<(), Error> {
-        match if_found(self.driver.stat(&layout::upload_started_at(repository, id)))? {
+        match if_found(
+            self.driver
+                .stat(&layout::upload_started_at(repository, id), Wait::AsNeeded),
+        )? {
             Some(_) => Ok(()),
             None => Err(Error::UploadUnknown { id: id.clone() }),
         }
@@ -451,7 +457,10 @@ impl Append {
             return Ok(());
         }
         let upload = &self.writing.upload;
-        let written = upload.registry.driver.open(&upload.data())?;
+        let written = upload
+            .registry
+            .driver
+            .open(&upload.data(), Wait::AsNeeded)?;
         let mut buffer = vec![0; REHASH_BYTES];
         while hashed.size_bytes < size_bytes {
             let rest = usize::try_from(size_bytes - hashed.size_bytes).unwrap_or(usize::MAX);

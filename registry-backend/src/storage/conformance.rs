@@ -1,14 +1,16 @@
 //! The promises of [`Driver`], each as a check that every driver must pass.
 
+use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
 
 use super::layout::{self, Key};
-use super::{Driver, Durability, Error, Piece};
+use super::{Driver, Durability, Error, Piece, Read, Stat, Wait};
 
 /// Checks every promise.
 pub(crate) fn check(driver: &dyn Driver) {
     what_is_not_there_is_not_found(driver);
     an_object_is_read_as_it_was_written(driver);
+    an_object_of_any_size_is_read_whole_or_not_at_all(driver);
     an_object_is_replaced_in_one_step(driver);
     what_is_open_stays_readable(driver);
     a_folder_is_listed_in_order(driver);
@@ -21,6 +23,34 @@ pub(crate) fn check(driver: &dyn Driver) {
     a_published_object_replaces_another(driver);
     writers_of_one_key_end_with_the_whole_content_of_one(driver);
     old_leftovers_are_swept(driver);
+}
+
+/// Asks without waiting and with: where the first brings an answer, it is that of the second.
+fn asked<T: Debug>(ask: impl Fn(Wait) -> Result<T, Error>) -> Result<T, Error> {
+    let at_hand = ask(Wait::Never);
+    let answer = ask(Wait::AsNeeded);
+    assert!(!matches!(answer, Err(Error::WouldWait { .. })));
+    if !matches!(at_hand, Err(Error::WouldWait { .. })) {
+        assert_eq!(format!("{at_hand:?}"), format!("{answer:?}"));
+    }
+    answer
+}
+
+fn read(driver: &dyn Driver, key: &Key, size_max: u64) -> Result<Vec<u8>, Error> {
+    asked(|wait| driver.read(key, size_max, wait))
+}
+
+fn stat(driver: &dyn Driver, key: &Key) -> Result<Stat, Error> {
+    asked(|wait| driver.stat(key, wait))
+}
+
+/// Opens an object in each of the ways that it can be.
+fn open(driver: &dyn Driver, key: &Key) -> Vec<Result<Box<dyn Read>, Error>> {
+    [Wait::Never, Wait::AsNeeded]
+        .into_iter()
+        .map(|wait| driver.open(key, wait))
+        .filter(|opened| !matches!(opened, Err(Error::WouldWait { .. })))
+        .collect()
 }
 
 /// A folder of its own for a check.
@@ -41,9 +71,11 @@ fn what_is_not_there_is_not_found(driver: &dyn Driver) {
         folder.child("no/folder"),
         object.child("below"),
     ] {
-        assert!(matches!(driver.read(&key, 1), Err(Error::NotFound { .. })));
-        assert!(matches!(driver.open(&key), Err(Error::NotFound { .. })));
-        assert!(matches!(driver.stat(&key), Err(Error::NotFound { .. })));
+        assert!(matches!(read(driver, &key, 1), Err(Error::NotFound { .. })));
+        for opened in open(driver, &key) {
+            assert!(matches!(opened, Err(Error::NotFound { .. })));
+        }
+        assert!(matches!(stat(driver, &key), Err(Error::NotFound { .. })));
         assert!(matches!(driver.list(&key), Err(Error::NotFound { .. })));
         for durability in both() {
             let deleted = driver.delete(&key, durability);
@@ -52,7 +84,7 @@ fn what_is_not_there_is_not_found(driver: &dyn Driver) {
     }
     assert!(matches!(driver.list(&object), Err(Error::NotFound { .. })));
     assert!(matches!(
-        driver.read(&folder, 1),
+        read(driver, &folder, 1),
         Err(Error::NotFound { .. })
     ));
 }
@@ -61,18 +93,45 @@ fn an_object_is_read_as_it_was_written(driver: &dyn Driver) {
     for durability in both() {
         let key = folder("written").child(&format!("{durability:?}"));
         driver.write(&key, b"content", durability).unwrap();
-        assert_eq!(driver.read(&key, 7).unwrap(), b"content");
+        assert_eq!(read(driver, &key, 7).unwrap(), b"content");
         assert!(matches!(
-            driver.read(&key, 6),
+            read(driver, &key, 6),
             Err(Error::TooLarge { size_max: 6, .. })
         ));
-        assert_eq!(driver.stat(&key).unwrap().size_bytes, 7);
-        let open = driver.open(&key).unwrap();
-        assert_eq!(open.size_bytes(), 7);
-        let mut part = [0; 3];
-        open.read_at(2, &mut part).unwrap();
-        assert_eq!(&part, b"nte");
-        assert!(matches!(open.read_at(5, &mut part), Err(Error::Io { .. })));
+        assert_eq!(stat(driver, &key).unwrap().size_bytes, 7);
+        for open in open(driver, &key) {
+            let open = open.unwrap();
+            assert_eq!(open.size_bytes(), 7);
+            let mut part = [0; 3];
+            open.read_at(2, &mut part).unwrap();
+            assert_eq!(&part, b"nte");
+            assert!(matches!(open.read_at(5, &mut part), Err(Error::Io { .. })));
+        }
+    }
+}
+
+/// Sizes at and beside those of pages and of buffers.
+fn an_object_of_any_size_is_read_whole_or_not_at_all(driver: &dyn Driver) {
+    let bytes: Vec<u8> = (0..=250).cycle().take(1 << 20).collect();
+    for edge in [0_i32, 256, 4096, 8192, 65_536, 1 << 20] {
+        for size in [edge - 1, edge, edge + 1] {
+            let Some(wanted) = usize::try_from(size)
+                .ok()
+                .and_then(|size| bytes.get(..size))
+            else {
+                continue;
+            };
+            let key = folder("sized").child(&size.to_string());
+            driver.write(&key, wanted, Durability::Process).unwrap();
+            for more in [0, 1, 5000] {
+                let size_max = wanted.len() as u64 + more;
+                assert!(read(driver, &key, size_max).unwrap() == wanted, "{size}");
+            }
+            if let Some(size_max) = wanted.len().checked_sub(1) {
+                let refused = read(driver, &key, size_max as u64);
+                assert!(matches!(refused, Err(Error::TooLarge { .. })), "{size}");
+            }
+        }
     }
 }
 
@@ -81,19 +140,21 @@ fn an_object_is_replaced_in_one_step(driver: &dyn Driver) {
         let key = folder("replaced").child("object");
         driver.write(&key, b"a longer content", durability).unwrap();
         driver.write(&key, b"short", durability).unwrap();
-        assert_eq!(driver.read(&key, 100).unwrap(), b"short");
+        assert_eq!(read(driver, &key, 100).unwrap(), b"short");
     }
 }
 
 fn what_is_open_stays_readable(driver: &dyn Driver) {
     let key = folder("open").child("object");
     driver.write(&key, b"old", Durability::Process).unwrap();
-    let open = driver.open(&key).unwrap();
+    let open = open(driver, &key);
     driver.write(&key, b"new", Durability::Process).unwrap();
     driver.delete(&key, Durability::Power).unwrap();
-    let mut content = [0; 3];
-    open.read_at(0, &mut content).unwrap();
-    assert_eq!(&content, b"old");
+    for open in open {
+        let mut content = [0; 3];
+        open.unwrap().read_at(0, &mut content).unwrap();
+        assert_eq!(&content, b"old");
+    }
 }
 
 fn a_folder_is_listed_in_order(driver: &dyn Driver) {
@@ -131,17 +192,17 @@ fn a_folder_is_deleted_whole_and_can_be_made_again(driver: &dyn Driver) {
     for durability in both() {
         driver.write(&inner, b"x", Durability::Power).unwrap();
         driver.delete(&folder, durability).unwrap();
-        assert!(matches!(driver.stat(&folder), Err(Error::NotFound { .. })));
+        assert!(matches!(stat(driver, &folder), Err(Error::NotFound { .. })));
         assert!(matches!(
-            driver.read(&inner, 1),
+            read(driver, &inner, 1),
             Err(Error::NotFound { .. })
         ));
     }
     driver.make_folder(&folder.child("inner")).unwrap();
-    assert!(driver.stat(&folder.child("inner")).is_ok());
+    assert!(stat(driver, &folder.child("inner")).is_ok());
     driver.delete(&folder, Durability::Process).unwrap();
     driver.make_folder(&folder.child("inner")).unwrap();
-    assert!(driver.stat(&folder.child("inner")).is_ok());
+    assert!(stat(driver, &folder.child("inner")).is_ok());
 }
 
 fn an_append_goes_on_where_the_last_one_ended(driver: &dyn Driver) {
@@ -152,7 +213,7 @@ fn an_append_goes_on_where_the_last_one_ended(driver: &dyn Driver) {
         append.write(part.as_bytes()).unwrap();
         assert_eq!(append.size_bytes(), size_before + part.len() as u64);
     }
-    assert_eq!(driver.read(&key, 100).unwrap(), b"one two three");
+    assert_eq!(read(driver, &key, 100).unwrap(), b"one two three");
 }
 
 fn an_append_is_cut_back(driver: &dyn Driver) {
@@ -162,7 +223,7 @@ fn an_append_is_cut_back(driver: &dyn Driver) {
     append.truncate(4).unwrap();
     assert_eq!(append.size_bytes(), 4);
     append.write(b"!").unwrap();
-    assert_eq!(driver.read(&key, 100).unwrap(), b"keep!");
+    assert_eq!(read(driver, &key, 100).unwrap(), b"keep!");
 }
 
 /// Small parts and large ones, laid out as in the file and not, so that each of the ways to the disk
@@ -190,14 +251,14 @@ fn an_append_takes_parts_of_any_size(driver: &dyn Driver) {
     }
     let wanted = &bytes[..bytes.len() - rest.len()];
     assert_eq!(append.size_bytes(), wanted.len() as u64);
-    assert!(driver.read(&key, 16 << 20).unwrap() == wanted);
+    assert!(read(driver, &key, 16 << 20).unwrap() == wanted);
 
     append.truncate(1_234_567).unwrap();
     let mut piece = Piece::at(1_234_567);
     let rest = piece.fill(&wanted[1_234_567..]);
     append.write(&piece).unwrap();
     append.write(rest).unwrap();
-    assert!(driver.read(&key, 16 << 20).unwrap() == wanted);
+    assert!(read(driver, &key, 16 << 20).unwrap() == wanted);
 }
 
 fn an_append_outruns_the_disk_no_further_than_it_may(driver: &dyn Driver) {
@@ -211,7 +272,7 @@ fn an_append_outruns_the_disk_no_further_than_it_may(driver: &dyn Driver) {
     assert_eq!(append.size_bytes(), 9 + (80 << 20));
     let mut end = [0; 2];
     driver
-        .open(&key)
+        .open(&key, Wait::AsNeeded)
         .unwrap()
         .read_at(7 + (80 << 20), &mut end)
         .unwrap();
@@ -226,8 +287,8 @@ fn a_published_object_has_left_its_old_place(driver: &dyn Driver) {
     let mut append = driver.append(&from).unwrap();
     append.write(b"content").unwrap();
     append.publish(&to).unwrap();
-    assert!(matches!(driver.stat(&from), Err(Error::NotFound { .. })));
-    assert_eq!(driver.read(&to, 100).unwrap(), b"content");
+    assert!(matches!(stat(driver, &from), Err(Error::NotFound { .. })));
+    assert_eq!(read(driver, &to, 100).unwrap(), b"content");
     // One that holds nothing is an object, too.
     driver
         .append(&from)
@@ -235,8 +296,7 @@ fn a_published_object_has_left_its_old_place(driver: &dyn Driver) {
         .publish(&folder("published").child("new/empty"))
         .unwrap();
     assert_eq!(
-        driver
-            .stat(&folder("published").child("new/empty"))
+        stat(driver, &folder("published").child("new/empty"))
             .unwrap()
             .size_bytes,
         0
@@ -252,21 +312,28 @@ fn a_published_object_replaces_another(driver: &dyn Driver) {
     let mut append = driver.append(&from).unwrap();
     append.write(b"whole").unwrap();
     append.publish(&to).unwrap();
-    assert_eq!(driver.read(&to, 100).unwrap(), b"whole");
+    assert_eq!(read(driver, &to, 100).unwrap(), b"whole");
 }
 
 fn writers_of_one_key_end_with_the_whole_content_of_one(driver: &dyn Driver) {
     let key = folder("contended").child("deep/er/object");
+    let read = |wait| match driver.read(&key, 10_000, wait) {
+        Err(Error::WouldWait { .. }) if wait == Wait::Never => {}
+        read => {
+            let read = read.unwrap();
+            assert!(read.len() == 10_000 && read.iter().all(|byte| *byte == read[0]));
+        }
+    };
+    let write = |writer: u8| {
+        for durability in both() {
+            driver.write(&key, &[writer; 10_000], durability).unwrap();
+            read(Wait::Never);
+            read(Wait::AsNeeded);
+        }
+    };
     std::thread::scope(|scope| {
-        for writer in 0..8_u8 {
-            let key = &key;
-            scope.spawn(move || {
-                for durability in both() {
-                    driver.write(key, &[writer; 10_000], durability).unwrap();
-                    let read = driver.read(key, 10_000).unwrap();
-                    assert!(read.len() == 10_000 && read.iter().all(|byte| *byte == read[0]));
-                }
-            });
+        for writer in 0..8 {
+            scope.spawn(move || write(writer));
         }
     });
 }

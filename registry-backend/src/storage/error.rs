@@ -28,6 +28,12 @@ pub(crate) enum Error {
         /// The caller's limit.
         size_max: u64,
     },
+    /// The answer is not at hand, and the caller said not to wait for it.
+    #[error("{}: not at hand", path.display())]
+    WouldWait {
+        /// What was asked for.
+        path: PathBuf,
+    },
     /// The system failed in a way that only its operator can mend.
     #[error("{}", path.display())]
     Io {
@@ -49,6 +55,7 @@ impl Error {
                 Self::NotFound { path }
             }
             ErrorKind::QuotaExceeded | ErrorKind::StorageFull => Self::NoSpace { path, source },
+            ErrorKind::WouldBlock => Self::WouldWait { path },
             _ => Self::Io { path, source },
         }
     }

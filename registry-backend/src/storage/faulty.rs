@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::{Append, Driver, Durability, Entry, Error, Filesystem, Key, Read, Stat};
+use super::{Append, Driver, Durability, Entry, Error, Filesystem, Key, Read, Stat, Wait};
 
 /// What the driver did and is to do.
 #[derive(Debug, Default)]
@@ -14,6 +14,7 @@ type Hook = Box<dyn FnOnce() + Send>;
 #[derive(Default)]
 struct State {
     record: Vec<String>,
+    waits: usize,
     full: bool,
     broken: Option<String>,
     unreadable: Option<String>,
@@ -30,6 +31,11 @@ impl Faults {
     /// Returns the durable steps so far, and begins a new record.
     pub(crate) fn take_record(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap().record)
+    }
+
+    /// Returns how many reads the caller was to wait for, and counts anew.
+    pub(crate) fn take_waits(&self) -> usize {
+        std::mem::take(&mut self.0.lock().unwrap().waits)
     }
 
     /// Makes the disk full, or gives it room.
@@ -57,6 +63,12 @@ impl Faults {
         let hook = self.0.lock().unwrap().before_list.take_if(is_it);
         if let Some((_, hook)) = hook {
             hook();
+        }
+    }
+
+    fn waiting(&self, wait: Wait) {
+        if wait == Wait::AsNeeded {
+            self.0.lock().unwrap().waits += 1;
         }
     }
 
@@ -105,17 +117,20 @@ impl Faulty {
 }
 
 impl Driver for Faulty {
-    fn read(&self, key: &Key, size_max: u64) -> Result<Vec<u8>, Error> {
-        self.inner.read(key, size_max)
+    fn read(&self, key: &Key, size_max: u64, wait: Wait) -> Result<Vec<u8>, Error> {
+        self.faults.waiting(wait);
+        self.inner.read(key, size_max, wait)
     }
 
-    fn open(&self, key: &Key) -> Result<Box<dyn Read>, Error> {
+    fn open(&self, key: &Key, wait: Wait) -> Result<Box<dyn Read>, Error> {
+        self.faults.waiting(wait);
         self.faults.reading(key)?;
-        self.inner.open(key)
+        self.inner.open(key, wait)
     }
 
-    fn stat(&self, key: &Key) -> Result<Stat, Error> {
-        self.inner.stat(key)
+    fn stat(&self, key: &Key, wait: Wait) -> Result<Stat, Error> {
+        self.faults.waiting(wait);
+        self.inner.stat(key, wait)
     }
 
     fn list(&self, key: &Key) -> Result<Vec<Entry>, Error> {

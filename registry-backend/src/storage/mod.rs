@@ -4,8 +4,8 @@
 //! is distribution's tree. What the rooms above rely on is written at the trait's methods, and each
 //! promise is a check in `conformance`, run against each driver.
 //!
-//! All calls block: a request does its storage work in one go on a blocking thread, so no client
-//! that goes away can stop it halfway.
+//! All calls block, but for those that [`Wait::Never`] keeps from it: a request does its storage
+//! work in one go on a blocking thread, so no client that goes away can stop it halfway.
 
 pub(crate) mod claim;
 pub(crate) mod error;
@@ -39,6 +39,16 @@ pub(crate) enum Durability {
     Power,
 }
 
+/// Whether the caller waits for an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Wait {
+    /// For as long as it takes.
+    AsNeeded,
+    /// Not at all: the answer is at hand, or it is [`Error::WouldWait`]. A driver that never has
+    /// anything at hand may say so each time.
+    Never,
+}
+
 /// Size and age of an object or folder.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Stat {
@@ -65,21 +75,22 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Returns the whole of a small object.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where nothing is; [`Error::TooLarge`] above `size_max` bytes.
-    fn read(&self, key: &Key, size_max: u64) -> Result<Vec<u8>, Error>;
+    /// [`Error::NotFound`] where nothing is; [`Error::TooLarge`] above `size_max` bytes;
+    /// [`Error::WouldWait`].
+    fn read(&self, key: &Key, size_max: u64, wait: Wait) -> Result<Vec<u8>, Error>;
 
     /// Opens an object to read parts of it. What is open stays readable when the key is deleted or
     /// replaced.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where nothing is.
-    fn open(&self, key: &Key) -> Result<Box<dyn Read>, Error>;
+    /// [`Error::NotFound`] where nothing is; [`Error::WouldWait`].
+    fn open(&self, key: &Key, wait: Wait) -> Result<Box<dyn Read>, Error>;
 
     /// Returns the size and age of an object or folder.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where nothing is.
-    fn stat(&self, key: &Key) -> Result<Stat, Error>;
+    /// [`Error::NotFound`] where nothing is; [`Error::WouldWait`].
+    fn stat(&self, key: &Key, wait: Wait) -> Result<Stat, Error>;
 
     /// Returns the children of a folder, sorted by the bytes of their names.
     ///

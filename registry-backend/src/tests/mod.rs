@@ -1,6 +1,7 @@
 //! The registry as its clients see it: requests over its socket, replies whole.
 
 mod apart;
+mod at_hand;
 mod blobs;
 mod failures;
 mod handover;
@@ -34,6 +35,17 @@ struct Rig {
     folder: TempDir,
     app: Arc<App>,
     server: JoinHandle<Result<(), crate::Error>>,
+    /// Another registry over the same tree, which has each read waited for.
+    _waiting: Waiting,
+}
+
+/// What serves on a socket for as long as it is there.
+struct Waiting(JoinHandle<Result<(), crate::Error>>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Rig {
@@ -55,17 +67,27 @@ impl Rig {
         let mut config = Self::config(&folder);
         config.direct_io = direct_io;
         let driver = Filesystem::open(&config.root, config.direct_io).unwrap();
+        let waiting = Self::serve_waiting(&config);
         let app = App::new(config, Registry::new(wrap(driver)));
         let server = Self::serve(&app);
         Self {
             folder,
             app,
             server,
+            _waiting: waiting,
         }
     }
 
     fn config(folder: &TempDir) -> Config {
         Config::new(folder.path().join("sock"), folder.path().join("root"))
+    }
+
+    fn serve_waiting(config: &Config) -> Waiting {
+        let driver = Filesystem::open(&config.root, config.direct_io).unwrap();
+        let registry = Registry::new(Box::new(driver.waiting()));
+        let mut config = config.clone();
+        config.listen.set_extension("waiting");
+        Waiting(Self::serve(&App::new(config, registry)))
     }
 
     fn serve(app: &Arc<App>) -> JoinHandle<Result<(), crate::Error>> {
@@ -118,10 +140,25 @@ impl Rig {
             .unwrap()
     }
 
-    /// Sends `head`, of which `HTTP/1.1` and `host` are left out, and `body`.
+    /// Sends `head`, of which `HTTP/1.1` and `host` are left out, and `body`. What is asked of blobs
+    /// and manifests is asked of the registry that waits, too, which must answer the same.
     async fn send(&self, head: &str, body: impl AsRef<[u8]>) -> Reply {
-        let body = body.as_ref();
-        let mut stream = self.connect().await;
+        let reply = Self::ask(self.connect().await, head, body.as_ref()).await;
+        let reads = head.starts_with("GET ") || head.starts_with("HEAD ");
+        let of_content = head.contains("/manifests/") || head.contains("/blobs/sha");
+        if reads && of_content && reply.status < 500 {
+            let socket = self.folder.path().join("sock.waiting");
+            let stream = UnixStream::connect(socket).await.unwrap();
+            let waited = Self::ask(stream, head, body.as_ref()).await;
+            // Parts are set apart by something that differs each time.
+            if !reply.head.contains("multipart") {
+                assert_eq!(reply.to_string(), waited.to_string(), "{head}");
+            }
+        }
+        reply
+    }
+
+    async fn ask(mut stream: UnixStream, head: &str, body: &[u8]) -> Reply {
         let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
         let mut request = format!(
             "{} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n",

@@ -6,10 +6,11 @@
 mod append;
 mod direct;
 mod durable;
+mod files;
 mod write_back;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -17,15 +18,17 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::layout::{self, Key};
-use super::{Append, Driver, Durability, Entry, Error, Read, Stat};
+use super::{Append, Driver, Durability, Entry, Error, Read, Stat, Wait};
 use append::AppendFile;
 use direct::Direct;
 use durable::Tree;
+use files::Files;
 
 /// The driver for a folder of a local file system.
 #[derive(Debug)]
 pub(crate) struct Filesystem {
     tree: Arc<Tree>,
+    files: Files,
     epoch: String,
 }
 
@@ -55,8 +58,16 @@ impl Filesystem {
         );
         Ok(Self {
             tree: Arc::new(tree),
+            files: Files::new(root),
             epoch,
         })
+    }
+
+    /// Has each read waited for, as where the system cannot say what it has in memory.
+    #[cfg(test)]
+    pub(crate) fn waiting(self) -> Self {
+        self.files.never_at_hand();
+        self
     }
 
     fn path(&self, key: &Key) -> PathBuf {
@@ -65,25 +76,25 @@ impl Filesystem {
 }
 
 impl Driver for Filesystem {
-    fn read(&self, key: &Key, size_max: u64) -> Result<Vec<u8>, Error> {
+    fn read(&self, key: &Key, size_max: u64, wait: Wait) -> Result<Vec<u8>, Error> {
         let path = self.path(key);
-        let read = || {
-            let (file, size) = open(&path)?;
-            if size > size_max {
-                return Ok(None);
-            }
-            let mut content = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
-            file.take(size_max).read_to_end(&mut content)?;
-            Ok(Some(content))
-        };
-        read()
-            .map_err(|error: io::Error| Error::io(&path, error))?
+        self.files
+            .read(&path, size_max, wait)
+            .map_err(|error| Error::io(&path, error))?
             .ok_or(Error::TooLarge { path, size_max })
     }
 
-    fn open(&self, key: &Key) -> Result<Box<dyn Read>, Error> {
+    fn open(&self, key: &Key, wait: Wait) -> Result<Box<dyn Read>, Error> {
         let path = self.path(key);
-        let (file, size_bytes) = open(&path).map_err(|error| Error::io(&path, error))?;
+        let open = || {
+            let file = self.files.open(&path, wait)?;
+            let metadata = file.metadata()?;
+            if metadata.is_dir() {
+                return Err(io::ErrorKind::IsADirectory.into());
+            }
+            Ok((file, metadata.len()))
+        };
+        let (file, size_bytes) = open().map_err(|error: io::Error| Error::io(&path, error))?;
         Ok(Box::new(OpenFile {
             path,
             file,
@@ -91,10 +102,10 @@ impl Driver for Filesystem {
         }))
     }
 
-    fn stat(&self, key: &Key) -> Result<Stat, Error> {
+    fn stat(&self, key: &Key, wait: Wait) -> Result<Stat, Error> {
         let path = self.path(key);
         let stat = || {
-            let metadata = fs::metadata(&path)?;
+            let metadata = self.files.metadata(&path, wait)?;
             Ok(Stat {
                 size_bytes: metadata.len(),
                 modified: metadata.modified()?,
@@ -164,16 +175,6 @@ impl Driver for Filesystem {
     }
 }
 
-/// Opens a file; returns its size, too.
-fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    Ok((file, metadata.len()))
-}
-
 #[derive(Debug)]
 struct OpenFile {
     path: PathBuf,
@@ -207,7 +208,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         conformance::check(&Filesystem::open(root.path(), true).unwrap());
         let root = tempfile::tempdir().unwrap();
-        conformance::check(&Filesystem::open(root.path(), false).unwrap());
+        conformance::check(&Filesystem::open(root.path(), false).unwrap().waiting());
     }
 
     #[test]
@@ -230,7 +231,7 @@ mod tests {
         fs::remove_dir_all(layout::repository(&repository).below(root.path())).unwrap();
 
         driver.write(&link("two"), b"y", Durability::Power).unwrap();
-        assert_eq!(driver.read(&link("two"), 9).unwrap(), b"y");
+        assert_eq!(driver.read(&link("two"), 9, Wait::AsNeeded).unwrap(), b"y");
         driver.make_folder(&layers.child("three")).unwrap();
         assert_eq!(driver.list(&layers).unwrap().len(), 2);
 

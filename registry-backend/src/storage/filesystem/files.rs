@@ -1,0 +1,141 @@
+//! Opening and reading files: however long it takes, or without a wait.
+//!
+//! What is asked for often is in memory: the kernel keeps the names that it has looked up and the
+//! pages that it has read. To get such a thing takes less than to have another thread get it, and
+//! the kernel can be asked for what it has at hand and nothing else. It is always what the disk
+//! holds now, whoever wrote it.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+use crate::storage::Wait;
+
+/// How much is read at first. Nearly all links and manifests are smaller, and then that was it.
+const FIRST_READ_BYTES: usize = 4096;
+
+/// The kernel keeps files in pages of so many bytes, or of a multiple.
+const PAGE_BYTES: usize = 4096;
+
+/// How files below a root are opened and read.
+#[derive(Debug)]
+pub(super) struct Files {
+    root: PathBuf,
+    /// Whether the kernel and the file system can be asked for what they have at hand; no longer
+    /// once one of them has said that it does not know how.
+    at_hand: AtomicBool,
+}
+
+impl Files {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            at_hand: AtomicBool::new(true),
+        }
+    }
+
+    /// Opens a file to read.
+    pub(super) fn open(&self, path: &Path, wait: Wait) -> io::Result<File> {
+        match wait {
+            Wait::AsNeeded => File::open(path),
+            // A file that is no plain one, put there by somebody, must not make the opening wait.
+            Wait::Never => self.open_at_hand(path, OFlags::RDONLY | OFlags::NONBLOCK),
+        }
+    }
+
+    /// Returns what is known of a file or folder.
+    pub(super) fn metadata(&self, path: &Path, wait: Wait) -> io::Result<Metadata> {
+        match wait {
+            Wait::AsNeeded => fs::metadata(path),
+            Wait::Never => self.open_at_hand(path, OFlags::PATH)?.metadata(),
+        }
+    }
+
+    /// Returns the whole of a file, or nothing where it is larger than `size_max`.
+    pub(super) fn read(
+        &self,
+        path: &Path,
+        size_max: u64,
+        wait: Wait,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let file = self.open(path, wait)?;
+        let size_max = usize::try_from(size_max).unwrap_or(usize::MAX);
+        // One byte more than may be there tells whether it is.
+        let mut content = vec![0; size_max.saturating_add(1).min(FIRST_READ_BYTES)];
+        let mut filled = 0;
+        loop {
+            let (_, rest) = content.split_at_mut(filled);
+            let read = self.read_at(&file, rest, filled as u64, wait)?;
+            let is_full = read == rest.len();
+            filled += read;
+            if filled > size_max {
+                return Ok(None);
+            }
+            if is_full {
+                let size = file.metadata()?.len();
+                if size > size_max as u64 {
+                    return Ok(None);
+                }
+                let size = usize::try_from(size).unwrap_or(0);
+                content.resize(size.max(filled * 2) + 1, 0);
+            } else if read == 0 || !filled.is_multiple_of(PAGE_BYTES) {
+                // Short of what was asked for: the end, or the end of what is at hand, which is that
+                // of a page.
+                content.truncate(filled);
+                return Ok(Some(content));
+            }
+        }
+    }
+
+    fn read_at(
+        &self,
+        file: &File,
+        buffer: &mut [u8],
+        offset: u64,
+        wait: Wait,
+    ) -> io::Result<usize> {
+        match wait {
+            Wait::AsNeeded => file.read_at(buffer, offset),
+            Wait::Never => {
+                let buffers = &mut [IoSliceMut::new(buffer)];
+                self.at_hand(|| preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT))
+            }
+        }
+    }
+
+    fn open_at_hand(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+        let flags = flags | OFlags::CLOEXEC;
+        let open = || openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+        self.at_hand(open).map(File::from)
+    }
+
+    /// Asks for what is at hand; what is not, or cannot be asked for, is [`ErrorKind::WouldBlock`].
+    fn at_hand<T>(&self, ask: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+        if !self.at_hand.load(Ordering::Relaxed) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        match rustix::io::retry_on_intr(ask) {
+            // Not known to the kernel or the file system, or kept from us by a container's filter.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
+                self.never_at_hand();
+                Err(ErrorKind::WouldBlock.into())
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    /// Leaves all reading to those who may wait.
+    pub(super) fn never_at_hand(&self) {
+        if self.at_hand.swap(false, Ordering::Relaxed) {
+            tracing::info!(
+                root = %self.root.display(),
+                "the system cannot say what it has in memory: each read is left to another thread"
+            );
+        }
+    }
+}
