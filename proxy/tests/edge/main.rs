@@ -228,16 +228,16 @@ fn a_connection_is_kept_over_a_refusal_of_a_small_body() {
 
 #[test]
 fn requests_sent_at_once_are_answered_one_after_the_other() {
-    let rig = Rig::start(&[echo_service()], "");
+    let rig = Rig::start(&[echo_service()], "max_body_size = \"4B\"\n");
     let first = "PUT /1 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 3\r\n\r\nabc";
-    let second = "GET /2 HTTP/1.1\r\nHost: b.test\r\n\r\n";
+    let second = "PUT /2 HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\n12345";
     let third = "GET /3 HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
     let reply = rig.ask(&[first, second, third].concat());
     let at = |text| reply.find(text);
     let order = [
         at("HTTP/1.1 200 "),
         at("PUT /1 HTTP/1.1"),
-        at("HTTP/1.1 421 "),
+        at("HTTP/1.1 413 "),
         at("GET /3 HTTP/1.1"),
     ];
     assert!(order.iter().all(Option::is_some), "{reply}");
