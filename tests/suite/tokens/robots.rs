@@ -5,20 +5,12 @@ use std::os::unix::fs::MetadataExt;
 
 use serde_json::Value;
 
-use crate::harness::{
-    Output, PASSWORD, Rig, Setup, USER, eventually, image, pause, push_image, tidegate, try_run,
-};
-use crate::tokens::public;
-
-fn token(rig: &Rig, arguments: &[&str]) -> Output {
-    let mut command = tidegate();
-    command.arg("token").args(arguments);
-    try_run(command.arg("--config").arg(rig.config()))
-}
+use super::{cli, post, public, second_site};
+use crate::harness::{PASSWORD, Rig, Setup, USER, eventually, image, pause, push_image};
 
 /// Makes a robot, and returns its secret once the edge knows it.
 fn robot(rig: &Rig, name: &str, arguments: &[&str]) -> String {
-    let made = token(rig, &[&["create", name], arguments].concat());
+    let made = cli(rig, &[&["create", name], arguments].concat());
     assert!(made.success, "{made}");
     let secret = made.stdout.trim().to_owned();
     assert!(!made.stderr.contains(&secret), "{made}");
@@ -95,23 +87,17 @@ fn a_robots_tokens_are_as_narrow_as_it_is_and_die_with_it() {
         "grant_type=refresh_token&refresh_token={}",
         reply["refresh_token"].as_str().unwrap()
     );
-    let renew = || {
-        let client = rig.anonymous();
-        client
-            .request("POST", "/auth/token")
-            .body(form.as_str())
-            .send()
-    };
+    let renew = || post(&rig.anonymous(), &form);
     renew().expect(200);
 
-    let revoked = token(&rig, &["revoke", "ci"]);
+    let revoked = cli(&rig, &["revoke", "ci"]);
     assert!(revoked.success, "{revoked}");
     eventually("the robot to be refused", || {
         (ci.get("/v2/").status == 401).then_some(())
     });
     bearer.get("/v2/").expect_error(401, "UNAUTHORIZED");
     renew().expect(401);
-    let again = token(&rig, &["revoke", "ci"]);
+    let again = cli(&rig, &["revoke", "ci"]);
     assert_eq!(again.code, Some(1), "{again}");
     // One of the same name is another one.
     let second = robot(&rig, "ci", &["--repository", "**", "--action", "*"]);
@@ -132,22 +118,14 @@ fn a_robot_ends_with_its_time() {
         pause(std::time::Duration::from_millis(100));
         (client.get("/v2/").status == 401).then_some(())
     });
-    let listed = token(&rig, &["list"]);
+    let listed = cli(&rig, &["list"]);
     assert!(listed.stdout.contains(", over\n"), "{listed}");
 }
 
 #[test]
 fn a_robot_may_be_of_one_site() {
-    let second = r#"
-[[site]]
-hosts = ["second.test"]
-certificate = { cert_file = "cert.pem", key_file = "cert-key.pem" }
-upstream = "registry"
-[site.auth]
-htpasswd_file = "htpasswd"
-"#;
     let rig = Setup {
-        tables: second.to_owned(),
+        tables: second_site(""),
         ..Setup::default()
     }
     .start();
@@ -167,7 +145,7 @@ htpasswd_file = "htpasswd"
         "--site",
         "none.test",
     ];
-    let refused = token(&rig, &elsewhere);
+    let refused = cli(&rig, &elsewhere);
     assert_eq!(refused.code, Some(1), "{refused}");
     assert!(refused.stderr.contains("none.test"), "{refused}");
     let there = [
@@ -208,7 +186,7 @@ fn robots_are_listed_with_their_last_use_and_without_their_secret() {
     );
     robot(&rig, "idle", &["--repository", "**", "--action", "*"]);
     let list = || {
-        let listed = token(&rig, &["list", "--json"]);
+        let listed = cli(&rig, &["list", "--json"]);
         assert!(
             listed.success && !listed.stdout.contains("tgt_"),
             "{listed}"
@@ -229,7 +207,7 @@ fn robots_are_listed_with_their_last_use_and_without_their_secret() {
     assert_eq!(listed[1]["name"], "idle");
     assert!(listed[1]["expires"].is_string());
     assert_eq!(listed[1]["last_used"], Value::Null);
-    let text = token(&rig, &["list"]).stdout;
+    let text = cli(&rig, &["list"]).stdout;
     assert!(
         text.contains("ci\n  may        pull, push in a/**, b\n"),
         "{text}"
@@ -267,7 +245,7 @@ fn what_could_be_no_robot_is_refused_and_nothing_is_written() {
         ),
         (&["revoke", "../../htpasswd"], 1),
     ] {
-        let refused = token(&rig, arguments);
+        let refused = cli(&rig, arguments);
         assert_eq!(refused.code, Some(code), "{arguments:?}: {refused}");
         assert!(refused.stdout.is_empty(), "{refused}");
     }
@@ -275,14 +253,14 @@ fn what_could_be_no_robot_is_refused_and_nothing_is_written() {
     // A config that is broken elsewhere is no reason to leave a robot alone.
     let secret = robot(&rig, "ci", &["--repository", "**", "--action", "*"]);
     known(&rig, "ci", &secret);
-    let twice = token(
+    let twice = cli(
         &rig,
         &["create", "ci", "--repository", "**", "--action", "*"],
     );
     assert!(twice.stderr.contains("revoke it first"), "{twice}");
     let text = fs::read_to_string(rig.config()).unwrap();
     fs::write(rig.config(), text.replace("upstream =", "upstrem =")).unwrap();
-    assert!(token(&rig, &["revoke", "ci"]).success);
+    assert!(cli(&rig, &["revoke", "ci"]).success);
     eventually("the robot to be refused", || {
         let client = rig.anonymous().as_user("ci", &secret);
         (client.get("/v2/").status == 401).then_some(())

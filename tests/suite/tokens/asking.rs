@@ -1,103 +1,22 @@
-//! Bearer tokens: how they are asked for, what they are good for, and what ends them.
+//! How tokens are asked for, and what they are good for.
 
 use std::fs;
 use std::process::Command;
 
-use openssl::base64;
 use openssl::bn::BigNum;
 use openssl::ecdsa::EcdsaSig;
 use serde_json::Value;
 
+use super::{PUBLIC, access, ask, cli, decode, part, post, public, second_site, text, token_of};
 use crate::harness::{
-    Client, MANIFEST, PASSWORD, Response, Rig, Setup, USER, eventually, image, need, push_image,
-    run, tidegate, try_run,
+    Client, MANIFEST, PASSWORD, Pair, Response, Rig, Setup, USER, image, need, push_image, run,
 };
-
-/// Everyone pulls what is public, the user does anything.
-pub(crate) const PUBLIC: &str = r#"
-[[site.access.rule]]
-repositories = ["public/**"]
-who = ["anonymous"]
-actions = ["pull"]
-[[site.access.rule]]
-repositories = ["**"]
-who = ["authenticated"]
-actions = ["*"]
-"#;
-
-pub(crate) fn public() -> Setup {
-    Setup {
-        tables: PUBLIC.to_owned(),
-        ..Setup::default()
-    }
-}
-
-/// Asks for a token by GET.
-fn ask(client: &Client, query: &str) -> Response {
-    client.get(&format!("/auth/token?{query}"))
-}
-
-/// Asks for a token by POST.
-fn post(rig: &Rig, form: &str) -> Response {
-    let client = rig.anonymous();
-    client
-        .request("POST", "/auth/token")
-        .header("Content-Type", "application/x-www-form-urlencoded")
-        .body(form)
-        .send()
-}
-
-fn text(value: &Value, key: &str) -> String {
-    let text = value[key].as_str();
-    text.unwrap_or_else(|| panic!("no {key} in {value}"))
-        .to_owned()
-}
-
-fn token_of(reply: Response) -> String {
-    text(&reply.expect(200).json(), "token")
-}
-
-/// Reads one part of a token without believing it.
-fn part(token: &str, index: usize) -> Value {
-    serde_json::from_slice(&decode(token.split('.').nth(index).unwrap())).unwrap()
-}
-
-fn decode(text: &str) -> Vec<u8> {
-    let mut text = text.replace('-', "+").replace('_', "/");
-    while !text.len().is_multiple_of(4) {
-        text.push('=');
-    }
-    base64::decode_block(&text).unwrap()
-}
-
-/// What a token grants, a line for each resource.
-fn access(token: &str) -> Vec<String> {
-    let claims = part(token, 1);
-    let list = claims["access"].as_array().unwrap().iter();
-    list.map(|access| {
-        let actions = access["actions"].as_array().unwrap().iter();
-        let actions: Vec<&str> = actions.map(|action| action.as_str().unwrap()).collect();
-        let name = access["name"].as_str().unwrap();
-        format!(
-            "{} {name} {}",
-            access["type"].as_str().unwrap(),
-            actions.join(",")
-        )
-    })
-    .collect()
-}
 
 fn challenge(rig: &Rig, more: &str) -> String {
     format!(
         "Bearer realm=\"https://{}/auth/token\",service=\"localhost\"{more}",
         rig.name()
     )
-}
-
-fn cli(rig: &Rig, arguments: &[&str]) -> crate::harness::Output {
-    let mut command = tidegate();
-    command.arg("token").args(arguments);
-    try_run(command.arg("--config").arg(rig.config()))
 }
 
 fn pull(client: &Client, repository: &str) -> Response {
@@ -221,7 +140,7 @@ fn forms_are_answered_as_oauth_says_and_nonsense_is_not() {
         "grant_type=password&service=localhost&client_id=containerd-client&username={USER}\
          &password={password}&scope=repository:a:pull+repository:b:pull,push"
     );
-    let token = token_of(post(&rig, &good));
+    let token = token_of(post(&rig.anonymous(), &good));
     assert_eq!(
         access(&token),
         ["repository a pull", "repository b pull,push"]
@@ -238,7 +157,7 @@ fn forms_are_answered_as_oauth_says_and_nonsense_is_not() {
         (String::new(), 400),
         (format!("{good}&x={}", "x".repeat(70_000)), 413),
     ] {
-        let reply = post(&rig, &form).expect(status);
+        let reply = post(&rig.anonymous(), &form).expect(status);
         assert_eq!(reply.header("Content-Type"), Some("application/json"));
         assert!(!reply.error_code().is_empty());
     }
@@ -299,81 +218,37 @@ fn forged_and_foreign_tokens_are_invalid() {
 }
 
 #[test]
-fn a_refresh_token_survives_a_restart_and_dies_with_the_password() {
-    let mut rig = public().start();
-    let login = ask(&rig.client(), "offline_token=true&client_id=docker").expect(200);
-    let refresh = text(&login.json(), "refresh_token");
-    assert!(refresh.starts_with("tgr_"), "{refresh}");
-    let renew = |rig: &Rig| {
-        post(
-            rig,
-            &format!(
-                "grant_type=refresh_token&refresh_token={refresh}&service=localhost\
-                 &client_id=docker&scope=repository:team/app:push"
-            ),
-        )
+fn a_token_of_one_site_is_none_of_another() {
+    let second = second_site("scheme = \"bearer\"");
+    let rig = Setup {
+        tables: format!("{PUBLIC}{second}"),
+        ..Setup::default()
     };
-    let renewed = renew(&rig).expect(200).json();
-    assert_eq!(text(&renewed, "refresh_token"), refresh);
-    let token = text(&renewed, "token");
-    assert_eq!(access(&token), ["repository team/app push"]);
-
-    rig.crash_edge();
-    rig.anonymous().as_bearer(&token).get("/v2/").expect(200);
-    let token = token_of(renew(&rig));
-    let hashed = bcrypt::hash(PASSWORD, 4).unwrap();
-    // The same password under a new salt is a new one.
-    fs::write(rig.path("htpasswd"), format!("{USER}:{hashed}\n")).unwrap();
-    eventually("the refresh token to be refused", || {
-        (renew(&rig).status == 401).then_some(())
-    });
-    rig.anonymous().as_bearer(&token).get("/v2/").expect(401);
-    for file in crate::harness::files_below(&rig.path("state")) {
-        let text = fs::read(&file).unwrap();
-        assert!(
-            !String::from_utf8_lossy(&text).contains(&refresh),
-            "{file:?}"
-        );
+    let mut rig = rig.prepare();
+    // One certificate for both, so that the client trusts either.
+    let names = ["localhost", "registry.test", "second.test"];
+    Pair::create(&rig.path(""), "cert", &names);
+    rig.start_registry();
+    rig.start_edge();
+    rig.wait_until_ready();
+    let (first, second) = (rig.client(), rig.client().for_host("second.test"));
+    let scope = "scope=repository:a:pull,push";
+    let (of_first, of_second) = (token_of(ask(&first, scope)), token_of(ask(&second, scope)));
+    for (client, token, status) in [
+        (&first, &of_first, 200),
+        (&second, &of_second, 200),
+        (&first, &of_second, 401),
+        (&second, &of_first, 401),
+    ] {
+        client.as_bearer(token).get("/v2/").expect(status);
     }
-    assert!(!rig.edge_log().contains(&refresh));
-}
-
-#[test]
-fn sessions_are_listed_and_ended_by_the_command_line() {
-    let rig = public().start();
-    let login = |client: &str| {
-        let query = format!("offline_token=true&client_id={client}");
-        text(
-            &ask(&rig.client(), &query).expect(200).json(),
-            "refresh_token",
-        )
-    };
-    let (first, second) = (login("docker"), login("podman"));
-    let renew = |token: &str| {
-        let form = format!("grant_type=refresh_token&refresh_token={token}");
-        post(&rig, &form).status
-    };
-    assert_eq!((renew(&first), renew(&second)), (200, 200));
-    let listed = cli(&rig, &["sessions", "--json"]).stdout;
-    let listed: Value = serde_json::from_str(&listed).unwrap();
-    let listed = listed.as_array().unwrap();
-    assert_eq!(listed.len(), 2);
-    let own = listed.iter().find(|one| one["client"] == "docker").unwrap();
-    assert_eq!(
-        (&own["user"], &own["address"]),
-        (&USER.into(), &"127.0.0.1".into())
+    let login = ask(&first, "offline_token=true").expect(200).json();
+    let form = format!(
+        "grant_type=refresh_token&refresh_token={}",
+        text(&login, "refresh_token")
     );
-    assert!(!own.to_string().contains("tgr_"));
-    let id = text(own, "id");
-    assert!(cli(&rig, &["end-sessions", &id]).success);
-    eventually("the session to end", || {
-        (renew(&first) == 401).then_some(())
-    });
-    assert_eq!(renew(&second), 200);
-    assert_eq!(cli(&rig, &["end-sessions", &id]).code, Some(1));
-    assert!(cli(&rig, &["end-sessions", "--user", USER]).success);
-    eventually("the other to end", || (renew(&second) == 401).then_some(()));
-    assert!(cli(&rig, &["sessions"]).stdout.is_empty());
+    post(&first.for_host("registry.test"), &form).expect(200);
+    post(&second, &form).expect(401);
 }
 
 #[test]
@@ -526,165 +401,4 @@ fn others_verify_the_signature_by_the_published_key() {
         .map(|byte| format!("{byte:02x}"))
         .collect();
     assert!(hex.contains(&x), "{text}");
-}
-
-#[test]
-fn keys_take_turns_and_removing_them_ends_every_token() {
-    let mut rig = public().start();
-    let first = token_of(ask(&rig.client(), ""));
-    let kids = |rig: &Rig| {
-        let keys = rig.anonymous().get("/.well-known/jwks.json").json();
-        keys["keys"].as_array().map_or(0, Vec::len)
-    };
-    assert_eq!(kids(&rig), 1);
-    // A key of three months ago, and its successor.
-    let folder = rig.path("state/tokens/keys");
-    let name = |rig: &Rig| {
-        let files = crate::harness::files_below(&rig.path("state/tokens/keys"));
-        let stem = files.last().unwrap().file_stem().unwrap().to_str().unwrap();
-        stem.parse::<u64>().unwrap()
-    };
-    let made = name(&rig);
-    let rename = |from: u64, to: u64| {
-        fs::rename(
-            folder.join(format!("{from}.pem")),
-            folder.join(format!("{to}.pem")),
-        )
-        .unwrap();
-    };
-    rename(made, made - 100 * 24 * 3600);
-    eventually("a second key", || (kids(&rig) == 2).then_some(()));
-    let kid = |token: &str| part(token, 0)["kid"].clone();
-    let before = token_of(ask(&rig.client(), ""));
-    assert_eq!(
-        kid(&before),
-        kid(&first),
-        "the second is only published yet"
-    );
-    let second = name(&rig);
-    rename(second, second - 2 * 3600);
-    let after = eventually("the second key to sign", || {
-        let token = token_of(ask(&rig.client(), ""));
-        (kid(&token) != kid(&first)).then_some(token)
-    });
-    rig.crash_edge();
-    for token in [&first, &before, &after] {
-        rig.anonymous().as_bearer(token).get("/v2/").expect(200);
-    }
-    for file in crate::harness::files_below(&folder) {
-        fs::remove_file(file).unwrap();
-    }
-    eventually("the tokens to be refused", || {
-        let reply = rig.anonymous().as_bearer(&after).get("/v2/");
-        (reply.status == 401).then_some(())
-    });
-    let new = token_of(ask(&rig.client(), ""));
-    rig.anonymous().as_bearer(&new).get("/v2/").expect(200);
-}
-
-#[test]
-fn what_is_kept_is_for_the_edges_user_alone() {
-    use std::os::unix::fs::PermissionsExt;
-    let rig = public().start();
-    ask(&rig.client(), "offline_token=true").expect(200);
-    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-    let state = rig.path("state");
-    let files = crate::harness::files_below(&state);
-    assert!(files.len() >= 4, "{files:?}");
-    for file in files {
-        assert_eq!(mode(&file), 0o600, "{}", file.display());
-        assert_eq!(mode(file.parent().unwrap()), 0o700);
-    }
-    assert_eq!(mode(&state), 0o700);
-}
-
-#[test]
-fn a_state_directory_that_cannot_be_one_is_told_before_the_start() {
-    let rig = Setup {
-        top: "state_dir = \"htpasswd/state\"".to_owned(),
-        ..public()
-    }
-    .prepare();
-    let check = try_run(tidegate().arg("check").arg("--config").arg(rig.config()));
-    assert_eq!(check.code, Some(1), "{check}");
-    assert!(check.stderr.contains("state_dir: "), "{check}");
-    assert!(!rig.path("state").exists());
-}
-
-#[test]
-fn a_token_of_one_site_is_none_of_another() {
-    let second = r#"
-[[site]]
-hosts = ["second.test"]
-certificate = { cert_file = "cert.pem", key_file = "cert-key.pem" }
-upstream = "registry"
-[site.auth]
-htpasswd_file = "htpasswd"
-scheme = "bearer"
-"#;
-    let rig = Setup {
-        tables: format!("{PUBLIC}{second}"),
-        ..Setup::default()
-    };
-    let mut rig = rig.prepare();
-    // One certificate for both, so that the client trusts either.
-    let names = ["localhost", "registry.test", "second.test"];
-    crate::harness::Pair::create(&rig.path(""), "cert", &names);
-    rig.start_registry();
-    rig.start_edge();
-    rig.wait_until_ready();
-    let (first, second) = (rig.client(), rig.client().for_host("second.test"));
-    let scope = "scope=repository:a:pull,push";
-    let (of_first, of_second) = (token_of(ask(&first, scope)), token_of(ask(&second, scope)));
-    for (client, token, status) in [
-        (&first, &of_first, 200),
-        (&second, &of_second, 200),
-        (&first, &of_second, 401),
-        (&second, &of_first, 401),
-    ] {
-        client.as_bearer(token).get("/v2/").expect(status);
-    }
-    let login = ask(&first, "offline_token=true").expect(200).json();
-    let form = format!(
-        "grant_type=refresh_token&refresh_token={}",
-        text(&login, "refresh_token")
-    );
-    let renew = |client: &Client| {
-        client
-            .request("POST", "/auth/token")
-            .body(form.as_str())
-            .send()
-    };
-    renew(&first.for_host("registry.test")).expect(200);
-    renew(&second).expect(401);
-}
-
-#[test]
-fn a_reload_begins_and_ends_tokens() {
-    let mut rig = Rig::start();
-    ask(&rig.client(), "").expect(404);
-    rig.write_config(&public());
-    rig.reload_edge();
-    let token = eventually("tokens to be handed out", || {
-        let reply = ask(&rig.client(), "");
-        (reply.status == 200).then(|| token_of(reply))
-    });
-    let bearer = rig.anonymous().as_bearer(&token);
-    bearer.get("/v2/").expect(200);
-    rig.write_config(&Setup {
-        top: "state_dir = \"elsewhere\"".to_owned(),
-        ..public()
-    });
-    rig.reload_edge();
-    eventually("the reload to be refused", || {
-        rig.edge_log().contains("state_dir: changed").then_some(())
-    });
-    rig.write_config(&public());
-    rig.reload_edge();
-    bearer.get("/v2/").expect(200);
-    rig.write_config(&Setup::default());
-    rig.reload_edge();
-    eventually("tokens to be no more", || {
-        (bearer.get("/v2/").status == 401).then_some(())
-    });
 }

@@ -14,11 +14,11 @@ use openssl::sign::Signer;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::{ask, public, token_of};
 use crate::harness::{
     Client, MANIFEST, Pair, Process, Rig, Setup, eventually, free_port, image, need, push_image,
     run, tidegate, try_run,
 };
-use crate::tokens::public;
 
 fn encode(bytes: &[u8]) -> String {
     let text = base64::encode_block(bytes);
@@ -322,11 +322,7 @@ fn dockers_own_registry_takes_our_tokens() {
         "{challenge}"
     );
     let token = |client: &Client, scope: &str| {
-        let reply = client.get(&format!("/auth/token?service=other&scope={scope}"));
-        reply.expect(200).json()["token"]
-            .as_str()
-            .unwrap()
-            .to_owned()
+        token_of(ask(client, &format!("service=other&scope={scope}")))
     };
     let push = token(&rig.client(), "repository:public/app:pull,push");
     let digest = push_image(
@@ -361,11 +357,8 @@ fn crane_walks_between_the_two() {
     .start();
     let folder = TempDir::new().unwrap();
     let (registry, _process) = taker(&rig, folder.path());
-    let token = rig
-        .client()
-        .get("/auth/token?scope=repository:public/app:pull,push")
-        .json();
-    let bearer = registry.as_bearer(token["token"].as_str().unwrap());
+    let token = token_of(ask(&rig.client(), "scope=repository:public/app:pull,push"));
+    let bearer = registry.as_bearer(&token);
     push_image(&bearer, "public/app", "v1", &image(97, &[1000]));
     let name = registry.name();
     let mut crane = Command::new("crane");

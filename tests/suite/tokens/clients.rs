@@ -7,11 +7,11 @@ use std::process::Command;
 
 use serde_json::json;
 
+use super::public;
 use crate::harness::{
     Dockerd, Image, MANIFEST, Output, PASSWORD, Process, Rig, Setup, USER, digest, eventually,
     heavy, layout_with_layers, need, push_image, run, skip, tar_of, tidegate, try_run,
 };
-use crate::tokens::public;
 
 /// A site where anyone pulls what is public, with an image in it and one beside it.
 fn served() -> Rig {
