@@ -1,4 +1,4 @@
-//! What was acknowledged stays, what was not is never seen: through `kill -9` and full disks.
+//! What was acknowledged stays, what was not is never seen, `kill -9` or not.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,9 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use tempfile::TempDir;
-
 use crate::harness::{
-    Client, INDEX, MANIFEST, Rig, Setup, digest, eventually, files_below, image, noise, pause,
-    push_blob, push_image, run, skip, with_query,
+    Client, MANIFEST, Rig, Setup, digest, eventually, files_below, image, noise, pause, push_blob,
+    push_image, skip, with_query,
 };
 
 /// How often the registry is killed. `TIDEGATE_KILL_ROUNDS` asks for more.
@@ -271,118 +269,6 @@ fn the_same_tag_pushed_by_many_at_once_is_one_of_theirs() {
             .get(&format!("/v2/crowd/tag/manifests/{}", image.digest()))
             .expect(200);
     }
-}
-
-/// A file system of its own, of a few megabytes; unmounted when dropped.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
-        let folder = TempDir::with_prefix("disk").unwrap();
-        if !rustix::process::getuid().is_root() {
-            return None;
-        }
-        let size = format!("size={megabytes}m,mode=0755");
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tidegate"])
-            .arg(folder.path()));
-        Some(Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(crate::harness::try_run(
-            Command::new("umount").arg("--lazy").arg(self.0.path()),
-        ));
-    }
-}
-
-#[test]
-fn a_full_disk_is_a_clear_error_reads_go_on_and_room_brings_writes_back() {
-    for buffered in [false, true] {
-        fill_a_disk(buffered);
-    }
-}
-
-fn fill_a_disk(buffered: bool) {
-    let Some(disk) = SmallDisk::mount(24) else {
-        skip("only root can mount a small disk");
-        return;
-    };
-    let rig = Setup {
-        root: Some(disk.0.path().join("registry")),
-        buffered,
-        ..Setup::default()
-    }
-    .start();
-    let client = rig.client();
-    let kept = image(81, &[1_000_000]);
-    push_image(&client, "full", "kept", &kept);
-    let ballast = disk.0.path().join("ballast");
-    run(Command::new("fallocate").args(["-l", "12M"]).arg(&ballast));
-
-    let large = noise(82, 20_000_000);
-    let refused = try_reply(&client, &large);
-    let status = refused.as_ref().map(|reply| reply.status);
-    assert!(matches!(status, Some(500..=599)), "{refused:?}");
-    let refused = refused.unwrap();
-    assert!(
-        refused.text().to_lowercase().contains("space"),
-        "{}",
-        refused.text()
-    );
-    refused.error_code();
-
-    let path = format!("/v2/full/blobs/{}", digest(&large));
-    client.get(&path).expect_error(404, "BLOB_UNKNOWN");
-    assert_eq!(
-        client.get("/v2/full/manifests/kept").expect(200).body,
-        kept.manifest
-    );
-    let layer = format!("/v2/full/blobs/{}", digest(&kept.layers[0]));
-    assert_eq!(client.get(&layer).expect(200).body, kept.layers[0]);
-
-    // Not one byte left: manifests and sessions have nowhere to go either.
-    drop(crate::harness::try_run(
-        Command::new("dd")
-            .arg("if=/dev/zero")
-            .arg(format!("of={}.2", ballast.display())),
-    ));
-    let session = client.post("/v2/full/blobs/uploads/");
-    assert!(matches!(session.status, 202 | 500..=599), "{session:?}");
-    let other = image(83, &[]);
-    let tag = client
-        .request("PUT", "/v2/full/manifests/kept")
-        .header("Content-Type", INDEX)
-        .body(crate::harness::index_of(&[&kept]))
-        .send();
-    assert!(matches!(tag.status, 500..=599), "{tag:?}");
-    assert_eq!(
-        client.get("/v2/full/manifests/kept").expect(200).body,
-        kept.manifest
-    );
-
-    fs::remove_file(&ballast).unwrap();
-    fs::remove_file(format!("{}.2", ballast.display())).unwrap();
-    push_image(&client, "full", "other", &other);
-    eventually("room for a blob", || {
-        let bytes = noise(84, 5_000_000);
-        try_reply(&client, &bytes).filter(|reply| reply.status == 201)
-    });
-}
-
-/// Pushes a blob in one PUT and returns the reply, whatever it is.
-fn try_reply(client: &Client, bytes: &[u8]) -> Option<crate::harness::Response> {
-    let session = client
-        .request("POST", "/v2/full/blobs/uploads/")
-        .try_send()
-        .ok()?;
-    if session.status != 202 {
-        return Some(session);
-    }
-    let url = with_query(&session.location(), &format!("digest={}", digest(bytes)));
-    client.request("PUT", &url).body(bytes).try_send().ok()
 }
 
 #[test]
