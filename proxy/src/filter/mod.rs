@@ -2,7 +2,7 @@
 //!
 //! Each takes [`http::request::Parts`] and what the config says, and returns a value: nothing, or
 //! the [`Decision`] that ends the request's way here, or the [`Edits`] to make. No IO, no clock,
-//! nothing of Pingora: the order in which they are asked is written down in `edge`.
+//! nothing of Pingora: `edge::policy` says in which order they are asked.
 
 pub(crate) mod acme_challenge;
 pub(crate) mod addresses;
