@@ -58,31 +58,15 @@ impl Kit {
     }
 
     fn login(&self, program: &str) {
-        let certs = self.path("certs");
-        let mut wrong = self.tool(program);
-        wrong.args([
-            "login",
-            "--cert-dir",
-            &certs,
-            "-u",
-            USER,
-            "-p",
-            "wrong",
-            &self.rig.name(),
-        ]);
-        assert!(!try_run(&mut wrong).success);
-        let mut right = self.tool(program);
-        right.args([
-            "login",
-            "--cert-dir",
-            &certs,
-            "-u",
-            USER,
-            "-p",
-            PASSWORD,
-            &self.rig.name(),
-        ]);
-        run(&mut right);
+        let (certs, name) = (self.path("certs"), self.rig.name());
+        let login = |password| {
+            let mut command = self.tool(program);
+            command.args(["login", "--cert-dir", &certs, "-u", USER]);
+            try_run(command.args(["-p", password, &name]))
+        };
+        assert!(!login("wrong").success);
+        let right = login(PASSWORD);
+        assert!(right.success, "{right}");
     }
 }
 

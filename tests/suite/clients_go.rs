@@ -66,22 +66,20 @@ fn crane_pushes_pulls_copies_lists_and_deletes() {
     );
 }
 
+/// regctl, logged in.
+fn regctl(rig: &Rig) -> impl Fn(&[&str]) -> String {
+    let regctl = |arguments: &[&str]| run(rig.go_client("regctl").args(arguments));
+    let login = ["registry", "login", "--skip-check", &rig.name()];
+    regctl(&[&login[..], &["-u", USER, "-p", PASSWORD]].concat());
+    regctl
+}
+
 #[test]
 fn regctl_copies_images_and_puts_artifacts() {
     need!("regctl");
     let rig = Rig::start();
-    let regctl = |arguments: &[&str]| run(rig.go_client("regctl").args(arguments));
+    let regctl = regctl(&rig);
     let name = rig.name();
-    regctl(&[
-        "registry",
-        "login",
-        "--skip-check",
-        &name,
-        "-u",
-        USER,
-        "-p",
-        PASSWORD,
-    ]);
     let layout = rig.path("layout");
     let source = layout_with_layers(&layout, 6, &[1000, 5_000_000]);
     let app = format!("{name}/regctl/app");
@@ -140,18 +138,8 @@ fn regctl_copies_images_and_puts_artifacts() {
 fn regctl_copies_every_architecture_of_an_index() {
     need!("regctl");
     let rig = Rig::start();
-    let regctl = |arguments: &[&str]| run(rig.go_client("regctl").args(arguments));
+    let regctl = regctl(&rig);
     let name = rig.name();
-    regctl(&[
-        "registry",
-        "login",
-        "--skip-check",
-        &name,
-        "-u",
-        USER,
-        "-p",
-        PASSWORD,
-    ]);
     let images = [image(120, &[100]), image(121, &[200])];
     for image in &images {
         push_image(&rig.client(), "regctl/multi", &image.digest(), image);
@@ -172,18 +160,8 @@ fn regctl_copies_every_architecture_of_an_index() {
 fn regctl_uploads_a_blob_in_chunks() {
     need!("regctl");
     let rig = Rig::start();
-    let regctl = |arguments: &[&str]| run(rig.go_client("regctl").args(arguments));
+    let regctl = regctl(&rig);
     let name = rig.name();
-    regctl(&[
-        "registry",
-        "login",
-        "--skip-check",
-        &name,
-        "-u",
-        USER,
-        "-p",
-        PASSWORD,
-    ]);
     regctl(&[
         "registry",
         "set",

@@ -5,30 +5,13 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Exchange, Rig, Setup, digest, eventually, noise, push_blob, with_query};
-
-/// A push of which half is sent.
-fn half_a_push(rig: &Rig, bytes: &[u8]) -> Exchange {
-    let client = rig.client();
-    let location = client
-        .post("/v2/slow/blobs/uploads/")
-        .expect(202)
-        .location();
-    let location = with_query(&location, &format!("digest={}", digest(bytes)));
-    let mut push = client
-        .request("PUT", &location)
-        .header("Content-Length", &bytes.len().to_string())
-        .open()
-        .unwrap();
-    push.write(&bytes[..bytes.len() / 2]).unwrap();
-    push
-}
+use crate::harness::{Rig, Setup, digest, eventually, half_a_push, noise, push_blob};
 
 #[test]
 fn a_slow_push_completes_while_the_edge_drains_and_new_connections_are_refused() {
     let mut rig = Rig::start();
     let bytes = noise(96, 2_000_000);
-    let mut push = half_a_push(&rig, &bytes);
+    let mut push = half_a_push(&rig.client(), &bytes);
 
     rig.edge().signal(Signal::TERM);
 
@@ -98,7 +81,7 @@ fn the_drain_ends_at_its_limit() {
         ..Setup::default()
     }
     .start();
-    let push = half_a_push(&rig, &noise(98, 2_000_000));
+    let push = half_a_push(&rig.client(), &noise(98, 2_000_000));
     rig.edge().signal(Signal::TERM);
     rig.edge().wait(Duration::from_secs(20));
     drop(push);
@@ -109,7 +92,7 @@ fn the_registry_drains_too() {
     let mut rig = Rig::start();
     // The registry writes it in pieces of 1 MiB.
     let bytes = noise(99, 8_000_000);
-    let mut push = half_a_push(&rig, &bytes);
+    let mut push = half_a_push(&rig.client(), &bytes);
     // The half must have reached the registry before it is asked to stop.
     eventually("bytes to arrive", || {
         let mut size = 0;

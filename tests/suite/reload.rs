@@ -4,8 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::harness::{
-    PASSWORD, Pair, Rig, Setup, USER, digest, eventually, noise, pause, peer_certificate,
-    with_query,
+    PASSWORD, Pair, Rig, Setup, USER, eventually, half_a_push, noise, pause, peer_certificate,
 };
 
 #[test]
@@ -100,17 +99,7 @@ fn a_request_under_way_finishes_with_what_it_began_with() {
     let mut rig = Rig::start();
     let client = rig.client();
     let bytes = noise(95, 2_000_000);
-    let location = client
-        .post("/v2/slow/blobs/uploads/")
-        .expect(202)
-        .location();
-    let location = with_query(&location, &format!("digest={}", digest(&bytes)));
-    let mut push = client
-        .request("PUT", &location)
-        .header("Content-Length", &bytes.len().to_string())
-        .open()
-        .unwrap();
-    push.write(&bytes[..1_000_000]).unwrap();
+    let mut push = half_a_push(&client, &bytes);
     let hashed = bcrypt::hash("other", 4).unwrap();
     fs::write(rig.path("htpasswd"), format!("other:{hashed}\n")).unwrap();
     Pair::create(

@@ -12,8 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::harness::{
-    Client, Process, descendants, digest, eventually, files_below, free_port, image, need, noise,
-    pause, push_image, run, skip, tidegate, try_run, with_query,
+    Client, Process, descendants, eventually, files_below, free_port, half_a_push, image, need,
+    noise, pause, push_image, run, skip, tidegate, try_run,
 };
 
 /// A folder, ports, and `tidegate up` on them.
@@ -346,17 +346,7 @@ fn ctrl_c_finishes_the_push_under_way_and_stops_both() {
     let mut up = Up::started();
     let client = up.client();
     let bytes = noise(152, 1_000_000);
-    let location = client
-        .post("/v2/slow/blobs/uploads/")
-        .expect(202)
-        .location();
-    let location = with_query(&location, &format!("digest={}", digest(&bytes)));
-    let mut push = client
-        .request("PUT", &location)
-        .header("Content-Length", &bytes.len().to_string())
-        .open()
-        .unwrap();
-    push.write(&bytes[..500_000]).unwrap();
+    let mut push = half_a_push(&client, &bytes);
     let roles = up.roles();
 
     up.process().signal(Signal::INT);

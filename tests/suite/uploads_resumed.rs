@@ -2,8 +2,22 @@
 
 use std::time::Duration;
 
-use crate::harness::{Rig, Setup, digest, eventually, noise, pause};
+use crate::harness::{Client, Exchange, Rig, Setup, digest, eventually, noise, pause};
 use crate::uploads::{REPOSITORY, append, assert_stored, begin, blob, finish, offset};
+
+/// A PATCH of `bytes` of which so many are sent, and some have arrived.
+fn unfinished(client: &Client, location: &str, bytes: &[u8], sent: usize) -> Exchange {
+    let mut patch = client
+        .request("PATCH", location)
+        .header("Content-Length", &bytes.len().to_string())
+        .open()
+        .unwrap();
+    patch.write(&bytes[..sent]).unwrap();
+    eventually("bytes to arrive", || {
+        (offset(client, location) > 0).then_some(())
+    });
+    patch
+}
 
 #[test]
 fn a_body_cut_short_leaves_nothing_visible_and_can_be_resumed() {
@@ -12,15 +26,7 @@ fn a_body_cut_short_leaves_nothing_visible_and_can_be_resumed() {
     let bytes = noise(9, 3_000_000);
     let location = begin(&client);
 
-    let mut cut = client
-        .request("PATCH", &location)
-        .header("Content-Length", &bytes.len().to_string())
-        .open()
-        .unwrap();
-    cut.write(&bytes[..1_500_000]).unwrap();
-    eventually("the first half to arrive", || {
-        (offset(&client, &location) > 0).then_some(())
-    });
+    let cut = unfinished(&client, &location, &bytes, 1_500_000);
     drop(cut);
 
     blob(&client, &digest(&bytes)).expect(404);
@@ -63,15 +69,7 @@ fn an_upload_goes_on_after_the_registry_was_killed_in_the_middle_of_a_chunk() {
     let client = rig.client();
     let bytes = noise(13, 4_000_000);
     let location = begin(&client);
-    let mut cut = client
-        .request("PATCH", &location)
-        .header("Content-Length", &bytes.len().to_string())
-        .open()
-        .unwrap();
-    cut.write(&bytes[..2_000_000]).unwrap();
-    eventually("bytes to arrive", || {
-        (offset(&client, &location) > 0).then_some(())
-    });
+    let mut cut = unfinished(&client, &location, &bytes, 2_000_000);
 
     rig.crash_registry();
     let refused = cut.write(&bytes[2_000_000..]).and_then(|()| cut.reply());
@@ -92,15 +90,7 @@ fn an_upload_goes_on_after_the_edge_was_killed() {
     let client = rig.client();
     let bytes = noise(14, 3_000_000);
     let location = begin(&client);
-    let mut cut = client
-        .request("PATCH", &location)
-        .header("Content-Length", &bytes.len().to_string())
-        .open()
-        .unwrap();
-    cut.write(&bytes[..2_000_000]).unwrap();
-    eventually("bytes to arrive", || {
-        (offset(&client, &location) > 0).then_some(())
-    });
+    let _cut = unfinished(&client, &location, &bytes, 2_000_000);
 
     rig.crash_edge();
 

@@ -87,14 +87,7 @@ mod tests {
 
     use super::*;
     use crate::auth::{Origin, User};
-
-    fn parts(headers: &[(&str, &str)]) -> Parts {
-        let mut request = http::Request::builder();
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
+    use crate::filter::parts_for_test as parts;
 
     fn outcome(parts: &Parts, principal: &Principal, terms: Terms) -> Vec<String> {
         let mut edits = Edits::default();

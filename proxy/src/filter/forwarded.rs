@@ -216,14 +216,7 @@ fn quoted(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parts(headers: &[(&str, &str)]) -> Parts {
-        let mut request = http::Request::builder();
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
+    use crate::filter::parts_for_test as parts;
 
     fn proxies() -> Vec<Network> {
         ["10.0.0.0/8", "fd00::/8"]

@@ -111,3 +111,13 @@ impl Edits {
         }
     }
 }
+
+/// Returns the head of a request for `/` with these headers.
+#[cfg(test)]
+pub(crate) fn parts_for_test(headers: &[(&str, &str)]) -> http::request::Parts {
+    let mut request = http::Request::builder();
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(()).unwrap().into_parts().0
+}

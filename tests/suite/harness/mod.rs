@@ -27,8 +27,8 @@ pub(crate) use dockerd::Dockerd;
 pub(crate) use http::{Client, Exchange, Response};
 pub(crate) use images::{blobs_of, layout_with_layers, tar_of};
 pub(crate) use oci::{
-    INDEX, Image, MANIFEST, digest, digest512, image, image_with, index_of, noise, push_blob,
-    push_image, push_manifest, with_query,
+    INDEX, Image, MANIFEST, digest, digest512, half_a_push, image, image_with, index_of, noise,
+    push_blob, push_image, push_manifest, with_query,
 };
 pub(crate) use pebble::Pebble;
 pub(crate) use peer::DockerRegistry;

@@ -3,7 +3,7 @@
 use openssl::hash::{MessageDigest, hash};
 use serde_json::{Value, json};
 
-use super::{Client, Response};
+use super::{Client, Exchange, Response};
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -170,4 +170,20 @@ pub(crate) fn push_image(
     }
     push_manifest(client, repository, reference, MANIFEST, &image.manifest).expect(201);
     image.digest()
+}
+
+/// A push of a blob in one PUT, of which half is sent.
+pub(crate) fn half_a_push(client: &Client, bytes: &[u8]) -> Exchange {
+    let location = client
+        .post("/v2/slow/blobs/uploads/")
+        .expect(202)
+        .location();
+    let location = with_query(&location, &format!("digest={}", digest(bytes)));
+    let mut push = client
+        .request("PUT", &location)
+        .header("Content-Length", &bytes.len().to_string())
+        .open()
+        .unwrap();
+    push.write(&bytes[..bytes.len() / 2]).unwrap();
+    push
 }

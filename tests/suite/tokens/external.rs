@@ -273,6 +273,15 @@ fn an_issuer_that_cannot_be_trusted_is_told_by_check() {
     }
 }
 
+/// An edge whose tokens are for the service `other`.
+fn giver() -> Rig {
+    Setup {
+        auth: "[site.auth.token]\nservice = \"other\"".to_owned(),
+        ..public()
+    }
+    .start()
+}
+
 /// `docker-registry` with our edge as its token server.
 fn taker(rig: &Rig, folder: &Path) -> (Client, Process) {
     let mut certificates = tidegate();
@@ -305,11 +314,7 @@ fn taker(rig: &Rig, folder: &Path) -> (Client, Process) {
 #[test]
 fn dockers_own_registry_takes_our_tokens() {
     need!("docker-registry");
-    let rig = Setup {
-        auth: "[site.auth.token]\nservice = \"other\"".to_owned(),
-        ..public()
-    }
-    .start();
+    let rig = giver();
     let folder = TempDir::new().unwrap();
     let (registry, _process) = taker(&rig, folder.path());
     let challenge = registry
@@ -350,11 +355,7 @@ fn dockers_own_registry_takes_our_tokens() {
 #[test]
 fn crane_walks_between_the_two() {
     need!("docker-registry", "crane");
-    let rig = Setup {
-        auth: "[site.auth.token]\nservice = \"other\"".to_owned(),
-        ..public()
-    }
-    .start();
+    let rig = giver();
     let folder = TempDir::new().unwrap();
     let (registry, _process) = taker(&rig, folder.path());
     let token = token_of(ask(&rig.client(), "scope=repository:public/app:pull,push"));
