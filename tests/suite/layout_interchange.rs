@@ -86,14 +86,20 @@ fn sorted(client: &Client, path: &str, key: &str) -> Vec<String> {
     list
 }
 
-#[test]
-fn a_tree_of_debians_registry_is_served_and_grows_and_goes_back() {
-    need!("docker-registry");
+/// A tree that Debian's registry has written.
+fn debians_tree() -> (TempDir, Stock) {
     let folder = TempDir::new().unwrap();
     let stock = Stock::new();
     let peer = DockerRegistry::on(folder.path());
     stock.push(&peer.client());
     peer.stop();
+    (folder, stock)
+}
+
+#[test]
+fn a_tree_of_debians_registry_is_served_and_grows_and_goes_back() {
+    need!("docker-registry");
+    let (folder, stock) = debians_tree();
 
     let rig = Setup {
         root: Some(folder.path().to_owned()),
@@ -180,11 +186,7 @@ fn debians_registry_can_collect_garbage_in_a_tree_of_tidegate() {
 #[test]
 fn torn_and_empty_links_are_absent_and_said_so() {
     need!("docker-registry");
-    let folder = TempDir::new().unwrap();
-    let stock = Stock::new();
-    let peer = DockerRegistry::on(folder.path());
-    stock.push(&peer.client());
-    peer.stop();
+    let (folder, stock) = debians_tree();
     let repository = folder
         .path()
         .join("docker/registry/v2/repositories/deep/er/app");

@@ -19,6 +19,16 @@ fn unfinished(client: &Client, location: &str, bytes: &[u8], sent: usize) -> Exc
     patch
 }
 
+/// Goes on from where the registry says, to a blob that is there.
+fn resume(client: &Client, location: &str, bytes: &[u8]) {
+    let created = eventually("the upload to be resumed", || {
+        let from = offset(client, location);
+        let reply = append(client, location, from, &bytes[from..]);
+        (reply.status == 202).then(|| finish(client, &reply.location(), &digest(bytes)))
+    });
+    assert_stored(client, &created, bytes, &digest(bytes));
+}
+
 #[test]
 fn a_body_cut_short_leaves_nothing_visible_and_can_be_resumed() {
     let rig = Rig::start();
@@ -31,12 +41,7 @@ fn a_body_cut_short_leaves_nothing_visible_and_can_be_resumed() {
 
     blob(&client, &digest(&bytes)).expect(404);
     // What arrived before the cut may be kept or not; the client asks and goes on from there.
-    let created = eventually("the upload to be resumed", || {
-        let from = offset(&client, &location);
-        let reply = append(&client, &location, from, &bytes[from..]);
-        (reply.status == 202).then(|| finish(&client, &reply.location(), &digest(&bytes)))
-    });
-    assert_stored(&client, &created, &bytes, &digest(&bytes));
+    resume(&client, &location, &bytes);
 }
 
 #[test]
@@ -94,12 +99,7 @@ fn an_upload_goes_on_after_the_edge_was_killed() {
 
     rig.crash_edge();
 
-    let created = eventually("the upload to be resumed", || {
-        let from = offset(&client, &location);
-        let reply = append(&client, &location, from, &bytes[from..]);
-        (reply.status == 202).then(|| finish(&client, &reply.location(), &digest(&bytes)))
-    });
-    assert_stored(&client, &created, &bytes, &digest(&bytes));
+    resume(&client, &location, &bytes);
 }
 
 #[test]
