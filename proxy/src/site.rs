@@ -93,11 +93,9 @@ pub(crate) struct Site {
     pub(crate) desk: Option<Desk>,
 }
 
-/// What was found out about a request that may go on, and what changes on its way.
+/// What a request that may go on changes on its way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Admission {
-    /// What it asks the registry for.
-    pub(crate) route: Option<Route>,
     /// The repositories that a list may name, where it may not name all.
     pub(crate) visible: Option<Visibility>,
     /// What is asked for in place of what was asked for.
@@ -175,22 +173,18 @@ impl Site {
             decided.map_err(|denial| self.deny(denial, &wish, asking))
         };
         let route = self.upstream.is_registry().then(|| registry::route(parts));
-        let route = match route {
-            Some(Ok(route)) => route,
+        let Some(Ok(route)) = &route else {
             // What names nothing is told to those alone who may come in.
-            Some(Err(rejection)) => {
-                decide(None)?;
-                return Err(rejection.into());
-            }
-            None => {
-                decide(None)?;
-                return Ok(Admission::default());
-            }
+            decide(None)?;
+            return match route {
+                Some(Err(rejection)) => Err(rejection.into()),
+                Some(Ok(_)) | None => Ok(Admission::default()),
+            };
         };
         let action = route.action(&parts.method);
         decide(action.map(|action| (action, route.repository())))?;
         let mut admission = Admission::default();
-        if route == Route::Catalog {
+        if *route == Route::Catalog {
             admission.visible = self.access.visible(principal, client);
         }
         let asks = parts.method == Method::POST && matches!(route, Route::Uploads { .. });
@@ -205,7 +199,6 @@ impl Site {
             let target = filter::mount::without(parts).ok_or(Rejection::BadRequest)?;
             admission.target = Some(target);
         }
-        admission.route = Some(route);
         Ok(admission)
     }
 

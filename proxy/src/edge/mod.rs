@@ -131,12 +131,9 @@ impl ProxyHttp for EdgeProxy {
         let decided = match self.admit(session, ctx).await {
             Ok(Way::Upstream) => {
                 let site = ctx.site.clone();
-                let socket = site.as_ref().and_then(|site| site.upstream.socket());
-                return match (socket, &ctx.admission.route) {
-                    (Some(socket), Some(route)) if relay::fits(route, session) => {
-                        self.relay(socket, session, ctx).await.map(|()| true)
-                    }
-                    _ => Ok(false),
+                return match site.as_ref().and_then(|site| site.upstream.socket()) {
+                    Some(socket) => self.relay(socket, session, ctx).await.map(|()| true),
+                    None => Ok(false),
                 };
             }
             Ok(Way::Desk(page)) => self.serve(page, session, ctx).await.map(Decision::Answer),

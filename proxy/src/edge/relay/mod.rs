@@ -1,10 +1,11 @@
-//! The short way to the registry, for blobs.
+//! The short way to the registry on its Unix socket.
 //!
 //! Whatever goes through Pingora's own proxying is copied from task to task and from socket to
-//! socket. Manifests do not mind; blobs do. Their requests are sent from here instead: a download's
-//! bytes do not come over the registry's socket at all but from the open file that the registry
-//! hands over ([`oci::handover`]), and an upload's go there in large pieces, uncopied. What the
-//! registry says, and what is made of it for the client, is the same on both ways.
+//! socket, which blobs mind most and small requests, too. What is for the registry is sent from here
+//! instead: a download's bytes do not come over the socket at all but from the open file that the
+//! registry hands over ([`oci::handover`]), and an upload's go there in large pieces, uncopied.
+//! Other upstreams are Pingora's; what they say, and what is made of it for the client, is the same
+//! on both ways.
 
 mod download;
 mod upload;
@@ -17,14 +18,15 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{
     ACCEPT, CONNECTION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, EXPECT, HOST, HeaderName,
     IF_NONE_MATCH, IF_RANGE, RANGE, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
+use oci::handover;
 use oci::range::ByteRange;
-use oci::{Query, Route, handover};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::proxy::{ProxyHttp as _, Session};
@@ -37,8 +39,8 @@ use crate::context::Context;
 use crate::filter::host::Host;
 use crate::upstream::Socket;
 
-/// What of a request's head the registry reads about a blob; how long the body is goes without
-/// saying, and the edge adds what it knows.
+/// What of a request's head a registry reads; how long the body is goes without saying, and the edge
+/// adds what it knows.
 const PASSED_ON: [HeaderName; 7] = [
     ACCEPT,
     CONTENT_RANGE,
@@ -101,23 +103,6 @@ struct Answer {
     sent: Sent,
 }
 
-/// Returns whether a request for `route` goes this way.
-pub(super) fn fits(route: &Route, session: &mut Session) -> bool {
-    let parts: &Parts = session.req_header();
-    match (&parts.method, route) {
-        (&Method::GET, Route::Blob { .. }) => true,
-        (&Method::PATCH | &Method::PUT, Route::Upload { .. }) => !session.is_body_done(),
-        // With a digest, the body is the blob; without, nobody reads it.
-        (&Method::POST, Route::Uploads { .. }) => names_blob(parts) && !session.is_body_done(),
-        _ => false,
-    }
-}
-
-fn names_blob(parts: &Parts) -> bool {
-    let query = Query::parse(parts.uri.query());
-    query.first("digest").is_some()
-}
-
 impl EdgeProxy {
     /// Sends a request to the registry at `socket`, and its answer to the client.
     pub(super) async fn relay(
@@ -130,16 +115,18 @@ impl EdgeProxy {
         let (mut head, framing) = head(session, ctx)?;
         self.upstream_request_filter(session, &mut head, ctx)
             .await?;
-        if framing.is_none() {
+        let method = &session.req_header().method;
+        if *method == Method::GET {
             // After the edits, which let nothing pass that a client says under this name.
             head.insert_header(handover::HEADER, handover::ACCEPT)?;
         }
+        let only_asks = framing.is_none() && method.is_safe();
         let (mut wire, mut kept) = self.wires.take(socket).await?;
         let answer = loop {
             let sending = exchange(&wire, socket, head.clone(), framing, session, ctx);
             match sending.await {
                 // A kept connection can end the moment before it is used. Who only asked may again.
-                Err(error) if kept && framing.is_none() && !timed_out(&error) => {
+                Err(error) if kept && only_asks && !timed_out(&error) => {
                     (wire, kept) = self.wires.take(socket).await?;
                 }
                 answer => break answer?,
@@ -165,20 +152,17 @@ impl EdgeProxy {
             sent,
         } = answer;
         let part = head.remove_header(handover::HEADER);
-        for name in [CONNECTION, TRANSFER_ENCODING] {
-            head.remove_header(&name);
-        }
+        head.remove_header(&CONNECTION);
         let file = part.map(|part| handed_over(part.to_str().ok(), &wire));
         let file = file.transpose()?;
         if let Some((_, part)) = &file {
+            head.remove_header(&TRANSFER_ENCODING);
             head.insert_header(CONTENT_LENGTH, part.size_bytes())?;
         }
         if sent == Sent::Part && answer::outlasts_patience(session.req_header()) {
             session.set_keepalive(None);
         }
         self.response_filter(session, &mut head, ctx).await?;
-        let written = session.write_response_header(Box::new(head), false);
-        written.await.map_err(|error| error.into_down())?;
         let keep = |wire| {
             if let Some((wires, socket)) = kept {
                 wires.keep(socket, wire);
@@ -187,16 +171,16 @@ impl EdgeProxy {
         if let Some((file, part)) = file {
             // The connection is free while the client takes the bytes.
             keep(wire);
+            begin(session, head, false).await?;
             return download::send(session, file, part).await;
         }
+        let mut next = body(&mut client).await?;
+        begin(session, head, next.is_none()).await?;
         let downstream = session.as_downstream_mut();
-        while let Some(piece) = client
-            .read_body_bytes()
-            .await
-            .map_err(|error| error.into_up())?
-        {
+        while let Some(piece) = next {
             let written = downstream.write_response_body(piece, false);
             written.await.map_err(|error| error.into_down())?;
+            next = body(&mut client).await?;
         }
         let finished = downstream.finish_body();
         finished.await.map_err(|error| error.into_down())?;
@@ -213,7 +197,7 @@ impl EdgeProxy {
 fn head(session: &mut Session, ctx: &Context) -> Result<(RequestHeader, Option<Framing>)> {
     let sends = !session.is_body_done();
     let asked = session.req_header();
-    let mut head = RequestHeader::build(asked.method.clone(), asked.raw_path(), None)?;
+    let mut head = RequestHeader::build_no_case(asked.method.clone(), asked.raw_path(), None)?;
     let host = ctx.host.as_ref().map_or("", Host::authority);
     head.insert_header(HOST, host)?;
     for name in &PASSED_ON {
@@ -297,6 +281,18 @@ async fn goes_on(client: &mut HttpSession, session: &mut Session, ctx: &Context)
         pace.forgive(Instant::now());
     }
     Ok(true)
+}
+
+/// Begins the reply to the client, which `ends` there where no body follows.
+async fn begin(session: &mut Session, head: ResponseHeader, ends: bool) -> Result<()> {
+    let written = session.write_response_header(Box::new(head), ends);
+    written.await.map_err(|error| error.into_down())
+}
+
+/// Reads the next piece of an answer's body.
+async fn body(client: &mut HttpSession) -> Result<Option<Bytes>> {
+    let read = client.read_body_bytes().await;
+    read.map_err(|error| error.into_up())
 }
 
 /// Takes the file that a reply is about, and reads which part of it is meant.
