@@ -11,7 +11,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use tokio::task::spawn_blocking;
+use tokio::task::{spawn_blocking, yield_now};
 
 /// How much is read at once: sixteen TLS records, as many as the connection's buffer takes, so that
 /// they go out with one system call.
@@ -37,6 +37,8 @@ pub(super) async fn send(session: &mut Session, file: File, part: ByteRange) -> 
         sent.await.map_err(|error| error.into_down())?;
         // HTTP/2 may hold on to it for a while; then there has to be another.
         spare = piece.try_into_mut().unwrap_or_default();
+        // A client that takes everything at once would leave the others no turn for a hundred pieces.
+        yield_now().await;
     }
     Ok(())
 }
