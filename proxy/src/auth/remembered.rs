@@ -6,12 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use moka::sync::Cache;
 use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
-use openssl::pkey::{PKey, Private};
 use openssl::rand::rand_bytes;
-use openssl::sign::Signer;
+use sha2::Sha256;
 use tokio::sync::OnceCell;
 
 use super::User;
@@ -28,7 +27,8 @@ pub(super) type Fingerprint = [u8; 32];
 
 /// The credentials that were found right, and those being verified now.
 pub(super) struct Remembered {
-    key: PKey<Private>,
+    /// Keyed once: OpenSSL's takes most of its time to get ready.
+    hmac: Hmac<Sha256>,
     right: Cache<Fingerprint, Arc<User>>,
     pending: Cache<Fingerprint, Arc<OnceCell<bool>>>,
 }
@@ -36,10 +36,10 @@ pub(super) struct Remembered {
 impl Remembered {
     /// Remembers nobody yet, and each for `remember_for`.
     pub(super) fn new(remember_for: Duration) -> Result<Self, ErrorStack> {
-        let mut key = [0; 32];
+        let mut key = [0; 64];
         rand_bytes(&mut key)?;
         Ok(Self {
-            key: PKey::hmac(&key)?,
+            hmac: Hmac::new(&key.into()),
             right: Cache::builder()
                 .max_capacity(REMEMBERED_MAX)
                 .time_to_live(remember_for)
@@ -52,19 +52,15 @@ impl Remembered {
     }
 
     /// Returns what stands for a name and a password in here.
-    pub(super) fn fingerprint(
-        &self,
-        name: &str,
-        password: &[u8],
-    ) -> Result<Fingerprint, ErrorStack> {
-        let mut signer = Signer::new(MessageDigest::sha256(), &self.key)?;
+    pub(super) fn fingerprint(&self, name: &str, password: &[u8]) -> Fingerprint {
         // The length keeps ("ab", "c") and ("a", "bc") apart.
-        signer.update(&name.len().to_be_bytes())?;
-        signer.update(name.as_bytes())?;
-        signer.update(password)?;
-        let mut fingerprint = Fingerprint::default();
-        signer.sign(&mut fingerprint)?;
-        Ok(fingerprint)
+        let hmac = self.hmac.clone();
+        hmac.chain_update(name.len().to_be_bytes())
+            .chain_update(name)
+            .chain_update(password)
+            .finalize()
+            .into_bytes()
+            .into()
     }
 
     /// Returns whose credentials these were found to be not long ago.

@@ -4,11 +4,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 use std::{fmt, io};
 
-use openssl::error::ErrorStack;
-use openssl::hash::MessageDigest;
-use openssl::pkey::{PKey, Private};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use openssl::rand::rand_bytes;
-use openssl::sign::Signer;
+use sha2::Sha256;
 
 use super::issuer::{Fetched, Source};
 use super::keys::{Keys, KeysError};
@@ -35,9 +33,6 @@ pub enum VaultError {
     /// There is no key to sign with.
     #[error("{0}")]
     Keys(String),
-    /// There is no randomness.
-    #[error(transparent)]
-    OpenSsl(#[from] ErrorStack),
 }
 
 impl From<KeysError> for VaultError {
@@ -51,7 +46,7 @@ pub(crate) struct Vault {
     state: StateDir,
     /// There once a site hands out tokens.
     keys: RwLock<Option<Arc<Keys>>>,
-    secret: OnceLock<PKey<Private>>,
+    secret: OnceLock<Hmac<Sha256>>,
     pub(crate) robots: Robots,
     pub(crate) sessions: Sessions,
     pub(crate) used: Used,
@@ -83,28 +78,31 @@ impl Vault {
                 path: self.state.path().to_owned(),
                 source,
             })?;
-            self.secret.set(PKey::hmac(&secret)?).ok();
+            self.secret.set(secret).ok();
             *keys = Some(Arc::new(Keys::open(&self.state, now())?));
         }
         Ok(())
     }
 
-    fn open_secret(&self) -> io::Result<Vec<u8>> {
+    fn open_secret(&self) -> io::Result<Hmac<Sha256>> {
         let path = self.state.make("tokens")?.join("secret");
-        match state_dir::read(&path, 1024) {
-            Ok(bytes) if bytes.len() == SECRET_BYTES => Ok(bytes),
-            Ok(_) => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "tokens/secret is not 32 bytes long: remove it for a new one",
-            )),
+        let bytes = match state_dir::read(&path, 1024) {
+            Ok(bytes) if bytes.len() == SECRET_BYTES => bytes,
+            Ok(_) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "tokens/secret is not 32 bytes long: remove it for a new one",
+                ));
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let mut bytes = vec![0; SECRET_BYTES];
                 rand_bytes(&mut bytes)?;
                 state_dir::create(&path, &bytes)?;
-                Ok(bytes)
+                bytes
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        Hmac::new_from_slice(&bytes).map_err(io::Error::other)
     }
 
     /// Picks up what has changed in the folder, and what the time has changed.
@@ -154,16 +152,15 @@ impl Vault {
     /// Returns what stands for a credential in what is handed out: it changes with the password
     /// whose `digest` it is, and says nothing about it.
     pub(crate) fn fingerprint(&self, origin: Origin, name: &str, digest: &[u8]) -> Option<String> {
-        let secret = self.secret.get()?;
-        let sign = || -> Result<Vec<u8>, ErrorStack> {
-            let mut signer = Signer::new(MessageDigest::sha256(), secret)?;
-            signer.update(&[origin as u8])?;
-            signer.update(&name.len().to_be_bytes())?;
-            signer.update(name.as_bytes())?;
-            signer.update(digest)?;
-            signer.sign_to_vec()
-        };
-        Some(secret::hex(sign().ok()?.get(..16)?))
+        let hmac = self.secret.get()?.clone();
+        let sum = hmac
+            .chain_update([origin as u8])
+            .chain_update(name.len().to_be_bytes())
+            .chain_update(name)
+            .chain_update(digest)
+            .finalize()
+            .into_bytes();
+        Some(secret::hex(sum.get(..16)?))
     }
 }
 
