@@ -28,6 +28,11 @@ mod signals;
 mod token;
 mod up;
 
+// A request is hundreds of small allocations, OpenSSL's among them, on whatever thread is free: what
+// glibc takes for them shows in what a request costs.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A private container registry behind its own TLS edge.
 ///
 /// `tidegate up` sets one up in a folder and runs it. For a server, see the systemd units: they run
