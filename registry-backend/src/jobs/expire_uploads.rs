@@ -14,14 +14,21 @@ const INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// Nothing is staged for longer than one request's work on storage takes.
 const STAGED_FOR_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// The longest time to the first look, which visits every repository: after a start the disk is for
+/// those who have waited for it.
+const FIRST_LOOK: Duration = Duration::from_secs(60);
+
 /// Looks now and again, for ever.
 pub(crate) async fn run(app: Arc<App>) {
+    let interval = |expiry: Duration| (expiry / 4).clamp(INTERVAL_MIN, INTERVAL_MAX);
+    let expiry = app.settings().config.upload_expiry;
+    tokio::time::sleep(interval(expiry).min(FIRST_LOOK)).await;
     loop {
         let expiry = app.settings().config.upload_expiry;
         let app = Arc::clone(&app);
         // A panic has been reported by the panic hook; the next round may fare better.
         drop(tokio::task::spawn_blocking(move || expire(&app, expiry)).await);
-        tokio::time::sleep((expiry / 4).clamp(INTERVAL_MIN, INTERVAL_MAX)).await;
+        tokio::time::sleep(interval(expiry)).await;
     }
 }
 
