@@ -146,8 +146,8 @@ impl Registry {
             return Ok(None);
         }
         let mut found = None;
-        self.visit_visible(None, visible, &mut |repository| {
-            found = self.blob_target(repository, digest, Wait::AsNeeded)?;
+        self.visit_visible(None, visible, &mut |candidate| {
+            found = self.blob_target(&candidate.name, digest, Wait::AsNeeded)?;
             Ok(match found {
                 Some(_) => ControlFlow::Break(()),
                 None => ControlFlow::Continue(()),

@@ -2,11 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use oci::{RepositoryName, Visibility};
+use oci::Visibility;
 
 use super::{Error, Listing, Page, Registry};
-use crate::storage::error::if_found;
-use crate::storage::{Key, Wait, layout};
 
 impl Registry {
     /// Returns a page of the repositories that have, or had, a manifest, in the order of their
@@ -20,17 +18,9 @@ impl Registry {
         visible: Option<&Visibility>,
     ) -> Result<Listing, Error> {
         let mut listing = Listing::default();
-        self.visit_visible(page.last.as_deref(), visible, &mut |repository| {
-            let manifests = layout::manifests(repository);
-            let has_manifests = match if_found(self.driver.stat(&manifests, Wait::AsNeeded)) {
-                Ok(found) => found.is_some(),
-                Err(error) => {
-                    self.report_skipped(&manifests, &error);
-                    false
-                }
-            };
+        self.visit_visible(page.last.as_deref(), visible, &mut |found| {
             Ok(
-                if !has_manifests || listing.offer(page, repository.as_str()) {
+                if !found.has_manifests || listing.offer(page, found.name.as_str()) {
                     ControlFlow::Continue(())
                 } else {
                     ControlFlow::Break(())
@@ -39,139 +29,17 @@ impl Registry {
         })?;
         Ok(listing)
     }
-
-    /// Visits each folder that may be a repository's and comes after `last`, in the order of the
-    /// bytes of their names, until `visit` has seen enough. What is below a folder that cannot be
-    /// read is passed over.
-    pub(super) fn visit_repositories(
-        &self,
-        last: Option<&str>,
-        visit: &mut Visit<'_>,
-    ) -> Result<(), Error> {
-        self.visit_visible(last, None, visit)
-    }
-
-    /// Visits those that `visible` shows, and does not look into folders where it shows nothing.
-    pub(super) fn visit_visible(
-        &self,
-        last: Option<&str>,
-        visible: Option<&Visibility>,
-        visit: &mut Visit<'_>,
-    ) -> Result<(), Error> {
-        let wanted = Wanted { last, visible };
-        self.visit_below(&layout::repositories(), None, &wanted, visit)
-            .map(drop)
-    }
-
-    fn visit_below(
-        &self,
-        folder: &Key,
-        parent: Option<&RepositoryName>,
-        wanted: &Wanted<'_>,
-        visit: &mut Visit<'_>,
-    ) -> Result<ControlFlow<()>, Error> {
-        let children = match if_found(self.driver.list(folder)) {
-            Ok(children) => children.unwrap_or_default(),
-            Err(error) if parent.is_some() => {
-                self.report_skipped(folder, &error);
-                Vec::new()
-            }
-            Err(error) => return Err(error.into()),
-        };
-        // `a-b` comes after `a` and before `a/b`: a repository and those below it are two steps.
-        let mut steps: Vec<Step> = Vec::with_capacity(children.len() * 2);
-        for child in children.into_iter().filter(|child| child.is_folder) {
-            let name = match parent {
-                Some(parent) => format!("{parent}/{}", child.name).parse(),
-                None => child.name.parse(),
-            };
-            // What is no name is `_layers` and the like, or not of this tree.
-            let Ok(name): Result<RepositoryName, _> = name else {
-                continue;
-            };
-            let folder = folder.child(&child.name);
-            steps.push(Step::below(&name, folder));
-            steps.push(Step::itself(name));
-        }
-        steps.sort_unstable_by(|a, b| a.prefix.cmp(&b.prefix));
-        for step in steps.iter().filter(|step| wanted.has(step)) {
-            let flow = match &step.folder {
-                Some(folder) => self.visit_below(folder, Some(&step.name), wanted, visit)?,
-                None => visit(&step.name)?,
-            };
-            if flow.is_break() {
-                return Ok(flow);
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-}
-
-/// What is called with each repository.
-pub(super) type Visit<'a> = dyn FnMut(&RepositoryName) -> Result<ControlFlow<()>, Error> + 'a;
-
-/// Which repositories are visited.
-struct Wanted<'a> {
-    /// Only those that come after this.
-    last: Option<&'a str>,
-    /// Only those that this shows; without it, all.
-    visible: Option<&'a Visibility>,
-}
-
-impl Wanted<'_> {
-    fn has(&self, step: &Step) -> bool {
-        let shows = |visible: &Visibility| match step.folder {
-            Some(_) => visible.may_show_below(&step.name),
-            None => visible.shows(&step.name),
-        };
-        step.reaches_past(self.last) && self.visible.is_none_or(shows)
-    }
-}
-
-/// A repository, or all those below it.
-#[derive(Debug)]
-struct Step {
-    name: RepositoryName,
-    /// With what every name of this step starts.
-    prefix: String,
-    /// The folder, if this step is about those below it.
-    folder: Option<Key>,
-}
-
-impl Step {
-    fn itself(name: RepositoryName) -> Self {
-        Self {
-            prefix: name.to_string(),
-            name,
-            folder: None,
-        }
-    }
-
-    fn below(name: &RepositoryName, folder: Key) -> Self {
-        Self {
-            prefix: format!("{name}/"),
-            name: name.clone(),
-            folder: Some(folder),
-        }
-    }
-
-    /// Returns whether a name of this step can come after `last`.
-    fn reaches_past(&self, last: Option<&str>) -> bool {
-        last.is_none_or(|last| {
-            self.prefix.as_str() > last || (self.folder.is_some() && last.starts_with(&self.prefix))
-        })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use oci::{Digest, Reference};
+    use oci::{Digest, Reference, RepositoryName};
 
     use super::*;
     use crate::storage::faulty::{Faults, Faulty};
-    use crate::storage::{Driver as _, Durability, Filesystem};
+    use crate::storage::{Driver as _, Durability, Filesystem, Wait, layout};
 
     fn registry_with(root: &tempfile::TempDir, names: &[&str]) -> Registry {
         let driver = Filesystem::open(root.path(), true).unwrap();

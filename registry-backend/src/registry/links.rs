@@ -17,7 +17,30 @@ const REPORTED_MAX: usize = 4096;
 impl Registry {
     /// Returns what a link names, or nothing where there is none that can be read.
     pub(super) fn link(&self, key: &Key, wait: Wait) -> Result<Option<Digest>, Error> {
-        let content = match if_found(self.driver.read(key, LINK_SIZE_MAX, wait)) {
+        let read = self.driver.read(key, LINK_SIZE_MAX, wait);
+        self.digest_in(read, || key.clone())
+    }
+
+    /// Returns what the link at `rest` names below each of `names` in a folder.
+    pub(super) fn links(
+        &self,
+        folder: &Key,
+        names: &[&str],
+        rest: &str,
+    ) -> Result<Vec<Option<Digest>>, Error> {
+        let read = self.driver.read_each(folder, names, rest, LINK_SIZE_MAX);
+        read.into_iter()
+            .zip(names)
+            .map(|(read, name)| self.digest_in(read, || folder.child(name).child(rest)))
+            .collect()
+    }
+
+    fn digest_in(
+        &self,
+        read: Result<Vec<u8>, storage::Error>,
+        key: impl FnOnce() -> Key,
+    ) -> Result<Option<Digest>, Error> {
+        let content = match if_found(read) {
             Ok(None) => return Ok(None),
             Ok(Some(content)) => content,
             Err(storage::Error::TooLarge { .. }) => Vec::new(),
@@ -27,7 +50,7 @@ impl Registry {
             .ok()
             .and_then(|text| text.parse().ok());
         if digest.is_none() {
-            self.report(key, "link holds no digest: taken as absent");
+            self.report(&key(), "link holds no digest: taken as absent");
         }
         Ok(digest)
     }

@@ -21,6 +21,7 @@ mod pages;
 mod referrers;
 mod tags;
 mod uploads;
+mod walk;
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};

@@ -6,6 +6,9 @@ use super::{Error, Listing, Page, Registry};
 use crate::storage::error::if_found;
 use crate::storage::{Durability, Wait, layout};
 
+/// Of how many tags it is read at once what they name.
+const TAGS_AT_ONCE: usize = 1024;
+
 impl Registry {
     /// Returns a page of a repository's tags, in the order of their bytes.
     ///
@@ -23,16 +26,33 @@ impl Registry {
             .as_deref()
             .map_or(0, |last| tags.partition_point(|tag| tag.as_str() <= last));
         let mut listing = Listing::default();
-        for tag in tags.get(start..).unwrap_or_default() {
-            // A folder alone is no tag: a crash, or `registry:2` in the middle of its work, can
-            // leave one.
-            if self.tag_target(repository, tag, Wait::AsNeeded)?.is_some()
-                && !listing.offer(page, tag.as_str())
-            {
-                break;
+        let mut rest = tags.get(start..).unwrap_or_default();
+        while !rest.is_empty() && !listing.more {
+            // One more than fits tells whether there is another page.
+            let room = page.size_max.map_or(TAGS_AT_ONCE, |max| {
+                max.saturating_sub(listing.names.len()) + 1
+            });
+            let (some, after) = rest.split_at(room.min(TAGS_AT_ONCE).min(rest.len()));
+            for (tag, target) in some.iter().zip(self.tag_targets(repository, some)?) {
+                // A folder alone is no tag: a crash, or `registry:2` in the middle of its work, can
+                // leave one.
+                if target.is_some() && !listing.offer(page, tag.as_str()) {
+                    break;
+                }
             }
+            rest = after;
         }
         Ok(listing)
+    }
+
+    /// Returns what each of some tags names.
+    fn tag_targets(
+        &self,
+        repository: &RepositoryName,
+        tags: &[Tag],
+    ) -> Result<Vec<Option<Digest>>, Error> {
+        let names: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+        self.links(&layout::tags(repository), &names, layout::TAG_CURRENT)
     }
 
     /// Returns what a tag names.
@@ -74,10 +94,12 @@ impl Registry {
 
     /// Removes each tag that names a manifest; the caller holds the repository's lock.
     pub(super) fn untag(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
-        for tag in self.tag_names(repository)? {
-            if self.tag_target(repository, &tag, Wait::AsNeeded)?.as_ref() == Some(digest) {
-                self.driver
-                    .delete(&layout::tag(repository, &tag), Durability::Power)?;
+        for some in self.tag_names(repository)?.chunks(TAGS_AT_ONCE) {
+            for (tag, target) in some.iter().zip(self.tag_targets(repository, some)?) {
+                if target.as_ref() == Some(digest) {
+                    self.driver
+                        .delete(&layout::tag(repository, tag), Durability::Power)?;
+                }
             }
         }
         Ok(())

@@ -170,8 +170,8 @@ impl Registry {
     /// [`Error::Storage`].
     pub(crate) fn expire_uploads(&self, before: SystemTime) -> Result<usize, Error> {
         let mut expired = 0;
-        self.visit_repositories(None, &mut |repository| {
-            expired += self.expire_uploads_of(repository, before);
+        self.visit_repositories(None, &mut |found| {
+            expired += self.expire_uploads_of(&found.name, before);
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(expired)

@@ -14,6 +14,7 @@ pub(crate) fn check(driver: &dyn Driver) {
     an_object_is_replaced_in_one_step(driver);
     what_is_open_stays_readable(driver);
     a_folder_is_listed_in_order(driver);
+    many_are_read_and_listed_as_one_is(driver);
     a_folder_is_deleted_whole_and_can_be_made_again(driver);
     an_append_goes_on_where_the_last_one_ended(driver);
     an_append_is_cut_back(driver);
@@ -184,6 +185,40 @@ fn a_folder_is_listed_in_order(driver: &dyn Driver) {
         listed,
         expected.map(|(name, is_folder)| (name.to_owned(), is_folder))
     );
+}
+
+fn many_are_read_and_listed_as_one_is(driver: &dyn Driver) {
+    let folder = folder("many");
+    let names: Vec<String> = (0..40).map(|number| format!("{number:02}")).collect();
+    for (number, name) in names.iter().enumerate() {
+        let child = folder.child(name);
+        match number % 4 {
+            0 => driver.make_folder(&child).unwrap(),
+            1 => {} // not there
+            _ => {
+                let content = vec![b'x'; number];
+                let key = child.child("at/rest");
+                driver.write(&key, &content, Durability::Process).unwrap();
+            }
+        }
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for (folder, names) in [
+        (&folder, names.as_slice()),
+        (&folder, &names[..3]),
+        (&folder, &[]),
+        (&folder.child("nothing"), &names),
+    ] {
+        let read = driver.read_each(folder, names, "at/rest", 30);
+        let listed = driver.list_each(folder, names);
+        assert_eq!((read.len(), listed.len()), (names.len(), names.len()));
+        for (name, (read, listed)) in names.iter().zip(read.into_iter().zip(listed)) {
+            let child = folder.child(name);
+            let one = driver.read(&child.child("at/rest"), 30, Wait::AsNeeded);
+            assert_eq!(format!("{read:?}"), format!("{one:?}"));
+            assert_eq!(format!("{listed:?}"), format!("{:?}", driver.list(&child)));
+        }
+    }
 }
 
 fn a_folder_is_deleted_whole_and_can_be_made_again(driver: &dyn Driver) {

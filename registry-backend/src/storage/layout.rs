@@ -30,6 +30,12 @@ use oci::{Algorithm, Digest, RepositoryName, Tag, UploadId};
 
 const TREE: &str = "docker/registry/v2";
 
+/// What the folder of manifests and tags is called in that of a repository.
+pub(crate) const MANIFESTS: &str = "_manifests";
+
+/// Where the link to what a tag names now is in the folder of the tag.
+pub(crate) const TAG_CURRENT: &str = "current/link";
+
 /// A place in the tree, relative to the root.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(crate) struct Key(String);
@@ -84,7 +90,7 @@ pub(crate) fn layer(repository: &RepositoryName, digest: &Digest) -> Key {
 
 /// The folder of a repository's manifests and tags.
 pub(crate) fn manifests(repository: &RepositoryName) -> Key {
-    self::repository(repository).child("_manifests")
+    self::repository(repository).child(MANIFESTS)
 }
 
 /// The folder of the links to a repository's manifests of one algorithm.
@@ -116,7 +122,7 @@ pub(crate) fn tag(repository: &RepositoryName, tag: &Tag) -> Key {
 
 /// The link to what a tag names now.
 pub(crate) fn tag_current(repository: &RepositoryName, tag: &Tag) -> Key {
-    self::tag(repository, tag).child("current/link")
+    self::tag(repository, tag).child(TAG_CURRENT)
 }
 
 /// The link to something that a tag names or has named.

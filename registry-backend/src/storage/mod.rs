@@ -98,6 +98,29 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// [`Error::NotFound`] where no folder is.
     fn list(&self, key: &Key) -> Result<Vec<Entry>, Error>;
 
+    /// Returns the whole of the small object at `rest` below each of `names` in a folder, as
+    /// [`Driver::read`] does of one: sooner than one after the other, where that can be.
+    fn read_each(
+        &self,
+        folder: &Key,
+        names: &[&str],
+        rest: &str,
+        size_max: u64,
+    ) -> Vec<Result<Vec<u8>, Error>> {
+        let read = |name: &&str| {
+            let key = folder.child(name).child(rest);
+            self.read(&key, size_max, Wait::AsNeeded)
+        };
+        names.iter().map(read).collect()
+    }
+
+    /// Returns the children of each of `names` in a folder, as [`Driver::list`] does of one: sooner
+    /// than one after the other, where that can be.
+    fn list_each(&self, folder: &Key, names: &[&str]) -> Vec<Result<Vec<Entry>, Error>> {
+        let list = |name: &&str| self.list(&folder.child(name));
+        names.iter().map(list).collect()
+    }
+
     /// Puts an object, replacing what was there in one step. Folders are made as needed.
     ///
     /// # Errors

@@ -1,20 +1,21 @@
-//! Opening and reading files: however long it takes, or without a wait.
+//! Opening, reading and listing: however long it takes, or without a wait.
 //!
 //! What is asked for often is in memory: the kernel keeps the names that it has looked up and the
 //! pages that it has read. To get such a thing takes less than to have another thread get it, and
 //! the kernel can be asked for what it has at hand and nothing else. It is always what the disk
 //! holds now, whoever wrote it.
 
-use std::fs::{self, File, Metadata};
+use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, IoSliceMut};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
-use crate::storage::Wait;
+use crate::storage::{Entry, Wait};
 
 /// How much is read at first. Nearly all links and manifests are smaller, and then that was it.
 const FIRST_READ_BYTES: usize = 4096;
@@ -22,7 +23,11 @@ const FIRST_READ_BYTES: usize = 4096;
 /// The kernel keeps files in pages of so many bytes, or of a multiple.
 const PAGE_BYTES: usize = 4096;
 
-/// How files below a root are opened and read.
+/// How much of a folder is listed at once.
+const LIST_BYTES: usize = 32 << 10;
+
+/// How files below a root are opened and read. A path is that below a folder which is open, or
+/// begins at the system's root.
 #[derive(Debug)]
 pub(super) struct Files {
     root: PathBuf,
@@ -39,31 +44,30 @@ impl Files {
         }
     }
 
-    /// Opens a file to read.
-    pub(super) fn open(&self, path: &Path, wait: Wait) -> io::Result<File> {
-        match wait {
-            Wait::AsNeeded => File::open(path),
-            // A file that is no plain one, put there by somebody, must not make the opening wait.
-            Wait::Never => self.open_at_hand(path, OFlags::RDONLY | OFlags::NONBLOCK),
-        }
+    /// Opens a file or folder to read.
+    pub(super) fn open(&self, at: BorrowedFd<'_>, path: &Path, wait: Wait) -> io::Result<File> {
+        self.open_as(at, path, OFlags::RDONLY, wait)
     }
 
     /// Returns what is known of a file or folder.
-    pub(super) fn metadata(&self, path: &Path, wait: Wait) -> io::Result<Metadata> {
-        match wait {
-            Wait::AsNeeded => fs::metadata(path),
-            Wait::Never => self.open_at_hand(path, OFlags::PATH)?.metadata(),
-        }
+    pub(super) fn metadata(
+        &self,
+        at: BorrowedFd<'_>,
+        path: &Path,
+        wait: Wait,
+    ) -> io::Result<Metadata> {
+        self.open_as(at, path, OFlags::PATH, wait)?.metadata()
     }
 
     /// Returns the whole of a file, or nothing where it is larger than `size_max`.
     pub(super) fn read(
         &self,
+        at: BorrowedFd<'_>,
         path: &Path,
         size_max: u64,
         wait: Wait,
     ) -> io::Result<Option<Vec<u8>>> {
-        let file = self.open(path, wait)?;
+        let file = self.open(at, path, wait)?;
         let size_max = usize::try_from(size_max).unwrap_or(usize::MAX);
         // One byte more than may be there tells whether it is.
         let mut content = vec![0; size_max.saturating_add(1).min(FIRST_READ_BYTES)];
@@ -92,6 +96,41 @@ impl Files {
         }
     }
 
+    /// Returns the children of a folder, sorted by the bytes of their names. With [`Wait::Never`] its
+    /// name is at hand, and then most likely the rest.
+    pub(super) fn list(
+        &self,
+        at: BorrowedFd<'_>,
+        path: &Path,
+        wait: Wait,
+    ) -> io::Result<Vec<Entry>> {
+        let folder = self.open_as(at, path, OFlags::RDONLY | OFlags::DIRECTORY, wait)?;
+        let mut entries = Vec::new();
+        let mut buffer = Vec::with_capacity(LIST_BYTES);
+        let mut children = RawDir::new(&folder, buffer.spare_capacity_mut());
+        while let Some(child) = children.next() {
+            let child = child?;
+            // No key has a name that is not UTF-8, so such a file is not ours.
+            let Ok(name) = child.file_name().to_str() else {
+                continue;
+            };
+            let is_folder = match child.file_type() {
+                FileType::Directory => true,
+                FileType::Symlink | FileType::Unknown => {
+                    let stat = statat(&folder, child.file_name(), AtFlags::empty());
+                    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+                }
+                _ => false,
+            };
+            if !matches!(name, "." | "..") {
+                let name = name.to_owned();
+                entries.push(Entry { name, is_folder });
+            }
+        }
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
     fn read_at(
         &self,
         file: &File,
@@ -108,9 +147,24 @@ impl Files {
         }
     }
 
-    fn open_at_hand(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+    fn open_as(
+        &self,
+        at: BorrowedFd<'_>,
+        path: &Path,
+        flags: OFlags,
+        wait: Wait,
+    ) -> io::Result<File> {
         let flags = flags | OFlags::CLOEXEC;
-        let open = || openat2(CWD, path, flags, Mode::empty(), ResolveFlags::CACHED);
+        if wait == Wait::AsNeeded {
+            let open = || openat(at, path, flags, Mode::empty());
+            return Ok(rustix::io::retry_on_intr(open)?.into());
+        }
+        // A file that is no plain one, put there by somebody, must not make the opening wait.
+        let flags = match flags.contains(OFlags::PATH) {
+            true => flags,
+            false => flags | OFlags::NONBLOCK,
+        };
+        let open = || openat2(at, path, flags, Mode::empty(), ResolveFlags::CACHED);
         self.at_hand(open).map(File::from)
     }
 

@@ -7,15 +7,18 @@ mod append;
 mod direct;
 mod durable;
 mod files;
+mod side_by_side;
 mod write_back;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::layout::{self, Key};
 use super::{Append, Driver, Durability, Entry, Error, Read, Stat, Wait};
@@ -73,13 +76,42 @@ impl Filesystem {
     fn path(&self, key: &Key) -> PathBuf {
         key.below(self.tree.root())
     }
+
+    /// Opens a folder to ask for what is below it: the way there is gone once.
+    fn folder(&self, key: &Key) -> Folder {
+        let path = self.path(key);
+        let opened = openat(CWD, &path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        Folder { path, opened }
+    }
+}
+
+/// A folder that is open, if it could be opened.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    opened: rustix::io::Result<OwnedFd>,
+}
+
+impl Folder {
+    /// Asks for what is at `path` below it.
+    fn ask<T>(
+        &self,
+        path: &Path,
+        ask: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Result<T, Error> {
+        let answer = match &self.opened {
+            Ok(folder) => ask(folder.as_fd()),
+            Err(error) => Err((*error).into()),
+        };
+        answer.map_err(|error| Error::io(&self.path.join(path), error))
+    }
 }
 
 impl Driver for Filesystem {
     fn read(&self, key: &Key, size_max: u64, wait: Wait) -> Result<Vec<u8>, Error> {
         let path = self.path(key);
         self.files
-            .read(&path, size_max, wait)
+            .read(CWD, &path, size_max, wait)
             .map_err(|error| Error::io(&path, error))?
             .ok_or(Error::TooLarge { path, size_max })
     }
@@ -87,7 +119,7 @@ impl Driver for Filesystem {
     fn open(&self, key: &Key, wait: Wait) -> Result<Box<dyn Read>, Error> {
         let path = self.path(key);
         let open = || {
-            let file = self.files.open(&path, wait)?;
+            let file = self.files.open(CWD, &path, wait)?;
             let metadata = file.metadata()?;
             if metadata.is_dir() {
                 return Err(io::ErrorKind::IsADirectory.into());
@@ -105,7 +137,7 @@ impl Driver for Filesystem {
     fn stat(&self, key: &Key, wait: Wait) -> Result<Stat, Error> {
         let path = self.path(key);
         let stat = || {
-            let metadata = self.files.metadata(&path, wait)?;
+            let metadata = self.files.metadata(CWD, &path, wait)?;
             Ok(Stat {
                 size_bytes: metadata.len(),
                 modified: metadata.modified()?,
@@ -116,24 +148,35 @@ impl Driver for Filesystem {
 
     fn list(&self, key: &Key) -> Result<Vec<Entry>, Error> {
         let path = self.path(key);
-        let list = || {
-            let mut entries = Vec::new();
-            for child in fs::read_dir(&path)? {
-                let child = child?;
-                // No key has a name that is not UTF-8, so such a file is not ours.
-                if let Ok(name) = child.file_name().into_string() {
-                    let is_folder = match child.file_type() {
-                        Ok(kind) if kind.is_symlink() => child.path().is_dir(),
-                        Ok(kind) => kind.is_dir(),
-                        Err(_gone_meanwhile) => continue,
-                    };
-                    entries.push(Entry { name, is_folder });
-                }
-            }
-            entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-            Ok(entries)
-        };
-        list().map_err(|error: io::Error| Error::io(&path, error))
+        self.files
+            .list(CWD, &path, Wait::AsNeeded)
+            .map_err(|error| Error::io(&path, error))
+    }
+
+    fn read_each(
+        &self,
+        folder: &Key,
+        names: &[&str],
+        rest: &str,
+        size_max: u64,
+    ) -> Vec<Result<Vec<u8>, Error>> {
+        let folder = self.folder(folder);
+        side_by_side::ask(names, |name, wait| {
+            let path = Path::new(name).join(rest);
+            let read = folder.ask(&path, |at| self.files.read(at, &path, size_max, wait));
+            read?.ok_or_else(|| Error::TooLarge {
+                path: folder.path.join(path),
+                size_max,
+            })
+        })
+    }
+
+    fn list_each(&self, folder: &Key, names: &[&str]) -> Vec<Result<Vec<Entry>, Error>> {
+        let folder = self.folder(folder);
+        side_by_side::ask(names, |name, wait| {
+            let path = Path::new(name);
+            folder.ask(path, |at| self.files.list(at, path, wait))
+        })
     }
 
     fn write(&self, key: &Key, content: &[u8], durability: Durability) -> Result<(), Error> {
