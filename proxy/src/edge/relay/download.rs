@@ -78,12 +78,13 @@ fn read_cached(file: &File, offset: u64, buffer: &mut [u8]) -> rustix::io::Resul
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write as _;
 
     use super::*;
 
     #[tokio::test]
-    async fn a_file_is_read_whether_cached_or_not_and_its_end_is_an_error() {
+    async fn a_file_is_read_from_anywhere_and_its_end_is_an_error() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         let file = Arc::new(file);
@@ -93,5 +94,24 @@ mod tests {
         assert_eq!(&piece[..], b"89");
         let end = read(&file, 10, BytesMut::zeroed(4)).await.unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn what_only_the_disk_has_is_read_as_well() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        file.sync_all().unwrap();
+        fadvise(&file, 0, None, Advice::DontNeed).unwrap();
+        let piece = read(&Arc::new(file), 2, BytesMut::zeroed(4)).await;
+        assert_eq!(&piece.unwrap()[..], b"2345");
+    }
+
+    #[tokio::test]
+    async fn a_file_system_that_cannot_say_what_is_cached_is_read_as_well() {
+        let file = File::open("/proc/version").unwrap();
+        let asked = read_cached(&file, 0, &mut [0; 4]);
+        assert_eq!(asked, Err(Errno::OPNOTSUPP));
+        let piece = read(&Arc::new(file), 0, BytesMut::zeroed(4)).await;
+        assert_eq!(piece.unwrap(), fs::read("/proc/version").unwrap()[..4]);
     }
 }
