@@ -37,8 +37,9 @@
 //! 4. Any of these may answer or refuse. The reply goes out, and a client that is still sending is
 //!    listened to for a moment, so that it sees the reply.
 //! 5. Otherwise `auth::identity` and `filter::forwarded` say which headers go and come, and bytes are
-//!    streamed both ways, counted by `limits`. A blob's go by `edge::relay`, in large pieces up and
-//!    from the registry's open file down; all else goes by Pingora, to an address of `upstream`.
+//!    streamed both ways, counted by `limits`. What is for the registry's socket goes by `edge::relay`,
+//!    a blob in large pieces up and from the registry's open file down; all else goes by Pingora, to
+//!    an address of `upstream`.
 //! 6. `filter::response_headers` marks the reply. When all is sent, or when it failed, there is one
 //!    line in the access log.
 //!

@@ -12,17 +12,20 @@ use crate::config::{self, PeerAddress};
 /// that a request does not meet a connection in the moment it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A service behind the edge, at one or more addresses.
+/// A service behind the edge.
 #[derive(Debug)]
-pub(crate) struct Upstream {
-    registry: bool,
-    socket: Option<Socket>,
-    /// Made once: each request gets a copy.
-    peers: Vec<HttpPeer>,
-    next: AtomicUsize,
+pub(crate) enum Upstream {
+    /// The registry, which is spoken to without Pingora's connector.
+    Registry(Socket),
+    /// Whatever else, at one or more addresses.
+    Other {
+        /// Made once: each request gets a copy.
+        peers: Vec<HttpPeer>,
+        next: AtomicUsize,
+    },
 }
 
-/// The Unix socket of a registry, for who talks to it without Pingora's connector.
+/// The Unix socket of a registry.
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) path: PathBuf,
@@ -41,51 +44,57 @@ pub struct UnusablePeer {
 impl Upstream {
     /// Makes the upstream that `config` describes.
     pub(crate) fn new(config: &config::Upstream) -> Result<Self, UnusablePeer> {
-        let peers: Result<Vec<HttpPeer>, UnusablePeer> = config
-            .peers
-            .iter()
-            .map(|address| peer(address, config))
-            .collect();
-        let socket = config.peers.iter().find_map(|address| match address {
-            PeerAddress::Unix(path) if config.registry => Some(Socket {
+        let peers = config.peers.iter().map(|address| peer(address, config));
+        let peers = peers.collect::<Result<_, _>>()?;
+        if let (true, [PeerAddress::Unix(path)]) = (config.registry, config.peers.as_slice()) {
+            return Ok(Self::Registry(Socket {
                 path: path.clone(),
                 connect_timeout: config.connect_timeout,
                 read_timeout: config.read_timeout,
-            }),
-            PeerAddress::Unix(_) | PeerAddress::Tcp(_) => None,
-        });
-        Ok(Self {
-            registry: config.registry,
-            socket,
-            peers: peers?,
-            next: AtomicUsize::new(0),
-        })
+            }));
+        }
+        let next = AtomicUsize::new(0);
+        Ok(Self::Other { peers, next })
+    }
+
+    /// Returns the registry's socket, where it is the registry.
+    pub(crate) fn socket(&self) -> Option<&Socket> {
+        match self {
+            Self::Registry(socket) => Some(socket),
+            Self::Other { .. } => None,
+        }
     }
 
     /// Returns whether it is the registry.
     pub(crate) fn is_registry(&self) -> bool {
-        self.registry
-    }
-
-    /// Returns its socket, where it is the registry.
-    pub(crate) fn socket(&self) -> Option<&Socket> {
-        self.socket.as_ref()
+        self.socket().is_some()
     }
 
     /// Returns how many addresses there are to try.
     pub(crate) fn peer_count(&self) -> usize {
-        self.peers.len()
+        self.peers().len()
     }
 
     /// Takes a request's turn: which address it starts with.
     pub(crate) fn turn(&self) -> usize {
-        self.next.fetch_add(1, Ordering::Relaxed)
+        match self {
+            Self::Registry(_) => 0,
+            Self::Other { next, .. } => next.fetch_add(1, Ordering::Relaxed),
+        }
     }
 
     /// Returns the address for the given try of a request.
     pub(crate) fn peer(&self, turn: usize, tries: usize) -> Option<HttpPeer> {
-        let index = turn.wrapping_add(tries).checked_rem(self.peers.len())?;
-        self.peers.get(index).cloned()
+        let peers = self.peers();
+        let index = turn.wrapping_add(tries).checked_rem(peers.len())?;
+        peers.get(index).cloned()
+    }
+
+    fn peers(&self) -> &[HttpPeer] {
+        match self {
+            Self::Registry(_) => &[],
+            Self::Other { peers, .. } => peers,
+        }
     }
 }
 

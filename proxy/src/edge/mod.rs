@@ -1,8 +1,9 @@
 //! The life of a request, step by step.
 //!
 //! [`EdgeProxy::admit`] asks everyone who has a say, in the order of [`policy`]; what they answer or
-//! refuse is sent by [`answer::send`], and everything else is streamed: blobs by [`relay`], the rest
-//! by Pingora. Nothing is decided here that a filter, the site or the upstream could decide.
+//! refuse is sent by [`answer::send`], and everything else is streamed: to the registry by [`relay`],
+//! to other upstreams by Pingora. Nothing is decided here that a filter, the site or the upstream
+//! could decide.
 
 mod answer;
 mod body;
