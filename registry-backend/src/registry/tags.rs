@@ -30,7 +30,7 @@ impl Registry {
         while !rest.is_empty() && !listing.more {
             // One more than fits tells whether there is another page.
             let room = page.size_max.map_or(TAGS_AT_ONCE, |max| {
-                max.saturating_sub(listing.names.len()) + 1
+                max.saturating_sub(listing.names.len()).saturating_add(1)
             });
             let (some, after) = rest.split_at(room.min(TAGS_AT_ONCE).min(rest.len()));
             for (tag, target) in some.iter().zip(self.tag_targets(repository, some)?) {

@@ -39,6 +39,10 @@ async fn tags_are_listed_in_order_and_in_pages() {
         ),
         (None, 5)
     );
+    let most = rig
+        .get(&format!("/v2/a/b/tags/list?n={}", usize::MAX))
+        .await;
+    assert_eq!(most.json(), rig.get("/v2/a/b/tags/list").await.json());
     let none = rig.get("/v2/a/b/tags/list?n=0").await;
     assert_eq!(
         (none.header("link"), none.json()["tags"].clone()),

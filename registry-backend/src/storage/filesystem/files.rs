@@ -142,7 +142,12 @@ impl Files {
             Wait::AsNeeded => file.read_at(buffer, offset),
             Wait::Never => {
                 let buffers = &mut [IoSliceMut::new(buffer)];
-                self.at_hand(|| preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT))
+                let ask = || preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT);
+                self.at_hand(|| match rustix::io::retry_on_intr(ask) {
+                    // What no folder can do says nothing about the file system.
+                    Err(Errno::OPNOTSUPP) if is_folder(file) => Err(Errno::ISDIR),
+                    read => read,
+                })
             }
         }
     }
@@ -165,15 +170,16 @@ impl Files {
             false => flags | OFlags::NONBLOCK,
         };
         let open = || openat2(at, path, flags, Mode::empty(), ResolveFlags::CACHED);
-        self.at_hand(open).map(File::from)
+        let opened = self.at_hand(|| rustix::io::retry_on_intr(open));
+        opened.map(File::from)
     }
 
     /// Asks for what is at hand; what is not, or cannot be asked for, is [`ErrorKind::WouldBlock`].
-    fn at_hand<T>(&self, ask: impl FnMut() -> rustix::io::Result<T>) -> io::Result<T> {
+    fn at_hand<T>(&self, ask: impl FnOnce() -> rustix::io::Result<T>) -> io::Result<T> {
         if !self.at_hand.load(Ordering::Relaxed) {
             return Err(ErrorKind::WouldBlock.into());
         }
-        match rustix::io::retry_on_intr(ask) {
+        match ask() {
             // Not known to the kernel or the file system, or kept from us by a container's filter.
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {
                 self.never_at_hand();
@@ -192,4 +198,8 @@ impl Files {
             );
         }
     }
+}
+
+fn is_folder(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_dir())
 }

@@ -284,6 +284,19 @@ mod tests {
     }
 
     #[test]
+    fn a_folder_in_the_place_of_a_file_says_nothing_about_the_others() {
+        let root = tempfile::tempdir().unwrap();
+        let driver = Filesystem::open(root.path(), true).unwrap();
+        let tags = layout::tags(&"a".parse().unwrap());
+        let (folder, file) = (tags.child("folder"), tags.child("file"));
+        driver.make_folder(&folder).unwrap();
+        driver.write(&file, b"x", Durability::Power).unwrap();
+        assert_eq!(driver.read(&file, 9, Wait::Never).unwrap(), b"x");
+        driver.read(&folder, 9, Wait::Never).unwrap_err();
+        assert_eq!(driver.read(&file, 9, Wait::Never).unwrap(), b"x");
+    }
+
+    #[test]
     fn nothing_temporary_is_made_outside_the_staging_folder() {
         let root = tempfile::tempdir().unwrap();
         let driver = Filesystem::open(root.path(), true).unwrap();
