@@ -222,7 +222,7 @@ mod tests {
     fn site(registry: bool, hosts: &[&str]) -> (Vec<HostPattern>, Site) {
         let upstream = Arc::new(config::Upstream {
             name: "u".to_owned(),
-            peers: vec!["127.0.0.1:1".parse().unwrap()],
+            peers: vec!["unix:/nonexistent".parse().unwrap()],
             connect_timeout: Duration::from_secs(1),
             read_timeout: Duration::from_secs(1),
             registry,
