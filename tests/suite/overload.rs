@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::harness::h2::{self, H2};
 use crate::harness::{
     Exchange, PASSWORD, Rig, Setup, USER, eventually, free_port, need, noise, pause,
@@ -87,6 +89,22 @@ fn a_place_is_free_again_when_its_request_is_broken_off() {
     last.chunk(b"").unwrap();
     assert_eq!(last.reply().unwrap().status, 202);
     let _other = unfinished(&rig, "a/b");
+    rig.client().get("/v2/").expect(200);
+}
+
+#[test]
+fn a_client_that_goes_away_before_the_answer_is_missed_at_once() {
+    let mut rig = limited("principal = { concurrent = 2 }");
+    rig.client().get("/v2/").expect(200);
+    rig.registry().signal(Signal::STOP);
+    let client = rig.client();
+    let asked = [(); 2].map(|()| client.request("GET", "/v2/").open().unwrap());
+    drop(asked);
+    // The registry says nothing yet, and need not.
+    eventually("both to be missed", || {
+        (rig.edge_lines(&["status=499"]).len() == 2).then_some(())
+    });
+    rig.registry().signal(Signal::CONT);
     rig.client().get("/v2/").expect(200);
 }
 

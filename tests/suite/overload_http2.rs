@@ -3,6 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::harness::h2::{self, H2};
 use crate::harness::{Rig, Setup, eventually, need, pause};
 
@@ -117,43 +119,68 @@ fn streams_at_once_are_as_many_as_configured() {
     assert_eq!(frames.last().unwrap().kind, h2::RESET, "{frames:?}");
 }
 
-#[test]
-fn a_flood_of_resets_ends_the_connection_and_hurts_nobody() {
-    let rig = Setup {
+/// Opens streams and resets them, after a while, until the server ends the connection; returns how
+/// many it took.
+fn flood(rig: &Rig, open: impl Fn(&mut H2) -> (u32, Vec<u8>), patience: Duration) -> usize {
+    let mut connection = H2::connect(rig).unwrap();
+    let mut opened = 0;
+    let begin = Instant::now();
+    loop {
+        let mut opens = Vec::new();
+        let mut resets = Vec::new();
+        for _ in 0..25 {
+            let (stream, head) = open(&mut connection);
+            opens.extend(head);
+            resets.extend(h2::reset(stream));
+        }
+        opened += 25;
+        let sent = connection.send(&opens).and_then(|()| {
+            pause(patience);
+            connection.send(&resets)
+        });
+        if sent.is_err() {
+            return opened;
+        }
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "{opened} and no end"
+        );
+    }
+}
+
+fn rig_for_floods() -> Rig {
+    Setup {
         tables: "[limits]\nhttp2_max_resets = 50\n".to_owned(),
         ..Setup::default()
     }
-    .start();
+    .start()
+}
+
+#[test]
+fn a_flood_of_resets_ends_the_connection_and_hurts_nobody() {
+    let rig = rig_for_floods();
     // As fast as they can be written; and slowly enough that each has begun when it is reset.
     for patience in [Duration::ZERO, Duration::from_millis(200)] {
-        let mut connection = H2::connect(&rig).unwrap();
-        let mut opened = 0;
-        let begin = Instant::now();
-        loop {
-            let mut opens = Vec::new();
-            let mut resets = Vec::new();
-            for _ in 0..25 {
-                let (stream, head) = connection.open("POST", "/v2/a/b/blobs/uploads/", false);
-                opens.extend(head);
-                resets.extend(h2::reset(stream));
-            }
-            opened += 25;
-            let sent = connection.send(&opens).and_then(|()| {
-                pause(patience);
-                connection.send(&resets)
-            });
-            if sent.is_err() {
-                break;
-            }
-            assert!(
-                begin.elapsed() < Duration::from_secs(30),
-                "{opened} and no end"
-            );
+        let open = |connection: &mut H2| {
             rig.client().get("/v2/").expect(200);
-        }
+            connection.open("POST", "/v2/a/b/blobs/uploads/", false)
+        };
+        let opened = flood(&rig, open, patience);
         assert!(patience.is_zero() || opened >= 50, "cut after {opened}");
     }
     // Uploads that nobody finishes are all that is left.
+    rig.client().get("/v2/").expect(200);
+}
+
+#[test]
+fn a_flood_of_resets_is_seen_while_the_registry_is_silent() {
+    let mut rig = rig_for_floods();
+    rig.client().get("/v2/").expect(200);
+    rig.registry().signal(Signal::STOP);
+    let open = |connection: &mut H2| connection.open("GET", "/v2/", true);
+    let opened = flood(&rig, open, Duration::from_millis(200));
+    assert!(opened >= 50, "cut after {opened}");
+    rig.registry().signal(Signal::CONT);
     rig.client().get("/v2/").expect(200);
 }
 

@@ -1,6 +1,8 @@
 //! Uploads in every way the spec and the real clients know.
 
-use crate::harness::{Client, Response, Rig, digest, digest512, noise, push_blob, with_query};
+use crate::harness::{
+    Client, Response, Rig, digest, digest512, eventually, noise, push_blob, with_query,
+};
 
 pub(crate) const REPOSITORY: &str = "team/app";
 
@@ -64,6 +66,19 @@ fn an_expectation_that_nobody_knows_keeps_nobody_waiting() {
     let request = request.header("Expect", "a miracle");
     request.body(bytes.as_slice()).send().expect(201);
     assert_eq!(blob(&client, &digest(&bytes)).expect(200).body, bytes);
+}
+
+#[test]
+fn who_goes_away_instead_of_sending_what_was_wanted_was_not_answered() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let request = client.request("PATCH", &begin(&client));
+    let request = request.header("Expect", "100-continue");
+    let asked = request.header("Content-Length", "10").open().unwrap();
+    drop(asked);
+    eventually("a line about it", || {
+        rig.edge_lines(&["method=\"PATCH\"", "status=499"]).pop()
+    });
 }
 
 #[test]

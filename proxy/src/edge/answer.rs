@@ -9,9 +9,10 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use super::content_length;
+use super::{content_length, failure};
 use crate::context::Context;
 use crate::filter::response_headers;
+use crate::limits::resets;
 use crate::respond::Reply;
 
 /// How long a client that is still sending is listened to after it was answered, so that it sees
@@ -98,7 +99,12 @@ pub(super) async fn linger(session: &mut Session) {
             match session.as_downstream_mut().read_request_body().await {
                 Ok(Some(piece)) => heard += piece.len(),
                 Ok(None) => return true,
-                Err(_) => return false,
+                Err(error) => {
+                    if failure::is_goodbye(&error.into_down()) {
+                        resets::seen();
+                    }
+                    return false;
+                }
             }
         }
     };

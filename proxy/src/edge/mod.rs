@@ -299,9 +299,7 @@ impl ProxyHttp for EdgeProxy {
     ) -> FailToProxy {
         let fault = failure::fault(error);
         ctx.fault = Some(fault);
-        let answered = session
-            .response_written()
-            .is_some_and(|response| !response.status.is_informational() || session.was_upgraded());
+        let answered = answered(session).is_some();
         let cause = failure::cause(error);
         tracing::debug!(request_id = ?ctx.request_id, error = %cause, "request failed");
         let rejection = ctx
@@ -332,7 +330,7 @@ impl ProxyHttp for EdgeProxy {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
         let head = session.req_header();
-        let status = match session.response_written() {
+        let status = match answered(session) {
             Some(response) => response.status.as_u16(),
             // As nginx writes it: the client went away before there was anything to tell it.
             None => 499,
@@ -364,6 +362,12 @@ impl ProxyHttp for EdgeProxy {
         }
         .emit();
     }
+}
+
+/// Returns what the client was answered: to be told to go on is no answer.
+fn answered(session: &Session) -> Option<&ResponseHeader> {
+    let written = session.response_written();
+    written.filter(|response| !response.status.is_informational() || session.was_upgraded())
 }
 
 fn content_length(parts: &Parts) -> u64 {

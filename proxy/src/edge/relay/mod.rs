@@ -262,8 +262,22 @@ async fn exchange(
             let head = head.clone();
             return Ok(Answer { head, client, sent });
         }
-        let read = client.read_response().await;
-        read.map_err(|error| error.into_up())?;
+        // One that is still sending is seen to be gone when its body is read.
+        let watched = session.is_body_done();
+        tokio::select! {
+            biased;
+            read = client.read_response() => read.map_err(|error| error.into_up())?,
+            gone = gone(session), if watched => return Err(gone),
+        };
+    }
+}
+
+/// Waits for a client that has sent everything to go away; what it sends ahead is kept.
+async fn gone(session: &mut Session) -> Box<Error> {
+    match session.as_downstream_mut().read_body_or_idle(true).await {
+        Err(error) => error.into_down(),
+        // There is no more body to read, whatever comes.
+        Ok(_) => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 //! TLS hands over 16 KiB at a time. Sending each alone would cost the registry a read of its own, so
 //! they are gathered, without being copied, and sent with one system call.
 
+use std::fmt::Display;
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
@@ -70,7 +71,16 @@ pub(super) async fn pump(
         if last || held.goes(Instant::now()) {
             let first = held.pieces.first().cloned().unwrap_or_default();
             let _under_way = body::under_way(first, ctx);
-            match held.send(wire, patience).await {
+            let sent = match session.as_downstream_mut().watch_h2_stream_close() {
+                // Nothing is read meanwhile that would say so.
+                Some(closed) => tokio::select! {
+                    biased;
+                    sent = held.send(wire, patience) => sent,
+                    reason = closed => return Err(cancelled(reason).into_down()),
+                },
+                None => held.send(wire, patience).await,
+            };
+            match sent {
                 Ok(()) => {}
                 // It may have said why before it hung up.
                 Err(error) if hung_up(&error) => return Ok(Sent::Part),
@@ -81,6 +91,18 @@ pub(super) async fn pump(
             return Ok(Sent::All);
         }
     }
+}
+
+fn cancelled(reason: Result<impl Display>) -> Box<Error> {
+    reason.map_or_else(
+        |error| error,
+        |reason| {
+            Error::explain(
+                ErrorType::H2Error,
+                format!("the client closed the stream: {reason}"),
+            )
+        },
+    )
 }
 
 fn hung_up(error: &io::Error) -> bool {
