@@ -14,6 +14,7 @@ use crate::{notify, output, role};
 /// Runs the edge until a signal stops it.
 pub(crate) fn run(args: Args) -> Result<()> {
     args.die_with_supervisor()?;
+    role::without_huge_pages();
     let config = config::read(&args.config.path, Some(Role::Edge))?;
     let logs = Logs::start(&config.log)?;
     role::raise_file_limit();

@@ -1,6 +1,7 @@
 //! `tidegate registry`: the registry alone, in the foreground.
 
 use std::pin::pin;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use registry_backend::Instances;
@@ -12,14 +13,20 @@ use crate::role::Args;
 use crate::signals::{Request, Signals};
 use crate::{notify, role};
 
+/// How long work on storage may take that nobody waits for any more.
+const THREADS_END: Duration = Duration::from_secs(10);
+
 /// Runs the registry until a signal stops it.
 pub(crate) fn run(args: &Args) -> Result<()> {
     args.die_with_supervisor()?;
-    tokio::runtime::Builder::new_multi_thread()
+    role::without_huge_pages();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("start the runtime")?
-        .block_on(serve(args))
+        .context("start the runtime")?;
+    let served = runtime.block_on(serve(args));
+    runtime.shutdown_timeout(THREADS_END);
+    served
 }
 
 async fn serve(args: &Args) -> Result<()> {

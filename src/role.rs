@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{
     Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
 };
+use rustix::thread::disable_transparent_huge_pages;
 use settings::Problems;
 
 use crate::config::{ConfigFile, Role};
@@ -46,6 +47,13 @@ pub(crate) fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, "the limit of open files stays low");
     }
+}
+
+/// Does without huge pages, where the system gives them to everyone: of what the allocator has laid
+/// out, much stays unused, and would be held all the same.
+pub(crate) fn without_huge_pages() {
+    // A kernel without them cannot leave them out.
+    disable_transparent_huge_pages(true).ok();
 }
 
 /// Reloads, tells the service manager so, and logs each problem if the config is bad.
