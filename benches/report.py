@@ -56,10 +56,10 @@ class Report:
         return statistics.median(run[self.columns.index(column)] for run in runs) if runs else None
 
     def best(self, row, against, column):
-        """The rival's figure, and whose it is."""
+        """The rival's figure, and whose it is; nothing where it was not asked for."""
         if against in self.runs:
             return self.median(against, OURS, column), f"our {against}"
-        figures = [(self.median(row, name, column), name) for name in RIVALS[against]]
+        figures = [(self.median(row, name, column), name) for name in RIVALS.get(against, ())]
         figures = [figure for figure in figures if figure[0] is not None]
         if not figures:
             return None, against
