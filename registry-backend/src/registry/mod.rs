@@ -2,8 +2,7 @@
 //!
 //! No HTTP and no paths: a caller brings checked values from [`oci`], and the keys of storage come
 //! from its layout. Methods block, but for [`Registry::claim_upload`] and those that are told
-//! [`Wait::Never`]; one call is one whole step,
-//! which finishes even when the client is gone.
+//! [`Wait::Never`]; one call is one whole step, which finishes even when the client is gone.
 //!
 //! **Invariants:**
 //! - what a method has returned `Ok` for is durable;
@@ -12,6 +11,7 @@
 //!   bytes matched the digest;
 //! - a link that cannot be read as a digest is absent, and the log says so once.
 
+mod append;
 mod blobs;
 mod catalog;
 mod error;
@@ -33,12 +33,12 @@ use crate::storage::{Claim, Driver, Key};
 
 pub(crate) use crate::storage::{Piece, Wait};
 
+pub(crate) use append::{Append, Hashing, Writing};
 pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
 pub(crate) use manifests::{Layers, NewManifest, STORED_SIZE_MAX};
 pub(crate) use pages::{Listing, Page};
 pub(crate) use referrers::Wanted;
-pub(crate) use uploads::{Append, Hashing, Writing};
 
 /// The registry over one storage.
 #[derive(Debug)]

@@ -1,4 +1,5 @@
-//! Uploads: blobs on their way in.
+//! Uploads: sessions that begin, are claimed by one request after the other, and expire. What such a
+//! request writes is an [`Append`]'s.
 //!
 //! A session is a folder with the bytes so far, and nothing else on disk: the state of the hash is
 //! kept in memory and computed again from the bytes where it is missing, after a restart for
@@ -9,13 +10,14 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use oci::{Algorithm, Digest, RepositoryName, UploadId};
+use oci::{Algorithm, RepositoryName, UploadId};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use uuid::Uuid;
 
+use super::append::{Append, Hashed};
 use super::{Error, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{self, Durability, Hasher, Key, Wait, layout};
+use crate::storage::{Durability, Key, Wait, layout};
 
 /// How long a request waits for another one to let go of the upload: a client whose connection was
 /// cut may be back before its last request has noticed.
@@ -24,9 +26,6 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Of how many idle uploads the hash is remembered; at some 500 bytes each. For the others it is
 /// computed again when they go on.
 const SESSIONS_MAX: usize = 4096;
-
-/// How much is read at once to compute a hash again.
-const REHASH_BYTES: usize = 1 << 20;
 
 /// Uploads that this process has written to.
 #[derive(Debug, Default)]
@@ -38,23 +37,6 @@ struct Session {
     hashed: Arc<AsyncMutex<Hashed>>,
     /// When it was last asked for.
     used: Instant,
-}
-
-/// The hash of the first bytes of an upload.
-#[derive(Clone, Debug)]
-struct Hashed {
-    hasher: Hasher,
-    /// How many bytes `hasher` has seen.
-    size_bytes: u64,
-}
-
-impl Hashed {
-    fn nothing(algorithm: Algorithm) -> Self {
-        Self {
-            hasher: Hasher::new(algorithm),
-            size_bytes: 0,
-        }
-    }
 }
 
 impl Sessions {
@@ -268,14 +250,14 @@ impl Registry {
 
 /// An upload, as one request knows it.
 #[derive(Debug)]
-struct Upload {
-    registry: Arc<Registry>,
-    repository: RepositoryName,
+pub(super) struct Upload {
+    pub(super) registry: Arc<Registry>,
+    pub(super) repository: RepositoryName,
     id: UploadId,
 }
 
 impl Upload {
-    fn data(&self) -> Key {
+    pub(super) fn data(&self) -> Key {
         layout::upload_data(&self.repository, &self.id)
     }
 
@@ -288,7 +270,8 @@ impl Upload {
         checked
     }
 
-    fn discard(&self) {
+    /// Removes the upload and all it has received.
+    pub(super) fn discard(&self) {
         // What stays behind is harmless, and expires.
         drop(self.registry.discard_upload(&self.repository, &self.id));
     }
@@ -309,14 +292,7 @@ impl UploadClaim {
     pub(crate) fn open(self, algorithm: Option<Algorithm>) -> Result<Append, Error> {
         let Self { upload, hashed } = self;
         upload.check()?;
-        let file = upload.registry.driver.append(&upload.data())?;
-        let algorithm = algorithm.unwrap_or_else(|| hashed.hasher.algorithm());
-        let mut append = Append {
-            hashing: Hashing { hashed },
-            writing: Writing { upload, file },
-        };
-        append.hash_up_to_date(algorithm)?;
-        Ok(append)
+        Append::open(upload, hashed, algorithm)
     }
 
     /// Removes the upload and all it has received.
@@ -329,148 +305,6 @@ impl UploadClaim {
         upload
             .registry
             .discard_upload(&upload.repository, &upload.id)
-    }
-}
-
-/// An upload that one request writes to.
-///
-/// **Invariant:** the hash is that of the bytes in the file.
-#[derive(Debug)]
-pub(crate) struct Append {
-    hashing: Hashing,
-    writing: Writing,
-}
-
-/// That half of an [`Append`] which hashes, for a thread of its own.
-#[derive(Debug)]
-pub(crate) struct Hashing {
-    hashed: OwnedMutexGuard<Hashed>,
-}
-
-/// That half of an [`Append`] which writes.
-#[derive(Debug)]
-pub(crate) struct Writing {
-    upload: Upload,
-    file: Box<dyn storage::Append>,
-}
-
-/// Where an upload stood, to go back to.
-#[derive(Clone, Debug)]
-pub(crate) struct Mark(Hashed);
-
-impl Hashing {
-    /// Takes in the next bytes.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.hashed.hasher.update(bytes);
-        self.hashed.size_bytes += bytes.len() as u64;
-    }
-}
-
-impl Writing {
-    /// Adds `bytes` at the end. On a full disk the upload is removed: no client could go on with it,
-    /// and its bytes may be the very ones that are needed.
-    ///
-    /// # Errors
-    /// [`Error::NoSpace`].
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let written = self.file.write(bytes);
-        if written.is_err() {
-            self.upload.discard();
-        }
-        Ok(written?)
-    }
-}
-
-impl Append {
-    /// Puts together what [`apart`](Self::apart) took apart, once both have the same bytes.
-    pub(crate) fn joined(hashing: Hashing, writing: Writing) -> Self {
-        Self { hashing, writing }
-    }
-
-    /// Takes the two halves apart; both are to be given the same bytes.
-    pub(crate) fn apart(self) -> (Hashing, Writing) {
-        (self.hashing, self.writing)
-    }
-
-    /// Returns how many bytes the upload has received.
-    pub(crate) fn size_bytes(&self) -> u64 {
-        self.writing.file.size_bytes()
-    }
-
-    /// Notes where the upload stands.
-    pub(crate) fn mark(&self) -> Mark {
-        Mark(self.hashing.hashed.clone())
-    }
-
-    /// Takes back all that was written since `mark`.
-    ///
-    /// # Errors
-    /// [`Error::Storage`].
-    pub(crate) fn go_back(&mut self, mark: Mark) -> Result<(), Error> {
-        self.writing.file.truncate(mark.0.size_bytes)?;
-        *self.hashing.hashed = mark.0;
-        Ok(())
-    }
-
-    /// Adds `bytes` at the end, as both halves would.
-    ///
-    /// # Errors
-    /// [`Error::NoSpace`].
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.writing.write(bytes)?;
-        self.hashing.update(bytes);
-        Ok(())
-    }
-
-    /// Makes the upload a blob of its repository. Whatever the outcome, it then is no longer there.
-    ///
-    /// # Errors
-    /// [`Error::DigestMismatch`].
-    pub(crate) fn finish(mut self, digest: &Digest) -> Result<(), Error> {
-        let result = self.hash_up_to_date(digest.algorithm());
-        let Self { hashing, writing } = self;
-        let Writing { upload, file } = writing;
-        let actual = hashing.hashed.hasher.clone().finish();
-        let result = result.and_then(|()| {
-            if actual != *digest {
-                return Err(Error::DigestMismatch {
-                    expected: digest.clone(),
-                    actual,
-                });
-            }
-            file.publish(&layout::blob(digest))?;
-            let link = layout::layer(&upload.repository, digest);
-            upload.registry.write_link(&link, digest)
-        });
-        upload.discard();
-        result
-    }
-
-    /// Computes the hash of the bytes in the file, as far as it is not known.
-    fn hash_up_to_date(&mut self, algorithm: Algorithm) -> Result<(), Error> {
-        let hashed = &mut *self.hashing.hashed;
-        let size_bytes = self.writing.file.size_bytes();
-        if hashed.hasher.algorithm() != algorithm || hashed.size_bytes > size_bytes {
-            *hashed = Hashed::nothing(algorithm);
-        }
-        if hashed.size_bytes == size_bytes {
-            return Ok(());
-        }
-        let upload = &self.writing.upload;
-        let written = upload
-            .registry
-            .driver
-            .open(&upload.data(), Wait::AsNeeded)?;
-        let mut buffer = vec![0; REHASH_BYTES];
-        while hashed.size_bytes < size_bytes {
-            let rest = usize::try_from(size_bytes - hashed.size_bytes).unwrap_or(usize::MAX);
-            let len = rest.min(buffer.len());
-            let part = buffer.split_at_mut(len).0;
-            written.read_at(hashed.size_bytes, part)?;
-            hashed.hasher.update(part);
-            hashed.size_bytes += len as u64;
-        }
-        Ok(())
     }
 }
 
@@ -557,9 +391,6 @@ mod tests {
         let newest = (repository, id(SESSIONS_MAX * 3 - 1));
         assert!(sessions.0.lock().unwrap().contains_key(&newest));
         drop(busy);
-        assert_eq!(
-            again.try_lock().unwrap().hasher.algorithm(),
-            Algorithm::Sha512
-        );
+        assert_eq!(again.try_lock().unwrap().algorithm(), Algorithm::Sha512);
     }
 }
