@@ -119,9 +119,14 @@ fn streams_at_once_are_as_many_as_configured() {
     assert_eq!(frames.last().unwrap().kind, h2::RESET, "{frames:?}");
 }
 
-/// Opens streams and resets them, after a while, until the server ends the connection; returns how
-/// many it took.
-fn flood(rig: &Rig, open: impl Fn(&mut H2) -> (u32, Vec<u8>), patience: Duration) -> usize {
+/// Opens streams and resets them, after a while, until the server ends the connection, doing
+/// something else in between; returns how many it took.
+fn flood(
+    rig: &Rig,
+    open: impl Fn(&mut H2) -> (u32, Vec<u8>),
+    patience: Duration,
+    meanwhile: impl Fn(),
+) -> usize {
     let mut connection = H2::connect(rig).unwrap();
     let mut opened = 0;
     let begin = Instant::now();
@@ -145,6 +150,7 @@ fn flood(rig: &Rig, open: impl Fn(&mut H2) -> (u32, Vec<u8>), patience: Duration
             begin.elapsed() < Duration::from_secs(30),
             "{opened} and no end"
         );
+        meanwhile();
     }
 }
 
@@ -161,11 +167,10 @@ fn a_flood_of_resets_ends_the_connection_and_hurts_nobody() {
     let rig = rig_for_floods();
     // As fast as they can be written; and slowly enough that each has begun when it is reset.
     for patience in [Duration::ZERO, Duration::from_millis(200)] {
-        let open = |connection: &mut H2| {
+        let open = |connection: &mut H2| connection.open("POST", "/v2/a/b/blobs/uploads/", false);
+        let opened = flood(&rig, open, patience, || {
             rig.client().get("/v2/").expect(200);
-            connection.open("POST", "/v2/a/b/blobs/uploads/", false)
-        };
-        let opened = flood(&rig, open, patience);
+        });
         assert!(patience.is_zero() || opened >= 50, "cut after {opened}");
     }
     // Uploads that nobody finishes are all that is left.
@@ -178,7 +183,7 @@ fn a_flood_of_resets_is_seen_while_the_registry_is_silent() {
     rig.client().get("/v2/").expect(200);
     rig.registry().signal(Signal::STOP);
     let open = |connection: &mut H2| connection.open("GET", "/v2/", true);
-    let opened = flood(&rig, open, Duration::from_millis(200));
+    let opened = flood(&rig, open, Duration::from_millis(200), || {});
     assert!(opened >= 50, "cut after {opened}");
     rig.registry().signal(Signal::CONT);
     rig.client().get("/v2/").expect(200);
