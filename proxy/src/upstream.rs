@@ -44,6 +44,7 @@ pub struct UnusablePeer {
 impl Upstream {
     /// Makes the upstream that `config` describes.
     pub(crate) fn new(config: &config::Upstream) -> Result<Self, UnusablePeer> {
+        // The registry's, too: it is made to learn whether there can be anybody.
         let peers = config.peers.iter().map(|address| peer(address, config));
         let peers = peers.collect::<Result<_, _>>()?;
         if let (true, [PeerAddress::Unix(path)]) = (config.registry, config.peers.as_slice()) {
