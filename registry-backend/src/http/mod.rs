@@ -41,7 +41,6 @@ use hyper_util::rt::TokioIo;
 use oci::handover;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinHandle;
 
 use crate::app::{App, Error as AppError};
 use crate::jobs::expire_uploads;
@@ -266,8 +265,9 @@ fn versioned(mut response: Response<Body>) -> Response<Body> {
     response
 }
 
-/// Begins work that changes storage, or waits for others who do, once there is a thread for it.
-async fn begin_change<T, F>(work: F) -> JoinHandle<Result<T, crate::registry::Error>>
+/// Runs work that changes storage, or waits for others who do, on a thread that may block, once there
+/// is one for it.
+async fn changing<T, F>(work: F) -> Result<T, Error>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, crate::registry::Error> + Send + 'static,
@@ -276,23 +276,12 @@ where
         .acquire()
         .await
         .expect("invariant: the semaphore is never closed");
-    tokio::task::spawn_blocking(move || {
+    let work = move || {
         let result = work();
         drop(permit);
         result
-    })
-}
-
-/// Runs work that changes storage, or waits for others who do, on a thread that may block.
-async fn changing<T, F>(work: F) -> Result<T, Error>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, crate::registry::Error> + Send + 'static,
-{
-    match begin_change(work).await.await {
-        Ok(result) => Ok(result?),
-        Err(_panic) => Err(Error::Panicked),
-    }
+    };
+    blocking(work).await
 }
 
 /// Runs work that reads a little of storage: here, if all is at hand, else on a thread that may
@@ -311,7 +300,7 @@ where
     }
 }
 
-/// Runs work that only reads storage on a thread that may block.
+/// Runs work on a thread that may block; work that changes storage goes by [`changing`].
 async fn blocking<T, F>(work: F) -> Result<T, Error>
 where
     T: Send + 'static,
