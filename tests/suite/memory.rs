@@ -1,5 +1,6 @@
 //! Memory does not grow with the size of blobs, and little with their number.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -182,4 +183,43 @@ fn a_registry_that_stalls_holds_its_clients_back_and_fills_no_memory() {
     reply.expect(201);
     let edge = memory_peak_bytes(rig.pids()[0]);
     assert!(edge < 128 * MIB, "the edge held {edge} bytes");
+}
+
+#[test]
+fn bytes_go_through_memory_that_both_share_and_give_back() {
+    let rig = Rig::start();
+    let client = rig.client();
+    let content = noise(4, 3 << 20);
+    let begun = client.post("/v2/shared/blobs/uploads/").expect(202);
+    let location = with_query(&begun.location(), &format!("digest={}", digest(&content)));
+    let mut push = client
+        .request("PUT", &location)
+        .header("Content-Length", &content.len().to_string())
+        .open()
+        .unwrap();
+    let pids = rig.pids();
+    push.write(&content[..2 << 20]).unwrap();
+    for &pid in &pids {
+        eventually("bytes in shared memory", || {
+            (shared_bytes(pid) > 0).then_some(())
+        });
+    }
+    push.write(&content[2 << 20..]).unwrap();
+    push.reply().unwrap().expect(201);
+    eventually("the memory to be given back", || {
+        pids.iter().all(|pid| shared_bytes(*pid) == 0).then_some(())
+    });
+}
+
+/// How much of the memory for bodies, as a process has it open, is in use.
+fn shared_bytes(pid: i32) -> u64 {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let shared = files.flatten().filter(|file| {
+        let target = std::fs::read_link(file.path()).unwrap_or_default();
+        target.to_string_lossy().contains("memfd:tidegate-slots")
+    });
+    shared
+        .filter_map(|file| std::fs::metadata(file.path()).ok())
+        .map(|file| file.blocks() * 512)
+        .sum()
 }

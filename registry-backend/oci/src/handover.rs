@@ -1,23 +1,49 @@
-//! A part of an open file in the place of a reply's body.
+//! What edge and registry hand each other beside HTTP.
 //!
-//! Registry and edge talk over a Unix socket, which can carry open files, too. Who can take one says
-//! so with the header [`HEADER`] in its request; the reply then has no body but the same header with
-//! the part of the file that the body is, and the file comes with the first bytes of the reply. So
-//! the bytes of a blob cross no second socket. Nobody has to: a reply without the header is an
-//! ordinary one.
+//! They talk over a Unix socket, which can carry open files, too, so that the bytes of a blob need
+//! not cross a second socket. Nobody has to: who does not know these headers, or does not want to,
+//! gets and sends ordinary bodies. The edge alone sets them, and removes what a client sends under
+//! their names.
+//!
+//! **A part of an open file in the place of a reply's body.** Who can take one says so in its
+//! request; the reply then has no body but says which part of the file it is, and the file comes with
+//! the first bytes of the reply.
 //!
 //! ```text
 //! X-Tidegate-File: accept                 in a request
 //! X-Tidegate-File: 0-1048575              in a reply
 //! ```
+//!
+//! **A request's body in memory that both share.** Who would use it asks for it, and gets two
+//! descriptors with the reply, for all later requests on the same connection. A request whose bytes are
+//! in slots of that memory has a body of notes, each of which says in which slot and how many
+//! (the crate `slots`), and the header says how long the client's body is, where that is known.
+//!
+//! ```text
+//! X-Tidegate-Slots: wanted                in a request
+//! X-Tidegate-Slots: offered               in a reply
+//! X-Tidegate-Slots: 1073741824            in a request whose body is there
+//! X-Tidegate-Slots: unknown               likewise, of a body that ends when it ends
+//! ```
+
+use std::fmt;
 
 use crate::range::{ByteRange, bounds};
 
-/// The header of both. The edge alone sets it, and removes what a client sends under this name.
-pub const HEADER: &str = "x-tidegate-file";
+/// The header about open files.
+pub const FILE: &str = "x-tidegate-file";
 
 /// What it says in a request.
 pub const ACCEPT: &str = "accept";
+
+/// The header about slots.
+pub const SLOTS: &str = "x-tidegate-slots";
+
+/// What it says in a reply.
+pub const OFFERED: &str = "offered";
+
+const WANTED: &str = "wanted";
+const UNKNOWN: &str = "unknown";
 
 /// Writes which part of the file a body is.
 pub fn write(part: ByteRange) -> String {
@@ -28,6 +54,39 @@ pub fn write(part: ByteRange) -> String {
 pub fn read(text: &str) -> Option<ByteRange> {
     let (first, last) = bounds(text)?;
     Some(ByteRange { first, last })
+}
+
+/// What a request says about slots.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Slots {
+    /// Some would be welcome.
+    Wanted,
+    /// The body is in some, all of it so many bytes, where that is known.
+    Body(Option<u64>),
+}
+
+impl Slots {
+    /// Reads what a request says.
+    pub fn read(text: &str) -> Option<Self> {
+        match text {
+            WANTED => Some(Self::Wanted),
+            UNKNOWN => Some(Self::Body(None)),
+            digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                Some(Self::Body(Some(digits.parse().ok()?)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Slots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wanted => f.write_str(WANTED),
+            Self::Body(None) => f.write_str(UNKNOWN),
+            Self::Body(Some(length)) => write!(f, "{length}"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -56,6 +115,21 @@ mod tests {
             "0-18446744073709551616",
         ] {
             assert_eq!(read(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_about_slots_is_read_and_nothing_else() {
+        for slots in [
+            Slots::Wanted,
+            Slots::Body(None),
+            Slots::Body(Some(0)),
+            Slots::Body(Some(u64::MAX)),
+        ] {
+            assert_eq!(Slots::read(&slots.to_string()), Some(slots));
+        }
+        for text in ["", "-1", "+1", "1 ", "offered", "18446744073709551616"] {
+            assert_eq!(Slots::read(text), None, "{text:?}");
         }
     }
 }

@@ -6,8 +6,8 @@
 //! - [`query`]: its query string; [`mount`]: the blob that one asks to mount;
 //! - [`pattern`]: which repositories a rule is about; [`visibility`]: which ones someone may see;
 //! - [`manifest`], [`descriptor`], [`media_type`]: what a manifest says, read without changing a byte;
-//! - [`range`]: `Range` of downloads and `Content-Range` of uploads; [`handover`]: a part of an open
-//!   file in the place of a body;
+//! - [`range`]: `Range` of downloads and `Content-Range` of uploads; [`handover`]: open
+//!   files and shared memory in the place of bodies;
 //! - [`error`]: the error codes and their JSON.
 //!
 //! **Invariant:** no IO, no clock, no async, no HTTP server. A value of a type of this crate has

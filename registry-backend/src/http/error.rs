@@ -81,6 +81,9 @@ pub(super) enum Error {
     /// The path names nothing.
     #[error(transparent)]
     Route(#[from] RouteError),
+    /// The edge says of the body's bytes that they are where none can be.
+    #[error("the edge did not say rightly where the body is")]
+    SlotInvalid,
     /// A parameter that should be a tag is none.
     #[error("{0}")]
     Tag(#[from] TagError),
@@ -153,7 +156,7 @@ impl Error {
                 return (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid);
             }
             Self::PageSize => ErrorCode::PaginationNumberInvalid,
-            Self::Panicked => ErrorCode::Unknown,
+            Self::Panicked | Self::SlotInvalid => ErrorCode::Unknown,
             Self::Registry(error) => return registry_status(error),
             Self::Route(error) => match error.code() {
                 Some(code) => code,

@@ -12,6 +12,8 @@ mod body;
 mod catalog;
 mod conditions;
 mod error;
+mod half;
+mod handover;
 mod health;
 mod manifests;
 mod pages;
@@ -33,12 +35,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use ::http::request::Parts;
 use ::http::{HeaderValue, Request, Response, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use oci::handover;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -47,8 +49,9 @@ use crate::jobs::expire_uploads;
 use crate::registry::{Registry, Wait};
 use body::Body;
 use error::Error;
+use handover::Handover;
 use payload::Payload;
-use stream::{Outbox, Stream};
+use stream::Stream;
 
 pub(crate) use socket::bind;
 
@@ -181,25 +184,21 @@ impl Drop for UnderWay {
 
 /// Serves one connection until the client closes it or, between two requests, `stopped` says so.
 async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Receiver<bool>) {
-    let outbox = Outbox::default();
+    let handover = Handover::default();
+    let stream = Stream::new(stream, handover.outbox());
     let service = service_fn(|request: Request<Incoming>| {
         let under_way = UnderWay::new(serving.clone());
-        let takes_files = takes_files(&request);
+        let (parts, payload, wishes) = handover.open(request);
         // A task of its own: hyper drops what a client does not wait for, and half a push is worse
         // than a whole one that nobody awaits.
-        let answer = tokio::spawn(answer(under_way, request));
-        let outbox = &outbox;
+        let answer = tokio::spawn(answer(under_way, parts, payload));
+        let handover = &handover;
         async move {
             let response = answer.await;
             let response = response.unwrap_or_else(|_panic| versioned(Error::Panicked.reply()));
-            Ok::<_, Infallible>(if takes_files {
-                hand_over(response, outbox)
-            } else {
-                response
-            })
+            Ok::<_, Infallible>(handover.enclose(wishes, response))
         }
     });
-    let stream = Stream::new(stream, outbox.clone());
     let connection = http1::Builder::new()
         // The edge is the only client, and closing its idle connections would race with its next
         // request on them; so there is no timeout between requests.
@@ -221,31 +220,12 @@ async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Re
     }
 }
 
-/// Returns whether a client can take a file in the place of a body.
-fn takes_files(request: &Request<Incoming>) -> bool {
-    let wish = request.headers().get(handover::HEADER);
-    wish.is_some_and(|wish| wish == handover::ACCEPT)
-}
-
-/// Puts the file that a body is a part of in its place.
-fn hand_over(mut response: Response<Body>, outbox: &Outbox) -> Response<Body> {
-    if let Some((blob, part)) = response.body_mut().take_file()
-        && let Ok(value) = handover::write(part).try_into()
-    {
-        response.headers_mut().insert(handover::HEADER, value);
-        outbox.put(blob);
-    }
-    response
-}
-
 async fn is_true(value: &mut watch::Receiver<bool>) {
     // An error says that the sender is gone, and then there is nothing left to wait for.
     drop(value.wait_for(|value| *value).await);
 }
 
-async fn answer(under_way: UnderWay, request: Request<Incoming>) -> Response<Body> {
-    let (parts, body) = request.into_parts();
-    let mut payload = Payload::new(body);
+async fn answer(under_way: UnderWay, parts: Parts, mut payload: Payload) -> Response<Body> {
     let response = match router::route(&under_way.0.app, &parts, &mut payload).await {
         Ok(response) => response,
         Err(error) => {

@@ -1,23 +1,20 @@
 //! A request body on its way into an upload.
 //!
 //! What arrives is gathered into pieces. While one is filled, those before it are hashed on one thread
-//! and written on another, neither of which waits for the other. There are never more than a few, so
-//! memory does not depend on the size of a blob, and a slow disk stops the reading of the socket, and
-//! so the client.
+//! and written on another, each at its own pace. There are never more than a few, so memory does not
+//! depend on the size of a blob, and a slow disk stops the taking of bytes, and so the client.
 
-use std::sync::Arc;
-
+use slots::Slot;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::changing;
 use super::error::Error;
-use super::payload::Payload;
+use super::half::Half;
+use super::payload::{Data, Payload};
 use crate::registry::{self, Append, Hashing, Piece, Writing};
 
-/// How many full pieces wait while another is hashed or written: with none the reading stops whenever
-/// that is a little late, and a core has nothing to do.
-const WAITING_MAX: usize = 1;
+/// How much of a slot is copied before it is hashed: what fits into a core's first cache.
+const BLOCK_BYTES: usize = 16 << 10;
 
 /// A body that is all there: written but for the last piece, which is for the caller to write
 /// together with what comes next, on one thread.
@@ -46,7 +43,7 @@ pub(super) async fn receive(
                 if announced.is_some_and(|announced| actual > announced) {
                     break None;
                 }
-                store.take(&data).await?;
+                store.take(data).await?;
             }
             Ok(None) => break None,
             Err(error) => break Some(error),
@@ -80,8 +77,8 @@ struct Store {
 enum Stage {
     /// There was none yet.
     Before(Append),
-    /// To the thread that hashes and to that which writes.
-    Apart(Half<Hashing>, Half<Writing>),
+    /// To the thread that hashes, and from there to that which writes.
+    Apart(Half<Hash, Part>, Half<Writing, Piece>),
     /// Nowhere: one could not be stored.
     Failed,
 }
@@ -96,39 +93,45 @@ impl Store {
         }
     }
 
-    /// Takes in what has arrived; waits when the piece is full and others wait already.
-    async fn take(&mut self, mut data: &[u8]) -> Result<(), Error> {
+    /// Takes in what has arrived; waits when others wait already.
+    async fn take(&mut self, data: Data) -> Result<(), Error> {
+        let data = match data {
+            Data::Slot(slot) if self.piece.is_empty() && matches!(self.stage, Stage::Apart(..)) => {
+                return self.pass_on(Part::Slot(slot)).await;
+            }
+            data => data,
+        };
+        let mut data = &data[..];
         while !data.is_empty() {
             data = self.piece.fill(data);
             if self.piece.is_full() {
-                self.pass_on().await?;
+                let piece = std::mem::replace(&mut self.piece, Piece::at(0));
+                self.pass_on(Part::Piece(piece)).await?;
             }
         }
         Ok(())
     }
 
-    /// Passes the full piece on, and begins the next.
-    async fn pass_on(&mut self) -> Result<(), Error> {
-        self.size_bytes += self.piece.len() as u64;
-        let next = Piece::at(self.size_bytes);
-        let piece = Arc::new(std::mem::replace(&mut self.piece, next));
+    /// Passes a part on, and begins the next piece.
+    async fn pass_on(&mut self, part: Part) -> Result<(), Error> {
+        self.size_bytes += part.len() as u64;
+        self.piece = Piece::at(self.size_bytes);
         let (hashing, writing) = match std::mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Before(append) => {
                 let (hashing, writing) = append.apart();
-                let hashing = Half::new(hashing, |hashing, piece| {
-                    hashing.update(piece);
-                    Ok(())
+                let writing = Half::new(writing, |writing: &mut Writing, piece: Piece| {
+                    writing.write(&piece)
                 });
-                (hashing, Half::new(writing, Writing::write))
+                let hash = Hash::new(hashing, writing.inlet());
+                (Half::new(hash, Hash::take), writing)
             }
             Stage::Apart(hashing, writing) => (hashing, writing),
             Stage::Failed => return Err(Error::Panicked),
         };
-        if hashing.take(&piece).await && writing.take(&piece).await {
+        if hashing.take(part).await {
             self.stage = Stage::Apart(hashing, writing);
             return Ok(());
         }
-        drop(piece);
         joined(hashing, writing).await?;
         Err(Error::Panicked)
     }
@@ -147,138 +150,92 @@ impl Store {
 }
 
 /// Waits until both halves have done everything.
-async fn joined(hashing: Half<Hashing>, writing: Half<Writing>) -> Result<Append, Error> {
-    let (hashing, writing) = (hashing.done().await?, writing.done().await?);
-    Ok(Append::joined(hashing, writing))
+async fn joined(hashing: Half<Hash, Part>, writing: Half<Writing, Piece>) -> Result<Append, Error> {
+    let hashing = match hashing.done().await {
+        Ok(hash) => Ok(hash.end().await),
+        Err(error) => Err(error),
+    };
+    // When both have failed, it is this one that has a reason.
+    let writing = writing.done().await?;
+    Ok(Append::joined(hashing?, writing))
 }
 
-/// What a half does with a piece.
-type Work<T> = fn(&mut T, &[u8]) -> Result<(), registry::Error>;
-
-/// One half of what is done with pieces, in their order. It has a thread only while there are some.
+/// What is to be hashed, and then written.
 #[derive(Debug)]
-struct Half<T> {
-    pieces: mpsc::Sender<Arc<Piece>>,
-    /// Ends with the last piece, or the first failure.
-    task: JoinHandle<Result<T, Error>>,
+enum Part {
+    /// Bytes that were gathered.
+    Piece(Piece),
+    /// Bytes where the edge has put them.
+    Slot(Slot),
 }
 
-impl<T: Send + 'static> Half<T> {
-    fn new(half: T, work: Work<T>) -> Self {
-        let (pieces, waiting) = mpsc::channel(WAITING_MAX);
+impl Part {
+    fn len(&self) -> usize {
+        match self {
+            Self::Piece(piece) => piece.len(),
+            Self::Slot(slot) => slot.len(),
+        }
+    }
+}
+
+/// The half that hashes, and passes on what it has hashed.
+#[derive(Debug)]
+struct Hash {
+    hashing: Hashing,
+    /// What has come in slots, hashed already.
+    piece: Piece,
+    writing: mpsc::Sender<Piece>,
+}
+
+impl Hash {
+    fn new(hashing: Hashing, writing: mpsc::Sender<Piece>) -> Self {
         Self {
-            pieces,
-            task: tokio::spawn(work_off(half, waiting, work)),
+            piece: Piece::at(hashing.size_bytes()),
+            hashing,
+            writing,
         }
     }
 
-    /// Gives it a piece, once not too many wait; returns whether it takes any.
-    async fn take(&self, piece: &Arc<Piece>) -> bool {
-        self.pieces.send(Arc::clone(piece)).await.is_ok()
-    }
-
-    /// Waits until it has done everything.
-    async fn done(self) -> Result<T, Error> {
-        drop(self.pieces);
-        self.task.await.unwrap_or(Err(Error::Panicked))
-    }
-}
-
-/// Does `work` with one piece after the other, on one thread as long as there is a next.
-async fn work_off<T: Send + 'static>(
-    mut half: T,
-    mut waiting: mpsc::Receiver<Arc<Piece>>,
-    work: Work<T>,
-) -> Result<T, Error> {
-    while let Some(first) = waiting.recv().await {
-        let turn = move || {
-            let mut next = Ok(first);
-            while let Ok(piece) = next {
-                work(&mut half, &piece)?;
-                drop(piece);
-                next = waiting.try_recv();
+    fn take(&mut self, part: Part) -> Result<(), registry::Error> {
+        match part {
+            Part::Piece(piece) => {
+                self.hashing.update(&piece);
+                self.piece = Piece::at(self.hashing.size_bytes());
+                self.pass_on(piece)
             }
-            Ok((half, waiting))
-        };
-        (half, waiting) = changing(turn).await?;
-    }
-    Ok(half)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn piece(number: usize) -> Arc<Piece> {
-        let mut piece = Piece::at(0);
-        assert!(piece.fill(&vec![7; number]).is_empty());
-        Arc::new(piece)
+            Part::Slot(slot) => slot
+                .chunks(BLOCK_BYTES)
+                .try_for_each(|block| self.copy(block)),
+        }
     }
 
-    #[tokio::test]
-    async fn all_pieces_are_worked_off_in_their_order() {
-        let half = Half::new(Vec::new(), |lengths, piece| {
-            lengths.push(piece.len());
-            Ok(())
-        });
-        for number in 1..100 {
-            assert!(half.take(&piece(number)).await);
-            if number % 10 == 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await; // its thread goes
+    /// Hashes the copy: so it is what is written, whatever the edge does to a slot.
+    fn copy(&mut self, mut bytes: &[u8]) -> Result<(), registry::Error> {
+        while !bytes.is_empty() {
+            let begin = self.piece.len();
+            bytes = self.piece.fill(bytes);
+            let copied = self.piece.get(begin..).unwrap_or_default();
+            self.hashing.update(copied);
+            if self.piece.is_full() {
+                let next = Piece::at(self.hashing.size_bytes());
+                let piece = std::mem::replace(&mut self.piece, next);
+                self.pass_on(piece)?;
             }
         }
-        assert_eq!(half.done().await.unwrap(), (1..100).collect::<Vec<_>>());
+        Ok(())
     }
 
-    #[tokio::test]
-    async fn few_pieces_wait_for_one_that_takes_long() {
-        let (open, gate) = std::sync::mpsc::channel::<()>();
-        let half = Half::new(gate, |gate, _piece| {
-            gate.recv().ok();
-            Ok(())
-        });
-        let given = piece(1);
-        let mut taken = 0;
-        let patience = std::time::Duration::from_millis(200);
-        while tokio::time::timeout(patience, half.take(&given))
-            .await
-            .is_ok()
-        {
-            taken += 1;
-        }
-        assert_eq!(taken, 1 + WAITING_MAX);
-        drop(open);
-        half.done().await.unwrap();
-        assert_eq!(Arc::strong_count(&given), 1, "a piece is kept for nothing");
+    fn pass_on(&self, piece: Piece) -> Result<(), registry::Error> {
+        // A half that takes no more has failed, and says why.
+        let sent = self.writing.blocking_send(piece);
+        sent.map_err(|_failed| registry::Error::WouldWait)
     }
 
-    #[tokio::test]
-    async fn after_a_failure_nothing_more_is_taken_and_the_failure_is_told() {
-        let half = Half::new(0, |done, piece| {
-            *done += 1;
-            match piece.len() {
-                3 => Err(registry::Error::WouldWait),
-                _ => Ok(()),
-            }
-        });
-        let mut number = 1;
-        while half.take(&piece(number)).await {
-            number += 1;
-            tokio::task::yield_now().await;
-            assert!(number < 1_000_000, "it takes whatever comes");
+    /// Passes on what is left.
+    async fn end(self) -> Hashing {
+        if !self.piece.is_empty() {
+            self.writing.send(self.piece).await.ok();
         }
-        assert!(number > 3);
-        let told = half.done().await;
-        let is_told = matches!(told, Err(Error::Registry(registry::Error::WouldWait)));
-        assert!(is_told, "{told:?}");
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_a_failure() {
-        let half = Half::new((), |(), _piece| panic!("a panic on purpose"));
-        while half.take(&piece(1)).await {
-            tokio::task::yield_now().await;
-        }
-        assert!(matches!(half.done().await, Err(Error::Panicked)));
+        self.hashing
     }
 }

@@ -13,17 +13,26 @@ use tokio::net::UnixStream;
 
 use crate::registry::Blob;
 
-/// The file that goes with the next bytes that are written.
+/// What goes with the next bytes that are written.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Outbox(Arc<Mutex<Option<Blob>>>);
+pub(super) struct Outbox(Arc<Mutex<Option<Enclosure>>>);
+
+/// Something that has open files.
+#[derive(Debug)]
+pub(super) enum Enclosure {
+    /// The file of a blob.
+    Blob(Blob),
+    /// Memory for the bodies of requests.
+    Slots(slots::Offer),
+}
 
 impl Outbox {
-    /// Puts in the file of a blob.
-    pub(super) fn put(&self, blob: Blob) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(blob);
+    /// Puts something in.
+    pub(super) fn put(&self, enclosure: Enclosure) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(enclosure);
     }
 
-    fn take(&self) -> Option<Blob> {
+    fn take(&self) -> Option<Enclosure> {
         let mut content = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         content.take()
     }
@@ -42,34 +51,34 @@ impl Stream {
     }
 
     fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
-        let Some(blob) = self.outbox.take() else {
+        let Some(enclosure) = self.outbox.take() else {
             return self.socket.try_write_vectored(pieces);
         };
-        let sent = match blob.as_file() {
-            Some(file) => {
-                let send = || Ok(send(&self.socket, pieces, file)?);
-                self.socket.try_io(Interest::WRITABLE, send)
-            }
-            None => self.socket.try_write_vectored(pieces),
+        let send = |files: &[BorrowedFd<'_>]| {
+            let send = || Ok(send(&self.socket, pieces, files)?);
+            self.socket.try_io(Interest::WRITABLE, send)
+        };
+        let sent = match &enclosure {
+            Enclosure::Blob(blob) => send(blob.as_file().as_slice()),
+            Enclosure::Slots(offer) => send(&offer.descriptors()),
         };
         if sent.is_err() {
-            self.outbox.put(blob);
+            self.outbox.put(enclosure);
         }
         sent
     }
 }
 
-/// Sends bytes with a file.
+/// Sends bytes with files.
 fn send(
     socket: &UnixStream,
     pieces: &[IoSlice<'_>],
-    file: BorrowedFd<'_>,
+    files: &[BorrowedFd<'_>],
 ) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    let files = [file];
-    let fits = control.push(SendAncillaryMessage::ScmRights(&files));
-    debug_assert!(fits, "there is room for one file");
+    let fits = control.push(SendAncillaryMessage::ScmRights(files));
+    debug_assert!(fits, "there is room for two files");
     sendmsg(socket, pieces, &mut control, SendFlags::NOSIGNAL)
 }
 

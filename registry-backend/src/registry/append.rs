@@ -61,6 +61,11 @@ pub(crate) struct Writing {
 pub(crate) struct Mark(Hashed);
 
 impl Hashing {
+    /// Returns how many bytes were hashed.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        self.hashed.size_bytes
+    }
+
     /// Takes in the next bytes.
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.hashed.hasher.update(bytes);

@@ -8,6 +8,7 @@ mod handover;
 mod lists;
 mod manifests;
 mod serving;
+mod slots;
 mod uploads;
 mod uploads_refused;
 

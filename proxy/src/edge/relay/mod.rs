@@ -3,11 +3,14 @@
 //! Whatever goes through Pingora's own proxying is copied from task to task and from socket to
 //! socket, which blobs mind most and small requests, too. What is for the registry is sent from here
 //! instead: a download's bytes do not come over the socket at all but from the open file that the
-//! registry hands over ([`oci::handover`]), and an upload's go there in large pieces, uncopied.
+//! registry hands over ([`oci::handover`]), and an upload's through memory that the registry has, too,
+//! or, where there is none, in large pieces, uncopied.
 //! Other upstreams are Pingora's; what they say, and what is made of it for the client, is the same
 //! on both ways.
 
 mod download;
+mod gathered;
+mod in_slots;
 mod upload;
 mod wire;
 
@@ -25,14 +28,16 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
-use oci::handover;
+use oci::handover::{self, Slots};
 use oci::range::ByteRange;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::proxy::{ProxyHttp as _, Session};
 use pingora::{Error, ErrorType, Result};
 
-use self::upload::{Framing, Sent};
+use self::gathered::{Framing, Gathered};
+use self::in_slots::InSlots;
+use self::upload::{Held, Sent};
 use self::wire::Wire;
 use super::{EdgeProxy, answer};
 use crate::context::Context;
@@ -70,16 +75,18 @@ impl Wires {
                 return Ok((wire, true));
             }
         }
-        let connected = Wire::connect(&socket.path, socket.connect_timeout).await;
-        let wire = connected.map_err(|error| {
-            let kind = match error.kind() {
-                io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
-                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                _ => ErrorType::ConnectError,
-            };
-            Error::because(kind, "the registry's socket", error).into_up()
-        })?;
-        Ok((wire, false))
+        Ok((connect(socket).await?, false))
+    }
+
+    /// Takes a connection that has memory for a large body, if there can be one.
+    async fn take_for_body(&self, socket: &Socket) -> Result<Wire> {
+        let (wire, _) = self.take(socket).await?;
+        if wire.ask_for_slots().await {
+            return Ok(wire);
+        }
+        let wire = connect(socket).await?;
+        wire.ask_no_more();
+        Ok(wire)
     }
 
     fn kept(&self, socket: &Socket) -> Option<Wire> {
@@ -88,12 +95,27 @@ impl Wires {
     }
 
     fn keep(&self, socket: &Socket, wire: Wire) {
+        if !wire.rest() {
+            return; // the registry is not done with what was sent on it
+        }
         let mut wires = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = wires.entry(socket.path.clone()).or_default();
         if kept.len() < KEPT_MAX {
             kept.push(wire);
         }
     }
+}
+
+async fn connect(socket: &Socket) -> Result<Wire> {
+    let connected = Wire::connect(&socket.path, socket.connect_timeout).await;
+    connected.map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+            io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+            _ => ErrorType::ConnectError,
+        };
+        Error::because(kind, "the registry's socket", error).into_up()
+    })
 }
 
 /// An answer of the registry's, whose body is still to be read.
@@ -118,10 +140,14 @@ impl EdgeProxy {
         let method = &session.req_header().method;
         if *method == Method::GET {
             // After the edits, which let nothing pass that a client says under this name.
-            head.insert_header(handover::HEADER, handover::ACCEPT)?;
+            head.insert_header(handover::FILE, handover::ACCEPT)?;
         }
         let only_asks = framing.is_none() && method.is_safe();
-        let (mut wire, mut kept) = self.wires.take(socket).await?;
+        let large = framing.as_ref().is_some_and(Framing::is_large);
+        let (mut wire, mut kept) = match large {
+            true => (self.wires.take_for_body(socket).await?, false),
+            false => self.wires.take(socket).await?,
+        };
         let answer = loop {
             let sending = exchange(&wire, socket, head.clone(), framing, session, ctx);
             match sending.await {
@@ -151,7 +177,7 @@ impl EdgeProxy {
             mut client,
             sent,
         } = answer;
-        let part = head.remove_header(handover::HEADER);
+        let part = head.remove_header(handover::FILE);
         head.remove_header(&CONNECTION);
         let file = part.map(|part| handed_over(part.to_str().ok(), &wire));
         let file = file.transpose()?;
@@ -214,15 +240,29 @@ fn head(session: &mut Session, ctx: &Context) -> Result<(RequestHeader, Option<F
     // The head has been checked: there is one length at most, and none beside chunks.
     let framing = match asked.headers.get(CONTENT_LENGTH) {
         Some(length) => {
-            head.insert_header(CONTENT_LENGTH, length)?;
-            Framing::Length
+            let length = length.to_str().ok().and_then(|length| length.parse().ok());
+            Framing::Length(length.ok_or_else(|| Error::new(ErrorType::InvalidHTTPHeader))?)
         }
-        None => {
-            head.insert_header(TRANSFER_ENCODING, "chunked")?;
-            Framing::Chunked
-        }
+        None => Framing::Chunked,
     };
     Ok((head, Some(framing)))
+}
+
+/// Chooses the way of a body over `wire`, and says in the head which it is.
+fn way(wire: &Wire, head: &mut RequestHeader, framing: Framing) -> Result<Held> {
+    if framing.is_large()
+        && let Some(sender) = wire.take_slots()
+    {
+        let body = Slots::Body(framing.length());
+        head.insert_header(handover::SLOTS, body.to_string())?;
+        head.insert_header(TRANSFER_ENCODING, "chunked")?;
+        return Ok(Held::InSlots(InSlots::new(sender)));
+    }
+    match framing {
+        Framing::Length(length) => head.insert_header(CONTENT_LENGTH, length)?,
+        Framing::Chunked => head.insert_header(TRANSFER_ENCODING, "chunked")?,
+    }
+    Ok(Held::Gathered(Gathered::new(framing)))
 }
 
 /// Returns whether a client waits to be told that its body is wanted. What else it may expect nobody
@@ -237,22 +277,24 @@ fn asks_first(asked: &Parts) -> bool {
 async fn exchange(
     wire: &Wire,
     socket: &Socket,
-    head: RequestHeader,
+    mut head: RequestHeader,
     framing: Option<Framing>,
     session: &mut Session,
     ctx: &mut Context,
 ) -> Result<Answer> {
-    let asks_first = head.headers.contains_key(EXPECT);
     let patience = socket.read_timeout;
+    let asks_first = head.headers.contains_key(EXPECT);
+    let held = framing.map(|framing| way(wire, &mut head, framing));
+    let held = held.transpose()?;
     let mut client = wire.client(patience);
     let written = client.write_request_header(Box::new(head)).await;
     written.map_err(|error| error.into_up())?;
     let mut sent = Sent::All;
-    if let Some(framing) = framing {
+    if let Some(held) = held {
         if asks_first && !goes_on(&mut client, session, ctx).await? {
             sent = Sent::Part;
         } else {
-            sent = upload::pump(session, ctx, wire, framing, patience).await?;
+            sent = upload::pump(session, ctx, wire, held, patience).await?;
         }
     }
     loop {

@@ -1,35 +1,22 @@
 //! A request's body on its way to the registry.
-//!
-//! TLS hands over 16 KiB at a time. Sending each alone would cost the registry a read of its own, so
-//! they are gathered, without being copied, and sent with one system call.
 
 use std::fmt::Display;
-use std::io::{self, IoSlice};
+use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::gathered::Gathered;
+use super::in_slots::InSlots;
 use super::wire::Wire;
 use crate::context::Context;
 use crate::edge::body;
 
-/// How much is gathered.
-const GATHERED_BYTES: usize = 256 << 10;
-
 /// How long the registry may see nothing for the sake of gathering: from a slow client it gets
 /// smaller pieces instead, and never takes a body that moves for one that has stopped.
 const HOLD_MAX: Duration = Duration::from_secs(1);
-
-/// How a body's end is told (RFC 9112, section 6).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Framing {
-    /// By the length in the head.
-    Length,
-    /// By an empty chunk.
-    Chunked,
-}
 
 /// How much of a body was sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,15 +26,14 @@ pub(super) enum Sent {
     Part,
 }
 
-/// Sends the body of the client's request over `wire`.
+/// Sends the body of the client's request over `wire`, as `held` does.
 pub(super) async fn pump(
     session: &mut Session,
     ctx: &mut Context,
     wire: &Wire,
-    framing: Framing,
+    mut held: Held,
     patience: Duration,
 ) -> Result<Sent> {
-    let mut held = Held::new(framing);
     loop {
         let read = tokio::select! {
             biased;
@@ -58,27 +44,24 @@ pub(super) async fn pump(
             Ok(piece) => piece,
             Err(error) => {
                 // What came is kept by the registry, for the client to go on from there.
-                drop(held.send(wire, patience).await);
+                drop(held.send(Send::All, wire, patience).await);
                 return Err(error.into_down());
             }
         };
         let last = piece.is_none() || session.is_body_done();
         body::arrived(piece.as_ref(), last, ctx)?;
-        held.push(piece, Instant::now());
-        if last {
-            held.end();
-        }
-        if last || held.goes(Instant::now()) {
-            let first = held.pieces.first().cloned().unwrap_or_default();
-            let _under_way = body::under_way(first, ctx);
+        let marked = piece.clone().unwrap_or_default();
+        let send = held.push(piece, last, Instant::now());
+        if let Some(send) = send {
+            let _under_way = body::under_way(marked, ctx);
             let sent = match session.as_downstream_mut().watch_h2_stream_close() {
                 // Nothing is read meanwhile that would say so.
                 Some(closed) => tokio::select! {
                     biased;
-                    sent = held.send(wire, patience) => sent,
+                    sent = held.send(send, wire, patience) => sent,
                     reason = closed => return Err(cancelled(reason).into_down()),
                 },
-                None => held.send(wire, patience).await,
+                None => held.send(send, wire, patience).await,
             };
             match sent {
                 Ok(()) => {}
@@ -88,6 +71,7 @@ pub(super) async fn pump(
             }
         }
         if last {
+            held.leave(wire);
             return Ok(Sent::All);
         }
     }
@@ -120,87 +104,52 @@ fn failed(error: io::Error) -> Box<Error> {
     Error::because(kind, "a body to the registry", error)
 }
 
-/// Pieces that have come and were not sent yet.
-struct Held {
-    framing: Framing,
-    pieces: Vec<Bytes>,
-    bytes: usize,
-    ended: bool,
-    /// Since when the registry has seen nothing of what is here.
-    since: Option<Instant>,
+/// How much of what is held is to be sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Send {
+    /// What is worth it.
+    Enough,
+    /// All of it, because it has waited long enough, or no more will come.
+    All,
+    /// All of it, and that it was the last.
+    Last,
+}
+
+/// What has come and was not sent yet.
+pub(super) enum Held {
+    Gathered(Gathered),
+    InSlots(InSlots),
 }
 
 impl Held {
-    fn new(framing: Framing) -> Self {
-        Self {
-            framing,
-            pieces: Vec::new(),
-            bytes: 0,
-            ended: false,
-            since: None,
-        }
-    }
-
-    fn push(&mut self, piece: Option<Bytes>, now: Instant) {
-        if let Some(piece) = piece.filter(|piece| !piece.is_empty()) {
-            self.since.get_or_insert(now);
-            self.bytes += piece.len();
-            self.pieces.push(piece);
-        }
-    }
-
-    /// Says that this was all.
-    fn end(&mut self) {
-        self.ended = true;
-    }
-
-    /// Returns whether it is time to send.
-    fn goes(&self, now: Instant) -> bool {
+    /// Takes in what has come; returns whether and how much it is time to send.
+    fn push(&mut self, piece: Option<Bytes>, last: bool, now: Instant) -> Option<Send> {
+        let piece = piece.filter(|piece| !piece.is_empty());
+        let (since, enough) = match self {
+            Self::Gathered(gathered) => gathered.push(piece, now),
+            Self::InSlots(in_slots) => in_slots.push(piece, now),
+        };
         let waited = |since| now.saturating_duration_since(since) >= HOLD_MAX;
-        self.bytes >= GATHERED_BYTES || self.since.is_some_and(waited)
+        match () {
+            () if last => Some(Send::Last),
+            () if since.is_some_and(waited) => Some(Send::All),
+            () if enough => Some(Send::Enough),
+            () => None,
+        }
     }
 
-    /// Sends everything, as one chunk where there are chunks.
-    async fn send(&mut self, wire: &Wire, patience: Duration) -> io::Result<()> {
-        let chunked = self.framing == Framing::Chunked;
-        let size = format!("{:x}\r\n", self.bytes);
-        let mut slices = Vec::with_capacity(self.pieces.len() + 3);
-        if self.bytes > 0 {
-            if chunked {
-                slices.push(IoSlice::new(size.as_bytes()));
-            }
-            slices.extend(self.pieces.iter().map(|piece| IoSlice::new(piece)));
-            if chunked {
-                slices.push(IoSlice::new(b"\r\n"));
-            }
+    /// Sends what `send` says; the registry may take each part within `patience`.
+    async fn send(&mut self, send: Send, wire: &Wire, patience: Duration) -> io::Result<()> {
+        match self {
+            Self::Gathered(gathered) => gathered.send(send, wire, patience).await,
+            Self::InSlots(in_slots) => in_slots.send(send, wire, patience).await,
         }
-        if chunked && self.ended {
-            slices.push(IoSlice::new(b"0\r\n\r\n"));
-        }
-        wire.send(&mut slices, patience).await?;
-        self.pieces.clear();
-        self.bytes = 0;
-        // What has gone marks the time from which the next is late.
-        self.since = None;
-        Ok(())
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pieces_go_when_there_are_enough_or_the_first_has_waited() {
-        let begin = Instant::now();
-        let mut held = Held::new(Framing::Length);
-        assert!(!held.goes(begin + HOLD_MAX * 2), "there is nothing to send");
-        held.push(Some(Bytes::new()), begin);
-        assert!(!held.goes(begin + HOLD_MAX * 2));
-        held.push(Some(Bytes::from_static(b"12345")), begin);
-        assert!(!held.goes(begin + HOLD_MAX / 2));
-        assert!(held.goes(begin + HOLD_MAX));
-        held.push(Some(vec![7; GATHERED_BYTES].into()), begin);
-        assert!(held.goes(begin));
+    /// Leaves to `wire` what the next body can use.
+    fn leave(self, wire: &Wire) {
+        if let Self::InSlots(in_slots) = self {
+            wire.give_slots(in_slots.into_sender());
+        }
     }
 }

@@ -6,11 +6,17 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::Method;
+use http::header::{CONNECTION, HOST};
+use oci::handover::{self, Slots};
+use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
@@ -21,6 +27,9 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+/// How long the registry may take to give memory: a body that waits for it is not told to begin.
+const ASK_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A connection; its clones are the same one.
 #[derive(Clone, Debug)]
 pub(super) struct Wire(Arc<Inner>);
@@ -30,6 +39,10 @@ struct Inner {
     socket: UnixStream,
     /// The files that have come and were not taken yet.
     files: Mutex<Vec<OwnedFd>>,
+    /// Whether the registry was asked for memory for bodies.
+    asked: AtomicBool,
+    /// That memory, while no body is under way.
+    slots: Mutex<Option<slots::Sender>>,
 }
 
 impl Wire {
@@ -37,8 +50,12 @@ impl Wire {
     pub(super) async fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
         let connected = timeout(patience, UnixStream::connect(path)).await;
         let socket = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        let files = Mutex::default();
-        Ok(Self(Arc::new(Inner { socket, files })))
+        Ok(Self(Arc::new(Inner {
+            socket,
+            files: Mutex::default(),
+            asked: AtomicBool::new(false),
+            slots: Mutex::default(),
+        })))
     }
 
     /// Returns an HTTP client that speaks over this connection.
@@ -52,6 +69,66 @@ impl Wire {
     /// Takes a file that has come.
     pub(super) fn take_file(&self) -> Option<OwnedFd> {
         self.files().pop()
+    }
+
+    /// Asks the registry for memory for bodies, if it was not asked yet. Returns whether the connection
+    /// is still good for a request; without memory bodies go over the socket.
+    pub(super) async fn ask_for_slots(&self) -> bool {
+        if self.0.asked.swap(true, Ordering::Relaxed) {
+            return true;
+        }
+        matches!(timeout(ASK_PATIENCE, self.ask()).await, Ok(Ok(true)))
+    }
+
+    /// Never asks the registry for memory.
+    pub(super) fn ask_no_more(&self) {
+        self.0.asked.store(true, Ordering::Relaxed);
+    }
+
+    async fn ask(&self) -> Result<bool> {
+        let mut head = RequestHeader::build_no_case(Method::GET, b"/v2/", None)?;
+        head.insert_header(HOST, "registry")?;
+        head.insert_header(handover::SLOTS, Slots::Wanted.to_string())?;
+        let mut client = self.client(ASK_PATIENCE);
+        client.write_request_header(Box::new(head)).await?;
+        client.read_response().await?;
+        let head = client.resp_header();
+        let says = |name: &str| head.is_some_and(|head| head.headers.contains_key(name));
+        let (offered, closes) = (says(handover::SLOTS), says(CONNECTION.as_str()));
+        while client.read_body_bytes().await?.is_some() {}
+        if offered && let Err(error) = self.open_slots() {
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "no memory to share with the registry"
+            );
+        }
+        Ok(!closes)
+    }
+
+    /// Opens the memory for bodies that has come.
+    fn open_slots(&self) -> io::Result<()> {
+        let files = std::mem::take(&mut *self.files());
+        let [memory, freed] = <[OwnedFd; 2]>::try_from(files)
+            .map_err(|files| io::Error::other(format!("{} files came", files.len())))?;
+        self.give_slots(slots::Sender::open(memory, freed)?);
+        Ok(())
+    }
+
+    /// Takes the memory for a body.
+    pub(super) fn take_slots(&self) -> Option<slots::Sender> {
+        self.slots().take()
+    }
+
+    /// Gives memory for the next bodies.
+    pub(super) fn give_slots(&self, sender: slots::Sender) {
+        *self.slots() = Some(sender);
+    }
+
+    /// Gets ready to be kept for a while, with no memory that lies idle; returns whether it can be.
+    pub(super) fn rest(&self) -> bool {
+        let mut slots = self.slots();
+        let resting = slots.as_mut().map(slots::Sender::rest);
+        matches!(resting, None | Some(Ok(true)))
     }
 
     /// Returns whether the connection stands and nothing is on it that nobody asked for.
@@ -102,6 +179,10 @@ impl Wire {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn slots(&self) -> MutexGuard<'_, Option<slots::Sender>> {
+        self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Looks whether there is something to read, and leaves it there.
     fn look(&self) -> io::Result<()> {
         recv(
@@ -114,7 +195,7 @@ impl Wire {
 
     /// Reads bytes, and files with them.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let buffers = &mut [IoSliceMut::new(buffer)];
         let socket = &self.0.socket;

@@ -1,0 +1,200 @@
+//! A body that goes through memory the registry has, too; over the socket go notes of where it is.
+
+use std::io::{self, IoSlice};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf as _, Bytes};
+use slots::{Filling, Sender};
+use tokio::time::timeout;
+
+use super::upload::Send;
+use super::wire::Wire;
+
+/// What has come and was not told the registry yet.
+pub(super) struct InSlots {
+    sender: Sender,
+    filling: Option<Filling>,
+    /// What did not fit into the slot.
+    rest: Bytes,
+    /// Since when the registry has seen nothing of what is here.
+    since: Option<Instant>,
+}
+
+impl InSlots {
+    pub(super) fn new(sender: Sender) -> Self {
+        Self {
+            sender,
+            filling: None,
+            rest: Bytes::new(),
+            since: None,
+        }
+    }
+
+    pub(super) fn into_sender(self) -> Sender {
+        self.sender
+    }
+
+    /// Takes in a piece; returns since when something waits, and whether a slot is full or wanted.
+    pub(super) fn push(&mut self, piece: Option<Bytes>, now: Instant) -> (Option<Instant>, bool) {
+        if let Some(piece) = piece {
+            self.since.get_or_insert(now);
+            self.rest = piece;
+            if let Some(filling) = &mut self.filling {
+                let left = self.sender.fill(filling, &self.rest).len();
+                self.rest.advance(self.rest.len() - left);
+            }
+        }
+        let full = self.filling.as_ref().is_some_and(Filling::is_full);
+        (self.since, full || !self.rest.is_empty())
+    }
+
+    /// Sends notes of the slots that are full, or of all.
+    pub(super) async fn send(
+        &mut self,
+        send: Send,
+        wire: &Wire,
+        patience: Duration,
+    ) -> io::Result<()> {
+        loop {
+            let done = self.rest.is_empty();
+            let goes = |filling: &mut Filling| filling.is_full() || (done && send != Send::Enough);
+            if let Some(filling) = self.filling.take_if(goes) {
+                // What is left has waited for nothing but this.
+                self.since = (!done).then(Instant::now);
+                let note = self.sender.note(filling);
+                let mut slices = [b"4\r\n", &note[..], b"\r\n"].map(IoSlice::new);
+                wire.send(&mut slices, patience).await?;
+            }
+            if done {
+                break;
+            }
+            let mut filling = match self.filling.take() {
+                Some(filling) => filling,
+                None => timeout(patience, self.sender.slot()).await??,
+            };
+            let left = self.sender.fill(&mut filling, &self.rest).len();
+            self.rest.advance(self.rest.len() - left);
+            self.filling = Some(filling);
+        }
+        if send == Send::Last {
+            let mut slices = [IoSlice::new(b"0\r\n\r\n")];
+            wire.send(&mut slices, patience).await?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slots::{NOTE_BYTES, Receiver, SLOT_BYTES, SLOTS};
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{UnixListener, UnixStream};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(50);
+
+    /// A registry, and what sends to it.
+    struct Rig {
+        held: InSlots,
+        wire: Wire,
+        socket: UnixStream,
+        receiver: Receiver,
+    }
+
+    impl Rig {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("socket");
+            let listener = UnixListener::bind(&path).unwrap();
+            let wire = Wire::connect(&path, PATIENCE).await.unwrap();
+            let (socket, _) = listener.accept().await.unwrap();
+            let (receiver, offer) = Receiver::offer().unwrap();
+            let [memory, freed] = offer
+                .descriptors()
+                .map(|it| it.try_clone_to_owned().unwrap());
+            Self {
+                held: InSlots::new(Sender::open(memory, freed).unwrap()),
+                wire,
+                socket,
+                receiver,
+            }
+        }
+
+        fn push(&mut self, piece: &[u8]) -> bool {
+            let piece = Some(Bytes::copy_from_slice(piece));
+            self.held.push(piece, Instant::now()).1
+        }
+
+        async fn send(&mut self, send: Send) -> io::Result<()> {
+            self.held.send(send, &self.wire, PATIENCE).await
+        }
+
+        async fn note(&mut self) -> [u8; NOTE_BYTES] {
+            let mut chunk = [0; 9];
+            self.socket.read_exact(&mut chunk).await.unwrap();
+            let [b'4', b'\r', b'\n', a, b, c, d, b'\r', b'\n'] = chunk else {
+                panic!("{chunk:?}");
+            };
+            [a, b, c, d]
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slot_is_told_of_when_it_is_full_or_it_is_time() {
+        let mut rig = Rig::new().await;
+        let content: Vec<u8> = (0..=250).cycle().take(SLOT_BYTES + 5).collect();
+        let pieces = SLOT_BYTES / (16 << 10);
+        for (number, piece) in content.chunks(16 << 10).enumerate() {
+            let goes = rig.push(piece);
+            assert_eq!(goes, number == 0 || number >= pieces - 1, "piece {number}");
+            if goes {
+                rig.send(Send::Enough).await.unwrap();
+            }
+        }
+        let note = rig.note().await;
+        assert!(*rig.receiver.take(note).unwrap() == content[..SLOT_BYTES]);
+        rig.send(Send::Enough).await.unwrap();
+        assert!(rig.held.push(None, Instant::now()).0.is_some(), "five wait");
+        rig.send(Send::All).await.unwrap();
+        let note = rig.note().await;
+        assert!(*rig.receiver.take(note).unwrap() == content[SLOT_BYTES..]);
+        assert_eq!(rig.held.push(None, Instant::now()), (None, false));
+        rig.push(b"the last");
+        rig.send(Send::Last).await.unwrap();
+        let note = rig.note().await;
+        assert_eq!(*rig.receiver.take(note).unwrap(), *b"the last");
+        drop(rig.wire);
+        let mut end = String::new();
+        rig.socket.read_to_string(&mut end).await.unwrap();
+        assert_eq!(end, "0\r\n\r\n");
+        assert!(rig.held.into_sender().rest().unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_gives_no_slot_back_is_waited_for_and_one_that_is_gone_is_not() {
+        let mut rig = Rig::new().await;
+        let mut taken = Vec::new();
+        for _ in 0..SLOTS {
+            rig.push(&vec![1; SLOT_BYTES]);
+            rig.send(Send::Enough).await.unwrap();
+            let note = rig.note().await;
+            taken.push(rig.receiver.take(note).unwrap());
+        }
+        rig.push(b"more");
+        let error = rig.send(Send::Enough).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        taken.pop();
+        rig.send(Send::All).await.unwrap();
+        rig.note().await;
+        taken.clear();
+        rig.receiver = Receiver::offer().unwrap().0;
+        let error = loop {
+            rig.push(b"and more");
+            if let Err(error) = rig.send(Send::All).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

@@ -1,0 +1,172 @@
+//! One half of what is done with the pieces of a body, on a thread of its own.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::changing;
+use super::error::Error;
+use crate::registry;
+
+/// How many full pieces wait while another is hashed or written: with none the reading stops whenever
+/// that is a little late, and a core has nothing to do.
+const WAITING_MAX: usize = 1;
+
+/// How long a half keeps its thread without a piece: to be woken costs less than to get one again.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// What a half does with a piece.
+type Work<T, P> = fn(&mut T, P) -> Result<(), registry::Error>;
+
+/// Does the same with one piece after the other. It has a thread only while there are some.
+#[derive(Debug)]
+pub(super) struct Half<T, P> {
+    pieces: mpsc::Sender<P>,
+    /// Ends with the last piece, or the first failure.
+    task: JoinHandle<Result<T, Error>>,
+}
+
+impl<T: Send + 'static, P: Send + 'static> Half<T, P> {
+    pub(super) fn new(half: T, work: Work<T, P>) -> Self {
+        let (pieces, waiting) = mpsc::channel(WAITING_MAX);
+        Self {
+            pieces,
+            task: tokio::spawn(work_off(half, waiting, work)),
+        }
+    }
+
+    /// Returns what gives it pieces, to be dropped before it can have [done](Self::done) everything.
+    pub(super) fn inlet(&self) -> mpsc::Sender<P> {
+        self.pieces.clone()
+    }
+
+    /// Gives it a piece, once not too many wait; returns whether it takes any.
+    pub(super) async fn take(&self, piece: P) -> bool {
+        self.pieces.send(piece).await.is_ok()
+    }
+
+    /// Waits until it has done everything.
+    pub(super) async fn done(self) -> Result<T, Error> {
+        drop(self.pieces);
+        self.task.await.unwrap_or(Err(Error::Panicked))
+    }
+}
+
+/// Does `work` with one piece after the other, on one thread as long as there soon is a next.
+async fn work_off<T: Send + 'static, P: Send + 'static>(
+    mut half: T,
+    mut waiting: mpsc::Receiver<P>,
+    work: Work<T, P>,
+) -> Result<T, Error> {
+    while let Some(first) = waiting.recv().await {
+        let turn = move || {
+            let mut next = Some(first);
+            while let Some(piece) = next {
+                work(&mut half, piece)?;
+                next = linger(&mut waiting);
+            }
+            Ok((half, waiting))
+        };
+        (half, waiting) = changing(turn).await?;
+    }
+    Ok(half)
+}
+
+/// Waits a little for the next piece, on a thread that may block.
+fn linger<P>(waiting: &mut mpsc::Receiver<P>) -> Option<P> {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    let until = Instant::now() + LINGER;
+    loop {
+        if let Poll::Ready(next) = waiting.poll_recv(&mut cx) {
+            return next;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return None;
+        }
+        thread::park_timeout(left);
+    }
+}
+
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_pieces_are_worked_off_in_their_order() {
+        let half = Half::new(Vec::new(), |seen, piece: u32| {
+            seen.push(piece);
+            Ok(())
+        });
+        for number in 1..100 {
+            assert!(half.take(number).await);
+            if number % 10 == 0 {
+                tokio::time::sleep(LINGER * 4).await; // its thread goes
+            }
+        }
+        assert_eq!(half.done().await.unwrap(), (1..100).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn few_pieces_wait_for_one_that_takes_long() {
+        let (open, gate) = std::sync::mpsc::channel::<()>();
+        let half = Half::new(gate, |gate, _piece: Arc<()>| {
+            gate.recv().ok();
+            Ok(())
+        });
+        let given = Arc::new(());
+        let mut taken = 0;
+        let patience = Duration::from_millis(200);
+        while tokio::time::timeout(patience, half.take(Arc::clone(&given)))
+            .await
+            .is_ok()
+        {
+            taken += 1;
+        }
+        assert_eq!(taken, 1 + WAITING_MAX);
+        drop(open);
+        half.done().await.unwrap();
+        assert_eq!(Arc::strong_count(&given), 1, "a piece is kept for nothing");
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_nothing_more_is_taken_and_the_failure_is_told() {
+        let half = Half::new((), |(), piece: u32| match piece {
+            3 => Err(registry::Error::WouldWait),
+            _ => Ok(()),
+        });
+        let mut number = 1;
+        while half.take(number).await {
+            number += 1;
+            tokio::task::yield_now().await;
+            assert!(number < 1_000_000, "it takes whatever comes");
+        }
+        assert!(number > 3);
+        let told = half.done().await;
+        let is_told = matches!(told, Err(Error::Registry(registry::Error::WouldWait)));
+        assert!(is_told, "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_failure() {
+        let half = Half::new((), |(), ()| panic!("a panic on purpose"));
+        while half.take(()).await {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(half.done().await, Err(Error::Panicked)));
+    }
+}
