@@ -16,6 +16,8 @@ import sys
 import tempfile
 import time
 
+from memory import Memory
+
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 MIB = int(os.environ.get("BENCH_MIB", "1024"))
 # Which rows are measured.
@@ -177,18 +179,6 @@ class Stack:
             total += sum(int(ticks) for ticks in fields[11:15])
         return total / TICK
 
-    def forget_peak(self):
-        for pid in self.pids():
-            pathlib.Path(f"/proc/{pid}/clear_refs").write_text("5")
-
-    def peak_mib(self):
-        total = 0
-        for pid in self.pids():
-            for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    total += int(line.split()[1])
-        return total / 1024
-
 
 class Cost:
     """Measures what a stack spends between entering and leaving, and the clients that ended."""
@@ -198,7 +188,8 @@ class Cost:
 
     def __enter__(self):
         os.sync()  # the last run's write-back is not this one's
-        self.stack.forget_peak()
+        self.memory = Memory(self.stack.pids())
+        self.memory.start()
         self.client = self.clients()
         self.cpu = self.stack.cpu_seconds()
         self.start = time.monotonic()
@@ -208,7 +199,7 @@ class Cost:
         self.seconds = time.monotonic() - self.start
         self.cpu = self.stack.cpu_seconds() - self.cpu
         self.client = self.clients() - self.client
-        self.peak = self.stack.peak_mib()
+        self.peak = self.memory.stop()
 
     @staticmethod
     def clients():
