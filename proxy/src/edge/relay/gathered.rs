@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::upload::Send;
+use super::upload::Flush;
 use super::wire::Wire;
 
 /// How much is gathered.
@@ -73,7 +73,7 @@ impl Gathered {
     /// Sends everything, as one chunk where there are chunks.
     pub(super) async fn send(
         &mut self,
-        send: Send,
+        flush: Flush,
         wire: &Wire,
         patience: Duration,
     ) -> io::Result<()> {
@@ -89,7 +89,7 @@ impl Gathered {
                 slices.push(IoSlice::new(b"\r\n"));
             }
         }
-        if chunked && send == Send::Last {
+        if chunked && flush == Flush::Last {
             slices.push(IoSlice::new(b"0\r\n\r\n"));
         }
         wire.send(&mut slices, patience).await?;

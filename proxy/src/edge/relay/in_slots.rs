@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes};
 use slots::{Filling, Sender};
 use tokio::time::timeout;
 
-use super::upload::Send;
+use super::upload::Flush;
 use super::wire::Wire;
 
 /// What has come and was not told the registry yet.
@@ -51,13 +51,13 @@ impl InSlots {
     /// Sends notes of the slots that are full, or of all.
     pub(super) async fn send(
         &mut self,
-        send: Send,
+        flush: Flush,
         wire: &Wire,
         patience: Duration,
     ) -> io::Result<()> {
         loop {
             let done = self.rest.is_empty();
-            let goes = |filling: &mut Filling| filling.is_full() || (done && send != Send::Enough);
+            let goes = |filling: &mut Filling| filling.is_full() || (done && flush != Flush::Full);
             if let Some(filling) = self.filling.take_if(goes) {
                 // What is left has waited for nothing but this.
                 self.since = (!done).then(Instant::now);
@@ -76,7 +76,7 @@ impl InSlots {
             self.rest.advance(self.rest.len() - left);
             self.filling = Some(filling);
         }
-        if send == Send::Last {
+        if flush == Flush::Last {
             let mut slices = [IoSlice::new(b"0\r\n\r\n")];
             wire.send(&mut slices, patience).await?;
         }
@@ -126,8 +126,8 @@ mod tests {
             self.held.push(piece, Instant::now()).1
         }
 
-        async fn send(&mut self, send: Send) -> io::Result<()> {
-            self.held.send(send, &self.wire, PATIENCE).await
+        async fn send(&mut self, flush: Flush) -> io::Result<()> {
+            self.held.send(flush, &self.wire, PATIENCE).await
         }
 
         async fn note(&mut self) -> [u8; NOTE_BYTES] {
@@ -149,19 +149,19 @@ mod tests {
             let goes = rig.push(piece);
             assert_eq!(goes, number == 0 || number >= pieces - 1, "piece {number}");
             if goes {
-                rig.send(Send::Enough).await.unwrap();
+                rig.send(Flush::Full).await.unwrap();
             }
         }
         let note = rig.note().await;
         assert!(*rig.receiver.take(note).unwrap() == content[..SLOT_BYTES]);
-        rig.send(Send::Enough).await.unwrap();
+        rig.send(Flush::Full).await.unwrap();
         assert!(rig.held.push(None, Instant::now()).0.is_some(), "five wait");
-        rig.send(Send::All).await.unwrap();
+        rig.send(Flush::All).await.unwrap();
         let note = rig.note().await;
         assert!(*rig.receiver.take(note).unwrap() == content[SLOT_BYTES..]);
         assert_eq!(rig.held.push(None, Instant::now()), (None, false));
         rig.push(b"the last");
-        rig.send(Send::Last).await.unwrap();
+        rig.send(Flush::Last).await.unwrap();
         let note = rig.note().await;
         assert_eq!(*rig.receiver.take(note).unwrap(), *b"the last");
         drop(rig.wire);
@@ -177,21 +177,21 @@ mod tests {
         let mut taken = Vec::new();
         for _ in 0..SLOTS {
             rig.push(&vec![1; SLOT_BYTES]);
-            rig.send(Send::Enough).await.unwrap();
+            rig.send(Flush::Full).await.unwrap();
             let note = rig.note().await;
             taken.push(rig.receiver.take(note).unwrap());
         }
         rig.push(b"more");
-        let error = rig.send(Send::Enough).await.unwrap_err();
+        let error = rig.send(Flush::Full).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         taken.pop();
-        rig.send(Send::All).await.unwrap();
+        rig.send(Flush::All).await.unwrap();
         rig.note().await;
         taken.clear();
         rig.receiver = Receiver::offer().unwrap().0;
         let error = loop {
             rig.push(b"and more");
-            if let Err(error) = rig.send(Send::All).await {
+            if let Err(error) = rig.send(Flush::All).await {
                 break error;
             }
         };

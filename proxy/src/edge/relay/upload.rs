@@ -44,24 +44,23 @@ pub(super) async fn pump(
             Ok(piece) => piece,
             Err(error) => {
                 // What came is kept by the registry, for the client to go on from there.
-                drop(held.send(Send::All, wire, patience).await);
+                drop(held.send(Flush::All, wire, patience).await);
                 return Err(error.into_down());
             }
         };
         let last = piece.is_none() || session.is_body_done();
         body::arrived(piece.as_ref(), last, ctx)?;
         let marked = piece.clone().unwrap_or_default();
-        let send = held.push(piece, last, Instant::now());
-        if let Some(send) = send {
+        if let Some(flush) = held.push(piece, last, Instant::now()) {
             let _under_way = body::under_way(marked, ctx);
             let sent = match session.as_downstream_mut().watch_h2_stream_close() {
                 // Nothing is read meanwhile that would say so.
                 Some(closed) => tokio::select! {
                     biased;
-                    sent = held.send(send, wire, patience) => sent,
+                    sent = held.send(flush, wire, patience) => sent,
                     reason = closed => return Err(cancelled(reason).into_down()),
                 },
-                None => held.send(send, wire, patience).await,
+                None => held.send(flush, wire, patience).await,
             };
             match sent {
                 Ok(()) => {}
@@ -106,9 +105,9 @@ fn failed(error: io::Error) -> Box<Error> {
 
 /// How much of what is held is to be sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Send {
-    /// What is worth it.
-    Enough,
+pub(super) enum Flush {
+    /// What is full.
+    Full,
     /// All of it, because it has waited long enough, or no more will come.
     All,
     /// All of it, and that it was the last.
@@ -123,26 +122,27 @@ pub(super) enum Held {
 
 impl Held {
     /// Takes in what has come; returns whether and how much it is time to send.
-    fn push(&mut self, piece: Option<Bytes>, last: bool, now: Instant) -> Option<Send> {
+    fn push(&mut self, piece: Option<Bytes>, last: bool, now: Instant) -> Option<Flush> {
         let piece = piece.filter(|piece| !piece.is_empty());
-        let (since, enough) = match self {
+        let (since, full) = match self {
             Self::Gathered(gathered) => gathered.push(piece, now),
             Self::InSlots(in_slots) => in_slots.push(piece, now),
         };
         let waited = |since| now.saturating_duration_since(since) >= HOLD_MAX;
-        match () {
-            () if last => Some(Send::Last),
-            () if since.is_some_and(waited) => Some(Send::All),
-            () if enough => Some(Send::Enough),
-            () => None,
+        if last {
+            Some(Flush::Last)
+        } else if since.is_some_and(waited) {
+            Some(Flush::All)
+        } else {
+            full.then_some(Flush::Full)
         }
     }
 
-    /// Sends what `send` says; the registry may take each part within `patience`.
-    async fn send(&mut self, send: Send, wire: &Wire, patience: Duration) -> io::Result<()> {
+    /// Sends what `flush` says; the registry may take each part within `patience`.
+    async fn send(&mut self, flush: Flush, wire: &Wire, patience: Duration) -> io::Result<()> {
         match self {
-            Self::Gathered(gathered) => gathered.send(send, wire, patience).await,
-            Self::InSlots(in_slots) => in_slots.send(send, wire, patience).await,
+            Self::Gathered(gathered) => gathered.send(flush, wire, patience).await,
+            Self::InSlots(in_slots) => in_slots.send(flush, wire, patience).await,
         }
     }
 
