@@ -22,7 +22,7 @@ pub use receiver::{Offer, Receiver, Slot};
 pub use sender::{Filling, Sender};
 
 /// How many slots there are: enough for one to be filled while another is read.
-pub const SLOTS: usize = 4;
+pub const SLOTS: usize = 3;
 
 /// How many bytes a slot holds: large enough that telling of it costs nothing beside copying it.
 pub const SLOT_BYTES: usize = 512 << 10;

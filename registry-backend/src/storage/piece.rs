@@ -2,11 +2,14 @@
 //!
 //! What is to be written past the page cache must begin in memory where it begins on the disk, at the
 //! edge of a block. A [`Piece`] lays its bytes out so. A large one has memory that was used before:
-//! that which the system gives anew costs more than what is done with it.
+//! that which the system gives anew costs more than what is done with it. It is the system's, not an
+//! allocator's, which would keep what many threads had for each of them.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
+
+use memmap2::MmapMut;
 
 /// What every disk takes as the edge of a block, and every system as that of a page.
 pub(crate) const BLOCK_BYTES: usize = 4096;
@@ -21,13 +24,15 @@ const SMALL_BYTES: usize = 64 << 10;
 /// How much memory waits for its next piece at most: what a few uploads hand round.
 const SPARE_MAX: usize = 16;
 
-static SPARE: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+static SPARE: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
 
 /// Some of the bytes of an object.
 pub(crate) struct Piece {
-    memory: Vec<u8>,
-    /// Where in `memory` the bytes begin.
-    begin: usize,
+    /// The bytes, while they are few.
+    small: Vec<u8>,
+    /// The bytes, from `in_block` on.
+    large: Option<MmapMut>,
+    len: usize,
     /// Where in a block of the object they begin.
     in_block: usize,
 }
@@ -37,8 +42,9 @@ impl Piece {
     pub(crate) fn at(offset: u64) -> Self {
         let in_block = offset % BLOCK_BYTES as u64;
         Self {
-            memory: Vec::new(),
-            begin: 0,
+            small: Vec::new(),
+            large: None,
+            len: 0,
             in_block: usize::try_from(in_block).expect("invariant: a block is small"),
         }
     }
@@ -47,10 +53,15 @@ impl Piece {
     pub(crate) fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let fits = bytes.len().min(self.room());
         let (taken, rest) = bytes.split_at(fits);
-        if !self.is_large() && self.len() + taken.len() > SMALL_BYTES {
+        let (begin, end) = (self.len, self.len + taken.len());
+        if self.large.is_none() && end > SMALL_BYTES {
             self.enlarge();
         }
-        self.memory.extend_from_slice(taken);
+        self.len = end;
+        match &mut self.large {
+            Some(large) => copy(taken, large, self.in_block + begin),
+            None => self.small.extend_from_slice(taken),
+        }
         rest
     }
 
@@ -60,42 +71,45 @@ impl Piece {
     }
 
     fn room(&self) -> usize {
-        PIECE_BYTES - self.in_block - self.len()
-    }
-
-    fn is_large(&self) -> bool {
-        self.memory.capacity() >= PIECE_BYTES
+        PIECE_BYTES - self.in_block - self.len
     }
 
     fn enlarge(&mut self) {
         let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // One block more than it holds, to begin at the edge of one.
-        let mut memory = spare.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES + BLOCK_BYTES));
-        let to_edge = memory.as_ptr().addr().wrapping_neg() % BLOCK_BYTES;
-        let begin = to_edge + self.in_block;
-        memory.resize(begin, 0);
-        memory.extend_from_slice(self);
-        self.memory = memory;
-        self.begin = begin;
+        // Without such memory it is slower, and no less right.
+        let memory = spare.or_else(|| MmapMut::map_anon(PIECE_BYTES).ok());
+        if let Some(mut large) = memory {
+            copy(&self.small, &mut large, self.in_block);
+            self.small = Vec::new();
+            self.large = Some(large);
+        }
     }
+}
+
+fn copy(bytes: &[u8], memory: &mut [u8], at: usize) {
+    let to = memory.get_mut(at..at + bytes.len());
+    to.expect("invariant: a piece takes what fits")
+        .copy_from_slice(bytes);
 }
 
 impl Deref for Piece {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.memory.get(self.begin..).unwrap_or_default()
+        let large = self.large.as_ref();
+        large.map_or(&self.small, |large| {
+            let bytes = large.get(self.in_block..self.in_block + self.len);
+            bytes.unwrap_or_default()
+        })
     }
 }
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        if self.is_large() {
-            let mut memory = std::mem::take(&mut self.memory);
-            memory.clear();
+        if let Some(large) = self.large.take() {
             let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.len() < SPARE_MAX {
-                spare.push(memory);
+                spare.push(large);
             }
         }
     }
@@ -136,7 +150,7 @@ mod tests {
     fn a_small_piece_takes_little_memory() {
         let mut piece = Piece::at(5);
         assert!(piece.fill(&[7; 10_000]).is_empty());
-        assert!(piece.memory.capacity() <= 2 * SMALL_BYTES);
+        assert!(piece.large.is_none() && piece.small.capacity() <= 2 * SMALL_BYTES);
         assert!(*piece == [7; 10_000] && !piece.is_full());
     }
 }
