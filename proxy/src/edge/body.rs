@@ -7,7 +7,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use crate::context::Context;
-use crate::limits::pace::Pace;
+use crate::limits::pace::{Pace, UnderWay};
 use crate::respond::{Rejection, protocol};
 use crate::telemetry::access_log::{Entry, Fault};
 
@@ -48,11 +48,16 @@ pub(super) fn arrived(piece: Option<&Bytes>, last: bool, ctx: &mut Context) -> R
 }
 
 /// Marks a piece as on its way, until it is dropped: so long nobody waits for the client.
-pub(super) fn under_way(piece: Bytes, ctx: &Context) -> Bytes {
+pub(super) fn passed_on(piece: Bytes, ctx: &Context) -> Bytes {
     match &ctx.pace {
         Some(pace) => pace.passed_on(piece),
         None => piece,
     }
+}
+
+/// Marks that something is on its way, until the mark is dropped.
+pub(super) fn under_way(ctx: &Context) -> Option<UnderWay> {
+    ctx.pace.as_ref().and_then(Pace::under_way)
 }
 
 /// Returns what writes the request's line when its stream is cut from outside, where nothing of the

@@ -261,7 +261,7 @@ impl ProxyHttp for EdgeProxy {
         body::arrived(body.as_ref(), last, ctx)?;
         // An empty last piece would be written as the chunk that ends a body, before the end itself.
         let piece = body.take().filter(|piece| !(last && piece.is_empty()));
-        *body = piece.map(|piece| body::under_way(piece, ctx));
+        *body = piece.map(|piece| body::passed_on(piece, ctx));
         Ok(())
     }
 

@@ -27,7 +27,7 @@ struct State {
     seen: usize,
     /// Since when nothing but the client is waited for.
     waiting: Option<Instant>,
-    /// The pieces that the upstream has not taken yet.
+    /// How much is on its way upstream, in marks.
     under_way: usize,
     /// The body has begun and not ended.
     moving: bool,
@@ -93,18 +93,26 @@ impl Pace {
         Ok(())
     }
 
-    /// Marks a piece as on its way upstream, until it has been written and dropped there.
-    pub(crate) fn passed_on(self: &Arc<Self>, piece: Bytes) -> Bytes {
+    /// Marks that something of the body is on its way upstream, until the mark is dropped.
+    pub(crate) fn under_way(self: &Arc<Self>) -> Option<UnderWay> {
         let mut state = self.lock();
-        if piece.is_empty() || !state.moving {
-            return piece;
+        if !state.moving {
+            return None;
         }
         state.under_way += 1;
         state.waiting = None;
-        Bytes::from_owner(UnderWay {
-            piece,
-            pace: Arc::clone(self),
-        })
+        Some(UnderWay(Arc::clone(self)))
+    }
+
+    /// Marks a piece as on its way upstream, until it has been written and dropped there.
+    pub(crate) fn passed_on(self: &Arc<Self>, piece: Bytes) -> Bytes {
+        if piece.is_empty() {
+            return piece;
+        }
+        match self.under_way() {
+            Some(mark) => Bytes::from_owner(Marked { piece, _mark: mark }),
+            None => piece,
+        }
     }
 
     fn worth(&self, bytes: usize) -> Duration {
@@ -137,23 +145,27 @@ impl State {
     }
 }
 
-/// A piece on its way upstream.
-struct UnderWay {
-    piece: Bytes,
-    pace: Arc<Pace>,
-}
-
-impl AsRef<[u8]> for UnderWay {
-    fn as_ref(&self) -> &[u8] {
-        &self.piece
-    }
-}
+/// Something of a body is on its way upstream.
+#[must_use]
+pub(crate) struct UnderWay(Arc<Pace>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut state = self.pace.lock();
+        let mut state = self.0.lock();
         state.under_way -= 1;
         state.rest(Instant::now());
+    }
+}
+
+/// A piece that carries its mark.
+struct Marked {
+    piece: Bytes,
+    _mark: UnderWay,
+}
+
+impl AsRef<[u8]> for Marked {
+    fn as_ref(&self) -> &[u8] {
+        &self.piece
     }
 }
 

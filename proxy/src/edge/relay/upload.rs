@@ -50,9 +50,8 @@ pub(super) async fn pump(
         };
         let last = piece.is_none() || session.is_body_done();
         body::arrived(piece.as_ref(), last, ctx)?;
-        let marked = piece.clone().unwrap_or_default();
         if let Some(flush) = held.push(piece, last, Instant::now()) {
-            let _under_way = body::under_way(marked, ctx);
+            let _under_way = body::under_way(ctx);
             let sent = match session.as_downstream_mut().watch_h2_stream_close() {
                 // Nothing is read meanwhile that would say so.
                 Some(closed) => tokio::select! {
