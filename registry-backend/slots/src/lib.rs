@@ -54,7 +54,7 @@ mod tests {
             let mut filling = sender.slot().await.unwrap();
             let rest = sender.fill(&mut filling, &bytes);
             assert!(rest.is_empty() && filling.is_full() == (bytes.len() == SLOT_BYTES));
-            let slot = receiver.take(sender.note(filling)).unwrap();
+            let slot = receiver.take(filling.into_note()).unwrap();
             assert!(*slot == bytes[..]);
         }
     }
@@ -67,7 +67,7 @@ mod tests {
         assert!(sender.fill(&mut filling, &bytes[..5]).is_empty());
         assert_eq!(sender.fill(&mut filling, &bytes[5..]).len(), 77);
         assert!(filling.is_full());
-        let slot = receiver.take(sender.note(filling)).unwrap();
+        let slot = receiver.take(filling.into_note()).unwrap();
         assert!(*slot == bytes[..SLOT_BYTES]);
     }
 
@@ -78,11 +78,11 @@ mod tests {
         for _ in 0..SLOTS {
             let mut filling = sender.slot().await.unwrap();
             sender.fill(&mut filling, b"x");
-            taken.push(receiver.take(sender.note(filling)).unwrap());
+            taken.push(receiver.take(filling.into_note()).unwrap());
         }
         let patience = Duration::from_millis(50);
         let waited = tokio::time::timeout(patience, sender.slot()).await;
-        assert!(waited.is_err(), "there is a fifth slot");
+        assert!(waited.is_err(), "there is one slot more");
         assert!(!sender.rest().unwrap(), "all is said to be free");
         taken.remove(2);
         drop(sender.slot().await.unwrap());
@@ -96,7 +96,7 @@ mod tests {
         for _ in 0..SLOTS {
             let mut filling = sender.slot().await.unwrap();
             sender.fill(&mut filling, &vec![7; SLOT_BYTES]);
-            drop(receiver.take(sender.note(filling)).unwrap());
+            drop(receiver.take(filling.into_note()).unwrap());
         }
         // One that is free again is filled before one that never was.
         assert_eq!(receiver.memory_bytes(), SLOT_BYTES as u64);
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(receiver.memory_bytes(), 0);
         let mut filling = sender.slot().await.unwrap();
         assert!(sender.fill(&mut filling, b"again").is_empty());
-        assert_eq!(*receiver.take(sender.note(filling)).unwrap(), *b"again");
+        assert_eq!(*receiver.take(filling.into_note()).unwrap(), *b"again");
     }
 
     #[tokio::test]
@@ -112,7 +112,7 @@ mod tests {
         let (mut sender, receiver) = both();
         let mut filling = sender.slot().await.unwrap();
         sender.fill(&mut filling, b"x");
-        let note = sender.note(filling);
+        let note = filling.into_note();
         let slot = receiver.take(note);
         assert!(receiver.take(note).is_none(), "it was not given back");
         drop(slot);

@@ -20,7 +20,7 @@ pub struct Sender {
     warm: u8,
 }
 
-/// A slot that is being filled. One that is dropped before it became a [note](Sender::note) is lost.
+/// A slot that is being filled. One that is dropped before it became a [note](Self::into_note) is lost.
 #[derive(Debug)]
 #[must_use]
 pub struct Filling {
@@ -32,6 +32,12 @@ impl Filling {
     /// Returns whether nothing more fits.
     pub fn is_full(&self) -> bool {
         self.len == SLOT_BYTES
+    }
+
+    /// Returns the note that makes the slot, which is not empty, the receiver's.
+    pub fn into_note(self) -> [u8; NOTE_BYTES] {
+        let [.., high, middle, low] = self.len.to_be_bytes();
+        [self.number, high, middle, low]
     }
 }
 
@@ -75,12 +81,6 @@ impl Sender {
         self.memory.write(filling.number, filling.len, taken);
         filling.len += taken.len();
         rest
-    }
-
-    /// Returns the note that makes a slot, which is not empty, the receiver's.
-    pub fn note(&mut self, filling: Filling) -> [u8; NOTE_BYTES] {
-        let [.., high, middle, low] = filling.len.to_be_bytes();
-        [filling.number, high, middle, low]
     }
 
     /// Gives memory back to the system, for the time in which nothing is sent; returns whether the

@@ -1,14 +1,11 @@
 //! Open files in the place of bodies.
 
 use std::fs::File;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::unix::fs::FileExt as _;
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use tokio::io::{AsyncWriteExt as _, Interest};
+use tokio::io::AsyncWriteExt as _;
 
-use super::{Reply, Rig};
+use super::{Reply, Rig, receive};
 
 const CONTENT: &[u8] = b"0123456789";
 
@@ -19,29 +16,15 @@ async fn ask(rig: &Rig, path: &str, headers: &str) -> (Reply, Option<File>) {
     stream.write_all(head.as_bytes()).await.unwrap();
     let (mut reply, mut file) = (Vec::new(), None);
     loop {
-        stream.readable().await.unwrap();
-        let mut buffer = [0; 4096];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let received = stream.try_io(Interest::READABLE, || {
-            let buffers = &mut [IoSliceMut::new(&mut buffer)];
-            Ok(recvmsg(&stream, buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes)
-        });
-        let Ok(received) = received else {
-            continue; // it was not readable after all
-        };
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(files) = message {
-                for descriptor in files {
-                    assert!(file.is_none(), "one file is enough");
-                    file = Some(File::from(descriptor));
-                }
-            }
+        let (bytes, files) = receive(&stream).await;
+        for descriptor in files {
+            assert!(file.is_none(), "one file is enough");
+            file = Some(File::from(descriptor));
         }
-        if received == 0 {
+        if bytes.is_empty() {
             return (Reply::parse(&reply), file);
         }
-        reply.extend_from_slice(&buffer[..received]);
+        reply.extend(bytes);
     }
 }
 

@@ -12,13 +12,17 @@ mod slots;
 mod uploads;
 mod uploads_refused;
 
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use oci::{Algorithm, Digest};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -304,6 +308,31 @@ impl std::fmt::Display for Reply {
 
 const CONFIG: &[u8] = b"{\"config\":true}";
 const LAYER: &[u8] = b"a layer";
+
+/// Reads what there is next on a connection, no bytes at its end, and the files that came with it.
+async fn receive(stream: &UnixStream) -> (Vec<u8>, Vec<OwnedFd>) {
+    loop {
+        stream.readable().await.unwrap();
+        let mut bytes = vec![0; 4096];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = stream.try_io(Interest::READABLE, || {
+            let buffers = &mut [IoSliceMut::new(&mut bytes)];
+            Ok(recvmsg(stream, buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes)
+        });
+        let Ok(received) = received else {
+            continue; // it was not readable after all
+        };
+        bytes.truncate(received);
+        let mut files = Vec::new();
+        for message in control.drain() {
+            if let RecvAncillaryMessage::ScmRights(more) = message {
+                files.extend(more);
+            }
+        }
+        return (bytes, files);
+    }
+}
 
 fn sha256(content: &[u8]) -> Digest {
     Hasher::digest(Algorithm::Sha256, content)

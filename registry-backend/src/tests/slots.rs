@@ -1,19 +1,16 @@
 //! Bodies in memory that the client has filled.
 
 use std::fs::File;
-use std::io::IoSliceMut;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use slots::{SLOT_BYTES, Sender};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use super::{Reply, Rig, blob_path, sha256};
+use super::{Reply, Rig, blob_path, receive, sha256};
 
 /// A connection as the edge has it.
 struct Edge {
@@ -53,25 +50,9 @@ impl Edge {
     async fn reply(&mut self) -> Reply {
         let mut reply = Vec::new();
         while !is_whole(&reply) {
-            self.stream.readable().await.unwrap();
-            let mut buffer = [0; 4096];
-            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
-            let mut control = RecvAncillaryBuffer::new(&mut space);
-            let received = self.stream.try_io(Interest::READABLE, || {
-                let buffers = &mut [IoSliceMut::new(&mut buffer)];
-                Ok(recvmsg(&self.stream, buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?.bytes)
-            });
-            let Ok(received) = received else {
-                continue; // it was not readable after all
-            };
-            assert!(received > 0, "{}", String::from_utf8_lossy(&reply));
-            reply.extend_from_slice(&buffer[..received]);
-            let mut files: Vec<OwnedFd> = Vec::new();
-            for message in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(more) = message {
-                    files.extend(more);
-                }
-            }
+            let (bytes, files) = receive(&self.stream).await;
+            assert!(!bytes.is_empty(), "{}", String::from_utf8_lossy(&reply));
+            reply.extend(bytes);
             if let Ok([memory, freed]) = <[OwnedFd; 2]>::try_from(files) {
                 assert!(self.sender.is_none(), "one memory is enough");
                 self.memory = Some(File::from(memory.try_clone().unwrap()));
@@ -95,7 +76,7 @@ impl Edge {
         for part in content.chunks(part) {
             let mut filling = sender.slot().await.unwrap();
             assert!(sender.fill(&mut filling, part).is_empty());
-            let note = sender.note(filling);
+            let note = filling.into_note();
             send_chunk(&mut self.stream, &note).await;
         }
     }

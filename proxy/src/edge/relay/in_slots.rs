@@ -39,10 +39,7 @@ impl InSlots {
         if let Some(piece) = piece {
             self.since.get_or_insert(now);
             self.rest = piece;
-            if let Some(filling) = &mut self.filling {
-                let left = self.sender.fill(filling, &self.rest).len();
-                self.rest.advance(self.rest.len() - left);
-            }
+            self.fill();
         }
         let full = self.filling.as_ref().is_some_and(Filling::is_full);
         (self.since, full || !self.rest.is_empty())
@@ -61,26 +58,31 @@ impl InSlots {
             if let Some(filling) = self.filling.take_if(goes) {
                 // What is left has waited for nothing but this.
                 self.since = (!done).then(Instant::now);
-                let note = self.sender.note(filling);
+                let note = filling.into_note();
                 let mut slices = [b"4\r\n", &note[..], b"\r\n"].map(IoSlice::new);
                 wire.send(&mut slices, patience).await?;
             }
             if done {
                 break;
             }
-            let mut filling = match self.filling.take() {
-                Some(filling) => filling,
-                None => timeout(patience, self.sender.slot()).await??,
-            };
-            let left = self.sender.fill(&mut filling, &self.rest).len();
-            self.rest.advance(self.rest.len() - left);
-            self.filling = Some(filling);
+            if self.filling.is_none() {
+                self.filling = Some(timeout(patience, self.sender.slot()).await??);
+            }
+            self.fill();
         }
         if flush == Flush::Last {
             let mut slices = [IoSlice::new(b"0\r\n\r\n")];
             wire.send(&mut slices, patience).await?;
         }
         Ok(())
+    }
+
+    /// Puts into the slot, if there is one, what fits.
+    fn fill(&mut self) {
+        if let Some(filling) = &mut self.filling {
+            let left = self.sender.fill(filling, &self.rest).len();
+            self.rest.advance(self.rest.len() - left);
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Method;
-use http::header::{CONNECTION, HOST};
+use http::header::HOST;
 use oci::handover::{self, Slots};
 use pingora::Result;
 use pingora::http::RequestHeader;
@@ -93,8 +93,8 @@ impl Wire {
         client.write_request_header(Box::new(head)).await?;
         client.read_response().await?;
         let head = client.resp_header();
-        let says = |name: &str| head.is_some_and(|head| head.headers.contains_key(name));
-        let (offered, closes) = (says(handover::SLOTS), says(CONNECTION.as_str()));
+        let offered = head.is_some_and(|head| head.headers.contains_key(handover::SLOTS));
+        let stays = head.is_some_and(super::stays);
         while client.read_body_bytes().await?.is_some() {}
         if offered && let Err(error) = self.open_slots() {
             tracing::debug!(
@@ -102,7 +102,7 @@ impl Wire {
                 "no memory to share with the registry"
             );
         }
-        Ok(!closes)
+        Ok(stays)
     }
 
     /// Opens the memory for bodies that has come.
