@@ -10,6 +10,7 @@ mod client_auth;
 mod description;
 mod handshake;
 pub(crate) mod request;
+mod secured;
 pub mod self_signed;
 mod store;
 mod tickets;
@@ -24,6 +25,7 @@ pub(crate) use certified_key::CertifiedKey;
 pub(crate) use client_auth::ClientAuth;
 pub use description::Description;
 pub(crate) use handshake::Handshake;
+pub(crate) use secured::Secured;
 pub(crate) use store::{CertStore, Presented};
 pub(crate) use tickets::TicketKeys;
 
