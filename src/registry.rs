@@ -1,6 +1,7 @@
 //! `tidegate registry`: the registry alone, in the foreground.
 
 use std::pin::pin;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -21,12 +22,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     args.die_with_supervisor()?;
     role::without_huge_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers())
         .enable_all()
         .build()
         .context("start the runtime")?;
     let served = runtime.block_on(serve(args));
     runtime.shutdown_timeout(THREADS_END);
     served
+}
+
+/// Returns how many threads answer requests: half as many as the machine runs at once. What hashes,
+/// writes or waits for the disk has threads of its own, and among more of these here each request
+/// would be handed from one to another.
+fn workers() -> usize {
+    thread::available_parallelism().map_or(1, |threads| threads.get().div_ceil(2))
 }
 
 async fn serve(args: &Args) -> Result<()> {
