@@ -12,7 +12,7 @@ use super::conditions::{entity_tag, none_match_fails, range_applies};
 use super::error::Error;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
-use super::{changing, reading};
+use super::threads::{changing, reading};
 use crate::registry::Blob;
 
 /// Content under a digest never changes; but who may see it can, so no shared cache may keep it.

@@ -6,13 +6,13 @@ use http::{Response, StatusCode};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::blocking;
 use super::body::Body;
 use super::error::Error;
 use super::pages::{link, page};
 use super::principal::visibility;
 use super::reply;
 use super::router::Call;
+use super::threads::blocking;
 
 /// How many repositories a page has where the client does not say; each costs a look at the disk.
 const PAGE_SIZE: usize = 1000;

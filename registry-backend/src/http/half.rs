@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::changing;
 use super::error::Error;
+use super::threads::changing;
 use crate::registry;
 
 /// How many full pieces wait while another is hashed or written: with none the reading stops whenever

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::payload::Payload;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
-use super::{changing, reading};
+use super::threads::{changing, reading};
 use crate::registry::{Layers, NewManifest};
 
 /// The spec asks for ten tags at once; each costs some writes to the disk.

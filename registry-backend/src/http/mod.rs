@@ -26,6 +26,7 @@ mod router;
 mod socket;
 mod stream;
 mod tags;
+mod threads;
 mod uploads;
 
 use std::convert::Infallible;
@@ -42,11 +43,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Error as AppError};
 use crate::jobs::expire_uploads;
-use crate::registry::{Registry, Wait};
 use body::Body;
 use error::Error;
 use handover::Handover;
@@ -54,12 +54,6 @@ use payload::Payload;
 use stream::Stream;
 
 pub(crate) use socket::bind;
-
-/// How many changes of storage can be under way at once: half of the threads that tokio has for what
-/// blocks, so that readers find one however many pushes wait for a lock or for the disk.
-const CHANGES_MAX: usize = 256;
-
-static CHANGES: Semaphore = Semaphore::const_new(CHANGES_MAX);
 
 /// How long accepting rests when the system cannot give another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -243,80 +237,4 @@ fn versioned(mut response: Response<Body>) -> Response<Body> {
         .headers_mut()
         .insert("docker-distribution-api-version", version);
     response
-}
-
-/// Runs work that changes storage, or waits for others who do, on a thread that may block, once there
-/// is one for it.
-async fn changing<T, F>(work: F) -> Result<T, Error>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, crate::registry::Error> + Send + 'static,
-{
-    let permit = CHANGES
-        .acquire()
-        .await
-        .expect("invariant: the semaphore is never closed");
-    let work = move || {
-        let result = work();
-        drop(permit);
-        result
-    };
-    blocking(work).await
-}
-
-/// Runs work that reads a little of storage: here, if all is at hand, else on a thread that may
-/// block.
-async fn reading<T, F>(registry: &Arc<Registry>, work: F) -> Result<T, Error>
-where
-    T: Send + 'static,
-    F: Fn(&Registry, Wait) -> Result<T, crate::registry::Error> + Send + 'static,
-{
-    match work(registry, Wait::Never) {
-        Err(crate::registry::Error::WouldWait) => {
-            let registry = Arc::clone(registry);
-            blocking(move || work(&registry, Wait::AsNeeded)).await
-        }
-        answer => Ok(answer?),
-    }
-}
-
-/// Runs work on a thread that may block; work that changes storage goes by [`changing`].
-async fn blocking<T, F>(work: F) -> Result<T, Error>
-where
-    T: Send + 'static,
-    F: FnOnce() -> Result<T, crate::registry::Error> + Send + 'static,
-{
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => Ok(result?),
-        Err(_panic) => Err(Error::Panicked),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn reading_goes_on_while_every_change_waits() {
-        let gate = Arc::new(tokio::sync::Mutex::new(()));
-        let closed = gate.lock().await;
-        let changes: Vec<_> = (0..600)
-            .map(|_| {
-                let gate = Arc::clone(&gate);
-                tokio::spawn(changing(move || {
-                    drop(gate.blocking_lock());
-                    Ok(())
-                }))
-            })
-            .collect();
-        while CHANGES.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        let read = tokio::time::timeout(Duration::from_secs(20), blocking(|| Ok(7))).await;
-        assert_eq!(read.unwrap().unwrap(), 7);
-        drop(closed);
-        for change in changes {
-            change.await.unwrap().unwrap();
-        }
-    }
 }

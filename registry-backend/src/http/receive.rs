@@ -7,10 +7,10 @@
 use slots::Slot;
 use tokio::sync::mpsc;
 
-use super::changing;
 use super::error::Error;
 use super::half::Half;
 use super::payload::{Data, Payload};
+use super::threads::changing;
 use crate::registry::{self, Append, Hashing, Piece, Writing};
 
 /// How much of a slot is copied before it is hashed: what fits into a core's first cache.

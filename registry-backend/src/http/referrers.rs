@@ -7,11 +7,11 @@ use oci::{Digest, RepositoryName, media_type};
 use serde_json::json;
 
 use super::body::Body;
-use super::changing;
 use super::error::Error;
 use super::pages::encoded;
 use super::reply::reply;
 use super::router::Call;
+use super::threads::changing;
 use crate::registry::Wanted;
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");

@@ -6,12 +6,12 @@ use http::{Response, StatusCode};
 use oci::RepositoryName;
 use serde_json::json;
 
-use super::blocking;
 use super::body::Body;
 use super::error::Error;
 use super::pages::{link, page};
 use super::reply;
 use super::router::Call;
+use super::threads::blocking;
 
 /// Lists the tags of a repository.
 pub(super) async fn list(

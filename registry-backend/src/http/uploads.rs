@@ -13,7 +13,7 @@ use super::principal::visibility;
 use super::receive::{Received, receive};
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
-use super::{blocking, changing};
+use super::threads::{blocking, changing};
 use crate::registry::{Append, Registry};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
