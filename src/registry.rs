@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use registry_backend::Instances;
+use registry_backend::{BLOCKING_THREADS, Instances};
 use tokio::sync::oneshot;
 
 use crate::config::{self, Role};
@@ -23,6 +23,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     role::without_huge_pages();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .context("start the runtime")?;

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::Error;
-use super::threads::changing;
+use super::threads::Places;
 use crate::registry;
 
 /// How many full pieces wait while another is hashed or written: with none the reading stops whenever
@@ -18,6 +18,9 @@ const WAITING_MAX: usize = 1;
 
 /// How long a half keeps its thread without a piece: to be woken costs less than to get one again.
 const LINGER: Duration = Duration::from_millis(5);
+
+/// How long a half keeps its thread while piece follows piece: others may wait for one.
+const TURN_MAX: Duration = Duration::from_secs(1);
 
 /// What a half does with a piece.
 type Work<T, P> = fn(&mut T, P) -> Result<(), registry::Error>;
@@ -31,11 +34,12 @@ pub(super) struct Half<T, P> {
 }
 
 impl<T: Send + 'static, P: Send + 'static> Half<T, P> {
-    pub(super) fn new(half: T, work: Work<T, P>) -> Self {
+    /// Does `work` with each piece, in `places` that it shares with others.
+    pub(super) fn new(places: &'static Places, half: T, work: Work<T, P>) -> Self {
         let (pieces, waiting) = mpsc::channel(WAITING_MAX);
         Self {
             pieces,
-            task: tokio::spawn(work_off(half, waiting, work)),
+            task: tokio::spawn(work_off(places, half, waiting, work)),
         }
     }
 
@@ -58,20 +62,25 @@ impl<T: Send + 'static, P: Send + 'static> Half<T, P> {
 
 /// Does `work` with one piece after the other, on one thread as long as there soon is a next.
 async fn work_off<T: Send + 'static, P: Send + 'static>(
+    places: &'static Places,
     mut half: T,
     mut waiting: mpsc::Receiver<P>,
     work: Work<T, P>,
 ) -> Result<T, Error> {
     while let Some(first) = waiting.recv().await {
         let turn = move || {
+            let begun = Instant::now();
             let mut next = Some(first);
             while let Some(piece) = next {
                 work(&mut half, piece)?;
-                next = linger(&mut waiting);
+                next = match begun.elapsed() < TURN_MAX {
+                    true => linger(&mut waiting),
+                    false => None,
+                };
             }
             Ok((half, waiting))
         };
-        (half, waiting) = changing(turn).await?;
+        (half, waiting) = places.run(turn).await?;
     }
     Ok(half)
 }
@@ -105,10 +114,11 @@ impl Wake for Unpark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::threads::CHANGES;
 
     #[tokio::test]
     async fn all_pieces_are_worked_off_in_their_order() {
-        let half = Half::new(Vec::new(), |seen, piece: u32| {
+        let half = Half::new(&CHANGES, Vec::new(), |seen, piece: u32| {
             seen.push(piece);
             Ok(())
         });
@@ -124,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn few_pieces_wait_for_one_that_takes_long() {
         let (open, gate) = std::sync::mpsc::channel::<()>();
-        let half = Half::new(gate, |gate, _piece: Arc<()>| {
+        let half = Half::new(&CHANGES, gate, |gate, _piece: Arc<()>| {
             gate.recv().ok();
             Ok(())
         });
@@ -144,8 +154,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_half_gives_way_though_piece_follows_piece() {
+        static ONE: Places = Places::new(1);
+        let busy = Half::new(&ONE, (), |(), ()| Ok(()));
+        assert!(busy.take(()).await);
+        let other = Half::new(&ONE, (), |(), ()| Ok(()));
+        assert!(other.take(()).await);
+        tokio::select! {
+            () = async { while busy.take(()).await {} } => panic!("it takes no more"),
+            done = other.done() => done.unwrap(),
+            () = tokio::time::sleep(TURN_MAX * 20) => panic!("it has had no turn"),
+        }
+        busy.done().await.unwrap();
+    }
+
+    #[tokio::test]
     async fn after_a_failure_nothing_more_is_taken_and_the_failure_is_told() {
-        let half = Half::new((), |(), piece: u32| match piece {
+        let half = Half::new(&CHANGES, (), |(), piece: u32| match piece {
             3 => Err(registry::Error::WouldWait),
             _ => Ok(()),
         });
@@ -163,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_failure() {
-        let half = Half::new((), |(), ()| panic!("a panic on purpose"));
+        let half = Half::new(&CHANGES, (), |(), ()| panic!("a panic on purpose"));
         while half.take(()).await {
             tokio::task::yield_now().await;
         }

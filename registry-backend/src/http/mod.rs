@@ -54,6 +54,7 @@ use payload::Payload;
 use stream::Stream;
 
 pub(crate) use socket::bind;
+pub use threads::BLOCKING_THREADS;
 
 /// How long accepting rests when the system cannot give another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::error::Error;
 use super::half::Half;
 use super::payload::{Data, Payload};
-use super::threads::changing;
+use super::threads::{CHANGES, HASHES, changing};
 use crate::registry::{self, Append, Hashing, Piece, Writing};
 
 /// How much of a slot is copied before it is hashed: what fits into a core's first cache.
@@ -119,11 +119,12 @@ impl Store {
         let (hashing, writing) = match std::mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Before(append) => {
                 let (hashing, writing) = append.apart();
-                let writing = Half::new(writing, |writing: &mut Writing, piece: Piece| {
-                    writing.write(&piece)
-                });
+                let writing =
+                    Half::new(&CHANGES, writing, |writing: &mut Writing, piece: Piece| {
+                        writing.write(&piece)
+                    });
                 let hash = Hash::new(hashing, writing.inlet());
-                (Half::new(hash, Hash::take), writing)
+                (Half::new(&HASHES, hash, Hash::take), writing)
             }
             Stage::Apart(hashing, writing) => (hashing, writing),
             Stage::Failed => return Err(Error::Panicked),
@@ -237,5 +238,46 @@ impl Hash {
             self.writing.send(self.piece).await.ok();
         }
         self.hashing
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::http::threads::BLOCKING_THREADS;
+
+    /// More than have a thread at once.
+    const MANY: usize = BLOCKING_THREADS * 2;
+
+    /// Hashes and writes what comes from a client that is faster than the disk.
+    async fn body() {
+        let writing = Half::new(&CHANGES, 0, |written, ()| {
+            *written += 1;
+            Ok(())
+        });
+        let hashing = Half::new(&HASHES, writing.inlet(), |inlet, pieces| {
+            for () in pieces {
+                inlet.blocking_send(()).ok();
+            }
+            Ok(())
+        });
+        // More at a time than can wait.
+        assert!(hashing.take([(); 8]).await);
+        drop(hashing.done().await.unwrap());
+        assert_eq!(writing.done().await.unwrap(), 8);
+    }
+
+    #[tokio::test]
+    async fn bodies_that_are_hashed_leave_threads_for_what_is_written() {
+        let bodies: Vec<_> = (0..MANY).map(|_| tokio::spawn(body())).collect();
+        let all = async {
+            for body in bodies {
+                body.await.unwrap();
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(20), all).await;
+        assert!(ended.is_ok(), "each waits for another");
     }
 }

@@ -1,4 +1,4 @@
-//! Threads for what may block: how much of what can have one at a time.
+//! Threads for what may block: how many there are, and of what there is only so much at a time.
 
 use std::sync::Arc;
 
@@ -7,11 +7,45 @@ use tokio::sync::Semaphore;
 use super::error::Error;
 use crate::registry::{self, Registry, Wait};
 
-/// How many changes of storage can be under way at once: half of the threads that tokio has for what
-/// blocks, so that readers find one however many pushes wait for a lock or for the disk.
-const CHANGES_MAX: usize = 256;
+/// How many threads for what blocks the registry's runtime is to have at most. Some of them are left
+/// for readers, however many pushes wait for a lock or for the disk.
+pub const BLOCKING_THREADS: usize = 256;
 
-static CHANGES: Semaphore = Semaphore::const_new(CHANGES_MAX);
+/// For changes of storage.
+pub(super) static CHANGES: Places = Places::new(BLOCKING_THREADS / 2);
+
+/// For hashing the bodies that are written meanwhile. A thread that hashes may wait for one that
+/// writes: had both their places of the same, all could be taken by those that wait.
+pub(super) static HASHES: Places = Places::new(BLOCKING_THREADS / 4);
+
+/// Places for work of one kind.
+#[derive(Debug)]
+pub(super) struct Places(Semaphore);
+
+impl Places {
+    pub(super) const fn new(max: usize) -> Self {
+        Self(Semaphore::const_new(max))
+    }
+
+    /// Runs work on a thread that may block, once there is a place for it; who waits longest is next.
+    pub(super) async fn run<T, F>(&'static self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, registry::Error> + Send + 'static,
+    {
+        let place = self
+            .0
+            .acquire()
+            .await
+            .expect("invariant: the semaphore is never closed");
+        let work = move || {
+            let result = work();
+            drop(place);
+            result
+        };
+        blocking(work).await
+    }
+}
 
 /// Runs work that changes storage, or waits for others who do, on a thread that may block, once there
 /// is one for it.
@@ -20,16 +54,7 @@ where
     T: Send + 'static,
     F: FnOnce() -> Result<T, registry::Error> + Send + 'static,
 {
-    let permit = CHANGES
-        .acquire()
-        .await
-        .expect("invariant: the semaphore is never closed");
-    let work = move || {
-        let result = work();
-        drop(permit);
-        result
-    };
-    blocking(work).await
+    CHANGES.run(work).await
 }
 
 /// Runs work that reads a little of storage: here, if all is at hand, else on a thread that may
@@ -79,7 +104,7 @@ mod tests {
                 }))
             })
             .collect();
-        while CHANGES.available_permits() > 0 {
+        while CHANGES.0.available_permits() > 0 {
             tokio::task::yield_now().await;
         }
         let read = tokio::time::timeout(Duration::from_secs(20), blocking(|| Ok(7))).await;
