@@ -9,7 +9,7 @@ use crate::registry::{self, Registry, Wait};
 
 /// How many threads for what blocks the registry's runtime is to have at most. Some of them are left
 /// for readers, however many pushes wait for a lock or for the disk.
-pub const BLOCKING_THREADS: usize = 256;
+pub const BLOCKING_THREADS: usize = 128;
 
 /// For changes of storage.
 pub(super) static CHANGES: Places = Places::new(BLOCKING_THREADS / 2);
