@@ -19,6 +19,7 @@ use super::challenge;
 use super::heads::Connections;
 use super::places::{Place, Places};
 use super::proxy_protocol;
+use super::secured::Secured;
 use super::socket::Socket;
 use crate::config::Limits;
 use crate::state::{Current, State};
@@ -242,7 +243,7 @@ impl Entrance {
         let handshake = state.acceptor.handshake(socket, &state);
         let mut secured = handshake.await.map_err(Refused::Handshake)?;
         secured.get_mut().set_shaking_hands(false);
-        Ok(Some(Box::new(secured)))
+        Ok(Some(Box::new(Secured::new(secured))))
     }
 
     /// Says why a connection went no further. Anyone can cause this, so not too often.

@@ -16,6 +16,7 @@ mod heads;
 pub(crate) mod metrics;
 mod places;
 mod proxy_protocol;
+mod secured;
 mod socket;
 
 use std::io;

@@ -18,12 +18,12 @@ use openssl::ssl::{
 use pingora::ErrorType;
 use pingora::listeners::TlsAccept;
 use pingora::protocols::IO;
-use pingora::protocols::tls::TlsRef;
 use pingora::protocols::tls::server::handshake_with_callback;
+use pingora::protocols::tls::{SslStream, TlsRef};
 use pingora::tls::ext::ssl_set_verify_cert_store;
 
 use super::client_auth::{ClientAuth, Noted, Shown};
-use super::{Error, Handshake, Presented, Secured, TicketKeys, alpn, tickets};
+use super::{Error, Handshake, Presented, TicketKeys, alpn, tickets};
 use crate::auth::certificate::Verdict;
 use crate::config::{HostPattern, Tls, TlsVersion};
 use crate::state::State;
@@ -101,7 +101,7 @@ impl Acceptor {
         &self,
         socket: S,
         state: &State,
-    ) -> Result<Secured<S>, Failure> {
+    ) -> Result<SslStream<S>, Failure> {
         let accepting = Accepting {
             state,
             server_name: Mutex::default(),
@@ -117,7 +117,7 @@ impl Acceptor {
                     ANSWERED,
                 ));
             }
-            Ok(Secured::new(stream))
+            Ok(stream)
         });
         shaken.map_err(|error| Failure {
             server_name: take(&accepting.server_name),

@@ -10,7 +10,6 @@ mod client_auth;
 mod description;
 mod handshake;
 pub(crate) mod request;
-mod secured;
 pub mod self_signed;
 mod store;
 mod tickets;
@@ -25,7 +24,6 @@ pub(crate) use certified_key::CertifiedKey;
 pub(crate) use client_auth::ClientAuth;
 pub use description::Description;
 pub(crate) use handshake::Handshake;
-pub(crate) use secured::Secured;
 pub(crate) use store::{CertStore, Presented};
 pub(crate) use tickets::TicketKeys;
 

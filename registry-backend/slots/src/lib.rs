@@ -12,7 +12,7 @@
 //! writing to what is not its own, so a receiver that has to rely on the bytes copies them first. That
 //! the memory does not shrink under a reader is sealed.
 //!
-//! [note]: Sender::note
+//! [note]: Filling::into_note
 
 mod memory;
 mod receiver;

@@ -22,7 +22,7 @@ const RECORD_BYTES: usize = 16 << 10;
 
 /// A connection that hands were shaken over.
 #[derive(Debug)]
-pub(crate) struct Secured<S> {
+pub(super) struct Secured<S> {
     stream: SslStream<S>,
     /// What came after something that was read, and is told at the next read.
     failed: Option<io::Error>,
@@ -34,11 +34,6 @@ impl<S: IO> Secured<S> {
             stream,
             failed: None,
         }
-    }
-
-    /// Returns what is within the connection, for its settings.
-    pub(crate) fn get_mut(&mut self) -> &mut S {
-        self.stream.get_mut()
     }
 }
 
