@@ -33,8 +33,12 @@ pub(super) async fn list(call: &Call<'_>) -> Result<Response<Body>, Error> {
         .acquire()
         .await
         .expect("invariant: the semaphore is never closed");
-    let listing = blocking(move || registry.catalog(&wanted, visible.as_ref())).await?;
+    let work = move || {
+        let listing = registry.catalog(&wanted, visible.as_ref())?;
+        let content = json!({ "repositories": listing.names }).to_string();
+        Ok((listing, content))
+    };
+    let (listing, content) = blocking(work).await?;
     let link = link("/v2/_catalog", &page, &listing);
-    let content = json!({ "repositories": listing.names });
-    Ok(reply::json(StatusCode::OK, link, content.to_string()))
+    Ok(reply::json(StatusCode::OK, link, content))
 }

@@ -29,7 +29,16 @@ pub(super) async fn list(
     };
     let registry = Arc::clone(call.registry);
     let (name, of, which) = (repository.clone(), subject.clone(), wanted.clone());
-    let referrers = changing(move || registry.referrers(&name, &of, &which)).await?;
+    let work = move || {
+        let referrers = registry.referrers(&name, &of, &which)?;
+        let index = json!({
+            "schemaVersion": 2,
+            "mediaType": media_type::OCI_INDEX,
+            "manifests": referrers.descriptors,
+        });
+        Ok((index.to_string(), referrers))
+    };
+    let (index, referrers) = changing(work).await?;
     let mut headers = vec![(header::CONTENT_TYPE, media_type::OCI_INDEX.to_owned())];
     if wanted.artifact_type.is_some() {
         headers.push((OCI_FILTERS_APPLIED, "artifactType".to_owned()));
@@ -45,10 +54,5 @@ pub(super) async fn list(
         );
         headers.push((header::LINK, link));
     }
-    let index = json!({
-        "schemaVersion": 2,
-        "mediaType": media_type::OCI_INDEX,
-        "manifests": referrers.descriptors,
-    });
-    Ok(reply(StatusCode::OK, headers, index.to_string()))
+    Ok(reply(StatusCode::OK, headers, index))
 }

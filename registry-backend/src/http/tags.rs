@@ -21,8 +21,12 @@ pub(super) async fn list(
     let page = page(&call.query, None)?;
     let registry = Arc::clone(call.registry);
     let (name, wanted) = (repository.clone(), page.clone());
-    let listing = blocking(move || registry.tags(&name, &wanted)).await?;
+    let work = move || {
+        let listing = registry.tags(&name, &wanted)?;
+        let content = json!({ "name": name, "tags": listing.names }).to_string();
+        Ok((listing, content))
+    };
+    let (listing, content) = blocking(work).await?;
     let link = link(&format!("/v2/{repository}/tags/list"), &page, &listing);
-    let content = json!({ "name": repository, "tags": listing.names });
-    Ok(reply::json(StatusCode::OK, link, content.to_string()))
+    Ok(reply::json(StatusCode::OK, link, content))
 }
