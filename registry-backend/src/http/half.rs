@@ -20,7 +20,7 @@ const WAITING_MAX: usize = 1;
 const LINGER: Duration = Duration::from_millis(5);
 
 /// How long a half keeps its thread while piece follows piece: others may wait for one.
-const TURN_MAX: Duration = Duration::from_secs(1);
+const TURN_MAX: Duration = Duration::from_millis(100);
 
 /// What a half does with a piece.
 type Work<T, P> = fn(&mut T, P) -> Result<(), registry::Error>;
@@ -114,11 +114,11 @@ impl Wake for Unpark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::threads::CHANGES;
+    use crate::http::threads::WRITES;
 
     #[tokio::test]
     async fn all_pieces_are_worked_off_in_their_order() {
-        let half = Half::new(&CHANGES, Vec::new(), |seen, piece: u32| {
+        let half = Half::new(&WRITES, Vec::new(), |seen, piece: u32| {
             seen.push(piece);
             Ok(())
         });
@@ -134,7 +134,7 @@ mod tests {
     #[tokio::test]
     async fn few_pieces_wait_for_one_that_takes_long() {
         let (open, gate) = std::sync::mpsc::channel::<()>();
-        let half = Half::new(&CHANGES, gate, |gate, _piece: Arc<()>| {
+        let half = Half::new(&WRITES, gate, |gate, _piece: Arc<()>| {
             gate.recv().ok();
             Ok(())
         });
@@ -163,14 +163,14 @@ mod tests {
         tokio::select! {
             () = async { while busy.take(()).await {} } => panic!("it takes no more"),
             done = other.done() => done.unwrap(),
-            () = tokio::time::sleep(TURN_MAX * 20) => panic!("it has had no turn"),
+            () = tokio::time::sleep(TURN_MAX * 100) => panic!("it has had no turn"),
         }
         busy.done().await.unwrap();
     }
 
     #[tokio::test]
     async fn after_a_failure_nothing_more_is_taken_and_the_failure_is_told() {
-        let half = Half::new(&CHANGES, (), |(), piece: u32| match piece {
+        let half = Half::new(&WRITES, (), |(), piece: u32| match piece {
             3 => Err(registry::Error::WouldWait),
             _ => Ok(()),
         });
@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_failure() {
-        let half = Half::new(&CHANGES, (), |(), ()| panic!("a panic on purpose"));
+        let half = Half::new(&WRITES, (), |(), ()| panic!("a panic on purpose"));
         while half.take(()).await {
             tokio::task::yield_now().await;
         }

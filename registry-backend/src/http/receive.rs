@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use super::error::Error;
 use super::half::Half;
 use super::payload::{Data, Payload};
-use super::threads::{CHANGES, HASHES, changing};
+use super::threads::{HASHES, WRITES, changing};
 use crate::registry::{self, Append, Hashing, Piece, Writing};
 
 /// How much of a slot is copied before it is hashed: what fits into a core's first cache.
@@ -119,10 +119,9 @@ impl Store {
         let (hashing, writing) = match std::mem::replace(&mut self.stage, Stage::Failed) {
             Stage::Before(append) => {
                 let (hashing, writing) = append.apart();
-                let writing =
-                    Half::new(&CHANGES, writing, |writing: &mut Writing, piece: Piece| {
-                        writing.write(&piece)
-                    });
+                let writing = Half::new(&WRITES, writing, |writing: &mut Writing, piece: Piece| {
+                    writing.write(&piece)
+                });
                 let hash = Hash::new(hashing, writing.inlet());
                 (Half::new(&HASHES, hash, Hash::take), writing)
             }
@@ -253,7 +252,7 @@ mod tests {
 
     /// Hashes and writes what comes from a client that is faster than the disk.
     async fn body() {
-        let writing = Half::new(&CHANGES, 0, |written, ()| {
+        let writing = Half::new(&WRITES, 0, |written, ()| {
             *written += 1;
             Ok(())
         });
@@ -269,15 +268,23 @@ mod tests {
         assert_eq!(writing.done().await.unwrap(), 8);
     }
 
-    #[tokio::test]
-    async fn bodies_that_are_hashed_leave_threads_for_what_is_written() {
-        let bodies: Vec<_> = (0..MANY).map(|_| tokio::spawn(body())).collect();
+    #[test]
+    fn bodies_that_are_hashed_leave_threads_for_what_is_written() {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .max_blocking_threads(BLOCKING_THREADS)
+            .enable_all()
+            .build()
+            .unwrap();
+        let bodies: Vec<_> = (0..MANY).map(|_| runtime.spawn(body())).collect();
         let all = async {
             for body in bodies {
                 body.await.unwrap();
             }
         };
-        let ended = tokio::time::timeout(Duration::from_secs(20), all).await;
+        let patience = Duration::from_secs(20);
+        let ended = runtime.block_on(async { tokio::time::timeout(patience, all).await });
+        runtime.shutdown_background();
         assert!(ended.is_ok(), "each waits for another");
     }
 }

@@ -7,16 +7,25 @@ use tokio::sync::Semaphore;
 use super::error::Error;
 use crate::registry::{self, Registry, Wait};
 
-/// How many threads for what blocks the registry's runtime is to have at most. Some of them are left
-/// for readers, however many pushes wait for a lock or for the disk.
-pub const BLOCKING_THREADS: usize = 128;
+const CHANGES_MAX: usize = 64;
+const WRITES_MAX: usize = 32;
+const HASHES_MAX: usize = 32;
 
-/// For changes of storage.
-pub(super) static CHANGES: Places = Places::new(BLOCKING_THREADS / 2);
+/// What is left for readers, however many pushes wait for a lock or for the disk.
+const READERS: usize = 32;
 
-/// For hashing the bodies that are written meanwhile. A thread that hashes may wait for one that
-/// writes: had both their places of the same, all could be taken by those that wait.
-pub(super) static HASHES: Places = Places::new(BLOCKING_THREADS / 4);
+/// How many threads for what blocks the registry's runtime is to have.
+pub const BLOCKING_THREADS: usize = CHANGES_MAX + WRITES_MAX + HASHES_MAX + READERS;
+
+/// For changes of storage, which may wait for each other.
+static CHANGES: Places = Places::new(CHANGES_MAX);
+
+/// For writing large bodies, which goes on whatever the changes wait for.
+pub(super) static WRITES: Places = Places::new(WRITES_MAX);
+
+/// For hashing these bodies meanwhile. A thread that hashes may wait for one that writes: had both
+/// their places of the same, all could be taken by those that wait.
+pub(super) static HASHES: Places = Places::new(HASHES_MAX);
 
 /// Places for work of one kind.
 #[derive(Debug)]
