@@ -60,7 +60,8 @@ impl<T: Send + 'static, P: Send + 'static> Half<T, P> {
     }
 }
 
-/// Does `work` with one piece after the other, on one thread as long as there soon is a next.
+/// Does `work` with one piece after the other, on one thread as long as there soon is a next and others
+/// need not wait too long for theirs.
 async fn work_off<T: Send + 'static, P: Send + 'static>(
     places: &'static Places,
     mut half: T,
