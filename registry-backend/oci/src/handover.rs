@@ -14,10 +14,12 @@
 //! X-Tidegate-File: 0-1048575              in a reply
 //! ```
 //!
-//! **A request's body in memory that both share.** Who would use it asks for it, and gets two
-//! descriptors with the reply, for all later requests on the same connection. A request whose bytes are
-//! in slots of that memory has a body of notes, each of which says in which slot and how many
-//! (the crate `slots`), and the header says how long the client's body is, where that is known.
+//! **A request's body in memory that both share.** Who would use it asks for it, and gets three
+//! descriptors with the reply, for all later requests on the same connection: the memory, and two pipes
+//! in which they tell each other of slots of it (the crate `slots`). A request whose bytes come in such
+//! slots has an empty body, in chunks, which ends when all were told of, and the header says how long
+//! the client's body is, where that is known. A reply that does not close the connection says that all
+//! of them were taken.
 //!
 //! ```text
 //! X-Tidegate-Slots: wanted                in a request

@@ -3,15 +3,19 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
 use tokio::net::unix::pipe;
 
 use crate::memory::Memory;
-use crate::{NOTE_BYTES, SLOT_BYTES, SLOTS};
+use crate::note::Note;
+use crate::{SLOT_BYTES, SLOTS};
 
 /// Fills slots.
 #[derive(Debug)]
 pub struct Sender {
     memory: Memory,
+    /// Takes notes of those that were filled.
+    notes: OwnedFd,
     /// Gives the numbers of slots to be filled again.
     freed: pipe::Receiver,
     /// Those that are at hand. The last one was read last, and may still be in a cache.
@@ -20,7 +24,7 @@ pub struct Sender {
     warm: u8,
 }
 
-/// A slot that is being filled. One that is dropped before it became a [note](Self::into_note) is lost.
+/// A slot that is being filled. One that is dropped before it was [sent](Sender::send) is lost.
 #[derive(Debug)]
 #[must_use]
 pub struct Filling {
@@ -33,12 +37,6 @@ impl Filling {
     pub fn is_full(&self) -> bool {
         self.len == SLOT_BYTES
     }
-
-    /// Returns the note that makes the slot, which is not empty, the receiver's.
-    pub fn into_note(self) -> [u8; NOTE_BYTES] {
-        let [.., high, middle, low] = self.len.to_be_bytes();
-        [self.number, high, middle, low]
-    }
 }
 
 impl Sender {
@@ -46,10 +44,11 @@ impl Sender {
     ///
     /// # Errors
     /// When the descriptors are others than those, or the system has no more memory.
-    pub fn open(memory: OwnedFd, freed: OwnedFd) -> io::Result<Self> {
+    pub fn open([memory, notes, freed]: [OwnedFd; 3]) -> io::Result<Self> {
         let slots = u8::try_from(SLOTS).expect("invariant: there are few slots");
         Ok(Self {
             memory: Memory::open(memory)?,
+            notes: checked(notes)?,
             freed: pipe::Receiver::from_owned_fd(freed)?,
             free: (0..slots).rev().collect(),
             warm: 0,
@@ -81,6 +80,17 @@ impl Sender {
         self.memory.write(filling.number, filling.len, taken);
         filling.len += taken.len();
         rest
+    }
+
+    /// Makes the slot, which is not empty, the receiver's.
+    ///
+    /// # Errors
+    /// When the receiver is gone, or reads no notes.
+    pub fn send(&mut self, filling: Filling) -> io::Result<()> {
+        let Filling { number, len } = filling;
+        // There is room for many more notes than there are slots.
+        rustix::io::write(&self.notes, &Note::Slot { number, len }.write())?;
+        Ok(())
     }
 
     /// Gives memory back to the system, for the time in which nothing is sent; returns whether the
@@ -133,4 +143,15 @@ impl Sender {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Checks that notes can be written to a descriptor without waiting.
+fn checked(notes: OwnedFd) -> io::Result<OwnedFd> {
+    let is_pipe = FileType::from_raw_mode(fstat(&notes)?.st_mode) == FileType::Fifo;
+    let flags = fcntl_getfl(&notes)?;
+    let never_waits = flags.contains(OFlags::NONBLOCK);
+    if !is_pipe || !never_waits || flags & OFlags::ACCMODE != OFlags::WRONLY {
+        return Err(io::Error::other("the pipe for notes is not as agreed"));
+    }
+    Ok(notes)
 }

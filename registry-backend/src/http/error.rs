@@ -1,6 +1,7 @@
 //! The one place where a failure becomes a reply.
 
 use std::error::Error as StdError;
+use std::io;
 
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode, header};
@@ -81,9 +82,10 @@ pub(super) enum Error {
     /// The path names nothing.
     #[error(transparent)]
     Route(#[from] RouteError),
-    /// The edge says of the body's bytes that they are where none can be.
-    #[error("the edge did not say rightly where the body is")]
-    SlotInvalid,
+    /// The edge says of the body's bytes that they are where none can be, or the system cannot wait
+    /// for them.
+    #[error("the body could not be taken from the memory shared with the edge")]
+    Slots(#[source] io::Error),
     /// A parameter that should be a tag is none.
     #[error("{0}")]
     Tag(#[from] TagError),
@@ -156,7 +158,7 @@ impl Error {
                 return (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid);
             }
             Self::PageSize => ErrorCode::PaginationNumberInvalid,
-            Self::Panicked | Self::SlotInvalid => ErrorCode::Unknown,
+            Self::Panicked | Self::Slots(_) => ErrorCode::Unknown,
             Self::Registry(error) => return registry_status(error),
             Self::Route(error) => match error.code() {
                 Some(code) => code,

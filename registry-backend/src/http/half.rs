@@ -25,6 +25,21 @@ const TURN_MAX: Duration = Duration::from_millis(100);
 /// What a half does with a piece.
 type Work<T, P> = fn(&mut T, P) -> Result<(), registry::Error>;
 
+/// Where the pieces come from.
+pub(super) trait Source: Send + 'static {
+    type Piece: Send + 'static;
+
+    /// Waits for the next piece, if there will be one.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Self::Piece>, Error>> + Send;
+
+    /// Returns the next piece, if it is here or will never be.
+    fn try_next(&mut self) -> Result<Poll<Option<Self::Piece>>, Error>;
+
+    /// Waits on this thread, for no longer than `time`, until it may be worth another
+    /// [try](Self::try_next).
+    fn wait(&mut self, time: Duration) -> Result<(), Error>;
+}
+
 /// Does the same with one piece after the other. It has a thread only while there are some.
 #[derive(Debug)]
 pub(super) struct Half<T, P> {
@@ -39,7 +54,7 @@ impl<T: Send + 'static, P: Send + 'static> Half<T, P> {
         let (pieces, waiting) = mpsc::channel(WAITING_MAX);
         Self {
             pieces,
-            task: tokio::spawn(work_off(places, half, waiting, work)),
+            task: spawn(places, half, waiting, work),
         }
     }
 
@@ -60,46 +75,80 @@ impl<T: Send + 'static, P: Send + 'static> Half<T, P> {
     }
 }
 
+/// Does `work` with what comes from `source`, in a task that ends with it or the first failure.
+pub(super) fn spawn<T: Send + 'static, S: Source>(
+    places: &'static Places,
+    half: T,
+    source: S,
+    work: Work<T, S::Piece>,
+) -> JoinHandle<Result<T, Error>> {
+    tokio::spawn(work_off(places, half, source, work))
+}
+
 /// Does `work` with one piece after the other, on one thread as long as there soon is a next and others
 /// need not wait too long for theirs.
-async fn work_off<T: Send + 'static, P: Send + 'static>(
+async fn work_off<T: Send + 'static, S: Source>(
     places: &'static Places,
     mut half: T,
-    mut waiting: mpsc::Receiver<P>,
-    work: Work<T, P>,
+    mut source: S,
+    work: Work<T, S::Piece>,
 ) -> Result<T, Error> {
-    while let Some(first) = waiting.recv().await {
-        let turn = move || {
-            let begun = Instant::now();
-            let mut next = Some(first);
-            while let Some(piece) = next {
-                work(&mut half, piece)?;
-                next = match begun.elapsed() < TURN_MAX {
-                    true => linger(&mut waiting),
-                    false => None,
-                };
-            }
-            Ok((half, waiting))
-        };
-        (half, waiting) = places.run(turn).await?;
+    while let Some(first) = source.next().await? {
+        let turn = move || Ok(turn(half, source, first, work));
+        (half, source) = places.run(turn).await??;
     }
     Ok(half)
 }
 
-/// Waits a little for the next piece, on a thread that may block.
-fn linger<P>(waiting: &mut mpsc::Receiver<P>) -> Option<P> {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut cx = Context::from_waker(&waker);
+/// Works off `first` and what soon follows, for a while; returns what is needed to go on.
+fn turn<T, S: Source>(
+    mut half: T,
+    mut source: S,
+    first: S::Piece,
+    work: Work<T, S::Piece>,
+) -> Result<(T, S), Error> {
+    let begun = Instant::now();
+    let mut next = Some(first);
+    while let Some(piece) = next {
+        work(&mut half, piece)?;
+        next = match begun.elapsed() < TURN_MAX {
+            true => linger(&mut source)?,
+            false => None,
+        };
+    }
+    Ok((half, source))
+}
+
+/// Waits a little for the next piece.
+fn linger<S: Source>(source: &mut S) -> Result<Option<S::Piece>, Error> {
     let until = Instant::now() + LINGER;
     loop {
-        if let Poll::Ready(next) = waiting.poll_recv(&mut cx) {
-            return next;
+        if let Poll::Ready(next) = source.try_next()? {
+            return Ok(next);
         }
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return None;
+            return Ok(None);
         }
-        thread::park_timeout(left);
+        source.wait(left)?;
+    }
+}
+
+impl<P: Send + 'static> Source for mpsc::Receiver<P> {
+    type Piece = P;
+
+    async fn next(&mut self) -> Result<Option<P>, Error> {
+        Ok(self.recv().await)
+    }
+
+    fn try_next(&mut self) -> Result<Poll<Option<P>>, Error> {
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        Ok(self.poll_recv(&mut Context::from_waker(&waker)))
+    }
+
+    fn wait(&mut self, time: Duration) -> Result<(), Error> {
+        thread::park_timeout(time);
+        Ok(())
     }
 }
 

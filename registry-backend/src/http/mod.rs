@@ -190,7 +190,8 @@ async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Re
         let handover = &handover;
         async move {
             let response = answer.await;
-            let response = response.unwrap_or_else(|_panic| versioned(Error::Panicked.reply()));
+            let response =
+                response.unwrap_or_else(|_panic| last(versioned(Error::Panicked.reply())));
             Ok::<_, Infallible>(handover.enclose(wishes, response))
         }
     });
@@ -228,8 +229,21 @@ async fn answer(under_way: UnderWay, parts: Parts, mut payload: Payload) -> Resp
             error.reply()
         }
     };
+    let leaves_room = payload.leaves_room();
     payload.discard(parts.headers.contains_key(header::EXPECT));
-    versioned(response).map(|body| body.keeping(under_way))
+    let response = versioned(response).map(|body| body.keeping(under_way));
+    if leaves_room {
+        response
+    } else {
+        last(response)
+    }
+}
+
+/// Makes a reply the last one on its connection.
+fn last(mut response: Response<Body>) -> Response<Body> {
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
 }
 
 fn versioned(mut response: Response<Body>) -> Response<Body> {

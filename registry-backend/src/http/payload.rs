@@ -1,12 +1,14 @@
 //! The body of a request.
 
+use std::io;
 use std::ops::Deref;
+use std::pin::pin;
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use slots::{NOTE_BYTES, Receiver, Slot};
+use slots::{Next, Receiver, Slot};
 
 use super::error::Error;
 
@@ -17,10 +19,33 @@ const DISCARD_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(super) struct Payload {
     incoming: Incoming,
-    /// Where the bytes are, when what comes in are notes.
-    slots: Option<Notes>,
+    way: Way,
     /// Whether the client was told, by reading, that its body is wanted.
     begun: bool,
+}
+
+/// The way a body comes.
+#[derive(Debug)]
+enum Way {
+    /// Over the socket.
+    Socket,
+    /// In slots; nothing but the end comes over the socket.
+    Slots(Slots),
+    /// In slots, it is said, on a connection that has none.
+    Nowhere,
+}
+
+/// How a body ended.
+type End = Result<(), Error>;
+
+/// Slots that a body comes in.
+#[derive(Debug)]
+struct Slots {
+    receiver: Receiver,
+    /// How the body ended; there may still be slots to be taken.
+    end: Option<End>,
+    /// Whether it ended well and all were taken: what is told of from then on is another body's.
+    over: bool,
 }
 
 /// Some bytes of a body.
@@ -48,16 +73,22 @@ impl Payload {
     pub(super) fn new(incoming: Incoming) -> Self {
         Self {
             incoming,
-            slots: None,
+            way: Way::Socket,
             begun: false,
         }
     }
 
-    /// Returns a body of which notes come over the socket; of a connection without `receiver` there
-    /// cannot be any.
+    /// Returns a body that comes in the slots of `receiver`.
     pub(super) fn in_slots(incoming: Incoming, receiver: Option<Receiver>) -> Self {
+        let way = receiver.map_or(Way::Nowhere, |receiver| {
+            Way::Slots(Slots {
+                receiver,
+                end: None,
+                over: false,
+            })
+        });
         Self {
-            slots: Some(Notes::new(receiver)),
+            way,
             ..Self::new(incoming)
         }
     }
@@ -65,40 +96,64 @@ impl Payload {
     /// Returns the next bytes, or nothing at the end.
     ///
     /// # Errors
-    /// [`Error::BodyCut`] when the connection breaks off, [`Error::SlotInvalid`].
+    /// [`Error::BodyCut`] when the connection breaks off, [`Error::Slots`].
     pub(super) async fn next(&mut self) -> Result<Option<Data>, Error> {
         self.begun = true;
-        loop {
-            if let Some(notes) = &mut self.slots
-                && let Some(slot) = notes.next()?
-            {
-                return Ok(Some(Data::Slot(slot)));
+        match &mut self.way {
+            Way::Socket => Ok(next_bytes(&mut self.incoming).await?.map(Data::Bytes)),
+            Way::Slots(slots) => {
+                let slot = slots.next(end(&mut self.incoming)).await?;
+                Ok(slot.map(Data::Slot))
             }
-            let Some(frame) = self.incoming.frame().await else {
-                return self.end().map(|()| None);
-            };
-            let frame = frame.map_err(|source| Error::BodyCut { source })?;
-            let Ok(data) = frame.into_data() else {
-                continue; // trailers, which nobody reads
-            };
-            match &mut self.slots {
-                Some(notes) => notes.came.extend_from_slice(&data),
-                None => return Ok(Some(Data::Bytes(data))),
-            }
+            Way::Nowhere => Err(invalid("there are none")),
         }
     }
 
-    fn end(&self) -> Result<(), Error> {
-        match &self.slots {
-            Some(notes) if !notes.came.is_empty() => Err(Error::SlotInvalid),
-            _ => Ok(()),
+    /// Returns the receiver of the slots that are still to come, if the body comes in some, for another
+    /// to take them. Meanwhile there is nothing to be read here but the [end](Self::end).
+    pub(super) fn slots(&self) -> Option<Receiver> {
+        match &self.way {
+            Way::Slots(slots) => Some(slots.receiver.clone()),
+            Way::Socket | Way::Nowhere => None,
+        }
+    }
+
+    /// Waits for the end of a body in slots, all of which were told of by then.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next).
+    pub(super) async fn end(&mut self) -> Result<(), Error> {
+        match &mut self.way {
+            Way::Slots(slots) => slots.end(end(&mut self.incoming)).await,
+            Way::Socket | Way::Nowhere => Ok(()),
+        }
+    }
+
+    /// Takes down that another has taken all slots, up to the end, which was a good one.
+    pub(super) fn all_taken(&mut self) {
+        if let Way::Slots(slots) = &mut self.way {
+            slots.over = true;
+        }
+    }
+
+    /// Returns whether another body can come on the same connection: not while somebody could take
+    /// its slots for those of this one.
+    pub(super) fn leaves_room(&self) -> bool {
+        match &self.way {
+            Way::Socket => true,
+            Way::Slots(slots) => slots.over,
+            Way::Nowhere => false,
         }
     }
 
     /// Reads and drops what is left, for a while: a client that is busy sending may not look for the
     /// reply before it is done. One that `asked_first` and was not answered sends nothing.
     pub(super) fn discard(mut self, asked_first: bool) {
-        if self.incoming.is_end_stream() || (asked_first && !self.begun) {
+        let is_over = match &self.way {
+            Way::Slots(slots) => slots.over,
+            Way::Socket | Way::Nowhere => self.incoming.is_end_stream(),
+        };
+        if is_over || (asked_first && !self.begun) {
             return;
         }
         let rest = async move { while let Ok(Some(_)) = self.next().await {} };
@@ -106,29 +161,112 @@ impl Payload {
     }
 }
 
-/// Notes of where the bytes are.
-#[derive(Debug)]
-struct Notes {
-    receiver: Option<Receiver>,
-    /// Those that have come, the last one perhaps in part.
-    came: BytesMut,
-}
-
-impl Notes {
-    fn new(receiver: Option<Receiver>) -> Self {
-        Self {
-            receiver,
-            came: BytesMut::new(),
+impl Slots {
+    /// Takes the next one, until the body has `ended`.
+    async fn next(&mut self, ended: impl Future<Output = End>) -> Result<Option<Slot>, Error> {
+        let mut ended = pin!(ended);
+        while !self.over {
+            let has_ended = self.end.is_some();
+            match self.receiver.take().map_err(Error::Slots)? {
+                Next::Slot(slot) => return Ok(Some(slot)),
+                // All were told of before the end came.
+                Next::Nothing if has_ended => {
+                    self.end(&mut ended).await?;
+                    self.over = true;
+                }
+                Next::Nothing => tokio::select! {
+                    ready = self.receiver.ready() => ready.map_err(Error::Slots)?,
+                    end = &mut ended => self.end = Some(end),
+                },
+                Next::End => return Err(invalid("an end that nobody told")),
+            }
         }
+        Ok(None)
     }
 
-    /// Takes what the next note is about, if one has come.
-    fn next(&mut self) -> Result<Option<Slot>, Error> {
-        let Some(note) = self.came.first_chunk::<NOTE_BYTES>() else {
-            return Ok(None);
+    /// Waits until the body has `ended`; how is told once.
+    async fn end(&mut self, ended: impl Future<Output = End>) -> End {
+        if self.end.is_none() {
+            self.end = Some(ended.await);
+        }
+        self.end.replace(Ok(())).unwrap_or(Ok(()))
+    }
+}
+
+/// Reads the next bytes, past trailers, which nobody wants.
+async fn next_bytes(incoming: &mut Incoming) -> Result<Option<Bytes>, Error> {
+    while let Some(frame) = incoming.frame().await {
+        let frame = frame.map_err(|source| Error::BodyCut { source })?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+/// Waits for the end of a body that comes in slots.
+async fn end(incoming: &mut Incoming) -> End {
+    match next_bytes(incoming).await? {
+        Some(_bytes) => Err(invalid("bytes beside them")),
+        None => Ok(()),
+    }
+}
+
+fn invalid(reason: &'static str) -> Error {
+    Error::Slots(io::Error::other(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use slots::Sender;
+
+    use super::*;
+
+    async fn send(sender: &mut Sender, bytes: &[u8]) {
+        let mut filling = sender.slot().await.unwrap();
+        assert!(sender.fill(&mut filling, bytes).is_empty());
+        sender.send(filling).unwrap();
+    }
+
+    /// Whoever has answered may be scheduled so late that the next body is there.
+    #[tokio::test]
+    async fn what_is_told_of_after_the_end_is_another_bodys() {
+        let (receiver, offer) = Receiver::offer().unwrap();
+        let descriptors = offer.descriptors();
+        let descriptors = descriptors.map(|it| it.try_clone_to_owned().unwrap());
+        let mut sender = Sender::open(descriptors).unwrap();
+        let mut slots = Slots {
+            receiver,
+            end: None,
+            over: false,
         };
-        let slot = self.receiver.as_ref().and_then(|it| it.take(*note));
-        self.came.advance(NOTE_BYTES);
-        slot.ok_or(Error::SlotInvalid).map(Some)
+        send(&mut sender, b"one").await;
+        let slot = slots.next(pending()).await.unwrap();
+        assert_eq!(**slot.as_ref().unwrap(), *b"one");
+        send(&mut sender, b"two").await;
+        slots.end(ready(Ok(()))).await.unwrap();
+        assert!(!slots.over, "one is left");
+        let slot = slots.next(pending()).await.unwrap();
+        assert_eq!(**slot.as_ref().unwrap(), *b"two");
+        assert!(slots.next(pending()).await.unwrap().is_none());
+        assert!(slots.over);
+        send(&mut sender, b"of another").await;
+        assert!(slots.next(pending()).await.unwrap().is_none());
+        assert!(matches!(slots.receiver.take().unwrap(), Next::Slot(_)));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_did_not_end_well_is_never_over() {
+        let (receiver, _offer) = Receiver::offer().unwrap();
+        let mut slots = Slots {
+            receiver,
+            end: None,
+            over: false,
+        };
+        let ended = slots.next(ready(Err(invalid("for a test")))).await;
+        ended.unwrap_err();
+        assert!(!slots.over);
     }
 }

@@ -75,10 +75,10 @@ fn send(
     pieces: &[IoSlice<'_>],
     files: &[BorrowedFd<'_>],
 ) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     let fits = control.push(SendAncillaryMessage::ScmRights(files));
-    debug_assert!(fits, "there is room for two files");
+    debug_assert!(fits, "there is room for three files");
     sendmsg(socket, pieces, &mut control, SendFlags::NOSIGNAL)
 }
 

@@ -9,7 +9,7 @@ use crate::storage::faulty::{Faults, Faulty};
 
 const CONTENT: &[u8] = b"0123456789";
 
-fn rig() -> (Rig, Arc<Faults>) {
+pub(super) fn rig() -> (Rig, Arc<Faults>) {
     let faults = Arc::new(Faults::default());
     let inner = Arc::clone(&faults);
     let rig = Rig::with_driver(|driver| Box::new(Faulty::new(driver, inner)));

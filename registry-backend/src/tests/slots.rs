@@ -1,23 +1,26 @@
 //! Bodies in memory that the client has filled.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use slots::{SLOT_BYTES, Sender};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
+use super::failures::rig as failing_rig;
 use super::{Reply, Rig, blob_path, receive, sha256};
 
 /// A connection as the edge has it.
 struct Edge {
     stream: UnixStream,
     sender: Option<Sender>,
-    /// The memory, as a file.
-    memory: Option<File>,
+    /// The memory, as a file, and the pipe that takes notes.
+    shared: Option<(File, File)>,
 }
 
 impl Edge {
@@ -27,7 +30,7 @@ impl Edge {
         let mut edge = Self {
             stream,
             sender: None,
-            memory: None,
+            shared: None,
         };
         let reply = edge.post("wanted").await;
         assert_eq!(reply.header("x-tidegate-slots"), Some("offered"));
@@ -53,10 +56,11 @@ impl Edge {
             let (bytes, files) = receive(&self.stream).await;
             assert!(!bytes.is_empty(), "{}", String::from_utf8_lossy(&reply));
             reply.extend(bytes);
-            if let Ok([memory, freed]) = <[OwnedFd; 2]>::try_from(files) {
+            if let Ok([memory, notes, freed]) = <[OwnedFd; 3]>::try_from(files) {
                 assert!(self.sender.is_none(), "one memory is enough");
-                self.memory = Some(File::from(memory.try_clone().unwrap()));
-                self.sender = Some(Sender::open(memory, freed).unwrap());
+                let again = |descriptor: &OwnedFd| File::from(descriptor.try_clone().unwrap());
+                self.shared = Some((again(&memory), again(&notes)));
+                self.sender = Some(Sender::open([memory, notes, freed]).unwrap());
             }
         }
         Reply::parse(&reply)
@@ -70,27 +74,26 @@ impl Edge {
         self.stream.write_all(head.as_bytes()).await.unwrap();
     }
 
-    /// Sends bytes, a note for each `part` of them.
+    /// Sends bytes, each `part` of them in a slot.
     async fn body(&mut self, content: &[u8], part: usize) {
         let sender = self.sender.as_mut().unwrap();
         for part in content.chunks(part) {
             let mut filling = sender.slot().await.unwrap();
             assert!(sender.fill(&mut filling, part).is_empty());
-            let note = filling.into_note();
-            send_chunk(&mut self.stream, &note).await;
+            sender.send(filling).unwrap();
         }
+    }
+
+    /// Sends a note as no sender would.
+    fn note(&self, note: &[u8]) {
+        let (_, notes) = self.shared.as_ref().unwrap();
+        (&*notes).write_all(note).unwrap();
     }
 
     async fn end(&mut self) -> Reply {
         self.stream.write_all(b"0\r\n\r\n").await.unwrap();
         self.reply().await
     }
-}
-
-async fn send_chunk(stream: &mut UnixStream, data: &[u8]) {
-    let size = format!("{:x}\r\n", data.len());
-    let chunk = [size.as_bytes(), data, b"\r\n"].concat();
-    stream.write_all(&chunk).await.unwrap();
 }
 
 /// Returns whether a reply is there to the end of its body.
@@ -160,41 +163,109 @@ async fn chunks_come_in_slots_or_over_the_socket_in_any_order() {
 #[tokio::test]
 async fn a_body_is_as_long_as_its_head_says() {
     let rig = Rig::new();
-    let (mut edge, path) = Edge::begin(&rig).await;
-    let content = content(2 * SLOT_BYTES);
-    for length in [0, content.len() - 1, content.len() + 1] {
-        edge.head(&format!("PATCH {path}"), &length.to_string())
-            .await;
-        edge.body(&content, SLOT_BYTES).await;
-        let reply = edge.end().await;
-        assert_eq!((reply.status, &*reply.code()), (400, "SIZE_INVALID"));
+    for slots in [2, 12] {
+        let content = content(slots * SLOT_BYTES);
+        for length in [0, 1, content.len() - 1, content.len() + 1] {
+            let (mut edge, path) = Edge::begin(&rig).await;
+            edge.head(&format!("PATCH {path}"), &length.to_string())
+                .await;
+            edge.body(&content, SLOT_BYTES).await;
+            let reply = edge.end().await;
+            assert_eq!((reply.status, &*reply.code()), (400, "SIZE_INVALID"));
+            let closes = reply.header("connection") == Some("close");
+            assert_eq!(closes, length < content.len(), "it was not read to its end");
+            let status = rig.get(&path).await;
+            assert_eq!(status.header("range"), Some("0-0"), "{status}");
+        }
     }
-    let status = rig.get(&path).await;
-    assert_eq!(status.header("range"), Some("0-0"), "{status}");
+}
+
+#[tokio::test]
+async fn a_body_may_come_slowly() {
+    let rig = Rig::new();
+    let (mut edge, path) = Edge::begin(&rig).await;
+    let content = content(8 * SLOT_BYTES);
+    let digest = sha256(&content);
+    edge.head(&format!("PUT {path}?digest={digest}"), "unknown")
+        .await;
+    for part in content.chunks(SLOT_BYTES) {
+        edge.body(part, SLOT_BYTES).await;
+        // Longer than a thread waits for the next.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(edge.end().await.status, 201);
+    assert!(rig.get(&format!("/v2/a/blobs/{digest}")).await.body == content);
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_up_under_a_body_is_told_at_once() {
+    let (rig, faults) = failing_rig();
+    let (mut edge, path) = Edge::begin(&rig).await;
+    edge.head(&format!("PATCH {path}"), "unknown").await;
+    edge.body(&content(4 * SLOT_BYTES), SLOT_BYTES).await;
+    faults.set_full(true);
+    // What waits for the disk frees no slot, what is discarded does.
+    edge.body(&content(20 * SLOT_BYTES), SLOT_BYTES).await;
+    let reply = edge.reply().await;
+    assert_eq!(reply.status, 507, "{reply}");
+    assert_eq!(reply.header("connection"), Some("close"));
+}
+
+/// Another body on the same connection could take the slots of one that was left unread.
+#[tokio::test]
+async fn a_body_that_is_refused_is_the_last_on_its_connection() {
+    let rig = Rig::new();
+    let (mut edge, path) = Edge::begin(&rig).await;
+    let (upload, _) = path.rsplit_once('/').unwrap();
+    let unknown = format!("{upload}/00000000-0000-4000-8000-000000000000");
+    edge.head(&format!("PATCH {unknown}"), "unknown").await;
+    edge.body(&content(2 * SLOT_BYTES), SLOT_BYTES).await;
+    let reply = edge.end().await;
+    assert_eq!(reply.status, 404, "{reply}");
+    assert_eq!(reply.header("connection"), Some("close"));
 }
 
 #[tokio::test]
 async fn of_a_body_that_is_cut_all_that_was_told_is_kept() {
     let rig = Rig::new();
-    let (mut edge, path) = Edge::begin(&rig).await;
-    let content = content(2 * SLOT_BYTES + 1000);
-    edge.head(&format!("PATCH {path}"), "unknown").await;
-    edge.body(&content, SLOT_BYTES).await;
-    drop(edge);
-    let digest = sha256(&content);
-    let put = format!("PUT {path}?digest={digest}");
-    let mut reply = rig.send(&put, "").await;
-    while reply.status == 409 {
-        reply = rig.send(&put, "").await; // the other request is still under way
+    for len in [1000, 2 * SLOT_BYTES + 1000, 20 * SLOT_BYTES] {
+        let (mut edge, path) = Edge::begin(&rig).await;
+        let content = content(len);
+        edge.head(&format!("PATCH {path}"), "unknown").await;
+        edge.body(&content, SLOT_BYTES).await;
+        drop(edge);
+        let digest = sha256(&content);
+        let put = format!("PUT {path}?digest={digest}");
+        let mut reply = rig.send(&put, "").await;
+        while reply.status == 409 {
+            reply = rig.send(&put, "").await; // the other request is still under way
+        }
+        assert_eq!(reply.status, 201, "{len}: {reply}");
     }
-    assert_eq!(reply.status, 201, "{reply}");
+}
+
+#[tokio::test]
+async fn of_a_body_that_is_too_long_nothing_is_kept_though_it_is_cut() {
+    let rig = Rig::new();
+    for length in [1, 5 * SLOT_BYTES + 1] {
+        let (mut edge, path) = Edge::begin(&rig).await;
+        edge.head(&format!("PATCH {path}"), &length.to_string())
+            .await;
+        edge.body(&content(8 * SLOT_BYTES), SLOT_BYTES).await;
+        drop(edge);
+        let mut reply = rig.send(&format!("PATCH {path}"), "").await;
+        while reply.status == 409 {
+            reply = rig.send(&format!("PATCH {path}"), "").await; // the other is still under way
+        }
+        assert_eq!(reply.header("range"), Some("0-0"), "{length}: {reply}");
+    }
 }
 
 #[tokio::test]
 async fn what_is_stored_is_what_was_hashed_whatever_the_client_does_to_a_slot() {
     let rig = Rig::new();
     let (mut edge, path) = Edge::begin(&rig).await;
-    let memory = edge.memory.take().unwrap();
+    let (memory, _) = edge.shared.take().unwrap();
     let done = Arc::new(AtomicBool::new(false));
     let spoiling = tokio::task::spawn_blocking({
         let done = Arc::clone(&done);
@@ -223,23 +294,49 @@ async fn what_is_stored_is_what_was_hashed_whatever_the_client_does_to_a_slot() 
 #[tokio::test]
 async fn notes_that_cannot_be_are_refused() {
     let rig = Rig::new();
-    for notes in [&[0, 0, 0, 0][..], &[99, 0, 0, 1], &[0, 255, 0, 0], &[0, 0]] {
+    for before in [0, 2, 5] {
+        for note in [
+            &[0, 0, 0, 0][..],
+            &[99, 0, 0, 1],
+            &[0, 255, 0, 0],
+            &[255, 0, 0, 0],
+            &[0, 0],
+        ] {
+            let (mut edge, path) = Edge::begin(&rig).await;
+            edge.head(&format!("PATCH {path}"), "unknown").await;
+            edge.body(&content(before * SLOT_BYTES), SLOT_BYTES).await;
+            edge.note(note);
+            let reply = edge.reply().await;
+            let told = (reply.status, reply.code());
+            assert_eq!(told, (500, "UNKNOWN".to_owned()), "{note:?}");
+            assert_eq!(reply.header("connection"), Some("close"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn bytes_beside_the_slots_are_refused() {
+    let rig = Rig::new();
+    for before in [0, 4] {
         let (mut edge, path) = Edge::begin(&rig).await;
         edge.head(&format!("PATCH {path}"), "unknown").await;
-        send_chunk(&mut edge.stream, notes).await;
+        edge.body(&content(before * SLOT_BYTES), SLOT_BYTES).await;
+        edge.stream.write_all(b"1\r\nx\r\n").await.unwrap();
         let reply = edge.end().await;
-        let told = (reply.status, reply.code());
-        assert_eq!(told, (500, "UNKNOWN".to_owned()), "{notes:?}");
+        assert_eq!(reply.code(), "UNKNOWN");
+        assert_eq!(reply.header("connection"), Some("close"));
     }
-    // Where none was offered.
+}
+
+#[tokio::test]
+async fn a_body_in_slots_that_were_never_offered_is_refused() {
+    let rig = Rig::new();
     let path = rig.begin("a").await;
     let mut stream = rig.connect().await;
     let head = format!(
-        "PATCH {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\nx-tidegate-slots: 1\r\n\r\n"
+        "PATCH {path} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nx-tidegate-slots: unknown\r\n\r\n0\r\n\r\n"
     );
     stream.write_all(head.as_bytes()).await.unwrap();
-    send_chunk(&mut stream, &[0, 0, 0, 1]).await;
-    stream.write_all(b"0\r\n\r\n").await.unwrap();
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).await.unwrap();
     assert_eq!(Reply::parse(&reply).code(), "UNKNOWN");

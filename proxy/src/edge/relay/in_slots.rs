@@ -1,4 +1,4 @@
-//! A body that goes through memory the registry has, too; over the socket go notes of where it is.
+//! A body that goes through memory the registry has, too; over the socket goes that it has ended.
 
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl InSlots {
         (self.since, full || !self.rest.is_empty())
     }
 
-    /// Sends notes of the slots that are full, or of all.
+    /// Hands over the slots that are full, or all.
     pub(super) async fn send(
         &mut self,
         flush: Flush,
@@ -58,9 +58,7 @@ impl InSlots {
             if let Some(filling) = self.filling.take_if(goes) {
                 // What is left has waited for nothing but this.
                 self.since = (!done).then(Instant::now);
-                let note = filling.into_note();
-                let mut slices = [b"4\r\n", &note[..], b"\r\n"].map(IoSlice::new);
-                wire.send(&mut slices, patience).await?;
+                self.sender.send(filling)?;
             }
             if done {
                 break;
@@ -88,7 +86,7 @@ impl InSlots {
 
 #[cfg(test)]
 mod tests {
-    use slots::{NOTE_BYTES, Receiver, SLOT_BYTES, SLOTS};
+    use slots::{Next, Receiver, SLOT_BYTES, SLOTS, Slot};
     use tokio::io::AsyncReadExt as _;
     use tokio::net::{UnixListener, UnixStream};
 
@@ -112,11 +110,11 @@ mod tests {
             let wire = Wire::connect(&path, PATIENCE).await.unwrap();
             let (socket, _) = listener.accept().await.unwrap();
             let (receiver, offer) = Receiver::offer().unwrap();
-            let [memory, freed] = offer
+            let descriptors = offer
                 .descriptors()
                 .map(|it| it.try_clone_to_owned().unwrap());
             Self {
-                held: InSlots::new(Sender::open(memory, freed).unwrap()),
+                held: InSlots::new(Sender::open(descriptors).unwrap()),
                 wire,
                 socket,
                 receiver,
@@ -132,13 +130,12 @@ mod tests {
             self.held.send(flush, &self.wire, PATIENCE).await
         }
 
-        async fn note(&mut self) -> [u8; NOTE_BYTES] {
-            let mut chunk = [0; 9];
-            self.socket.read_exact(&mut chunk).await.unwrap();
-            let [b'4', b'\r', b'\n', a, b, c, d, b'\r', b'\n'] = chunk else {
-                panic!("{chunk:?}");
-            };
-            [a, b, c, d]
+        fn take(&self) -> Option<Slot> {
+            match self.receiver.take().unwrap() {
+                Next::Slot(slot) => Some(slot),
+                Next::Nothing => None,
+                Next::End => panic!("who sends tells no end here"),
+            }
         }
     }
 
@@ -154,18 +151,16 @@ mod tests {
                 rig.send(Flush::Full).await.unwrap();
             }
         }
-        let note = rig.note().await;
-        assert!(*rig.receiver.take(note).unwrap() == content[..SLOT_BYTES]);
+        assert!(*rig.take().unwrap() == content[..SLOT_BYTES]);
         rig.send(Flush::Full).await.unwrap();
         assert!(rig.held.push(None, Instant::now()).0.is_some(), "five wait");
+        assert!(rig.take().is_none(), "they do not");
         rig.send(Flush::All).await.unwrap();
-        let note = rig.note().await;
-        assert!(*rig.receiver.take(note).unwrap() == content[SLOT_BYTES..]);
+        assert!(*rig.take().unwrap() == content[SLOT_BYTES..]);
         assert_eq!(rig.held.push(None, Instant::now()), (None, false));
         rig.push(b"the last");
         rig.send(Flush::Last).await.unwrap();
-        let note = rig.note().await;
-        assert_eq!(*rig.receiver.take(note).unwrap(), *b"the last");
+        assert_eq!(*rig.take().unwrap(), *b"the last");
         drop(rig.wire);
         let mut end = String::new();
         rig.socket.read_to_string(&mut end).await.unwrap();
@@ -180,15 +175,14 @@ mod tests {
         for _ in 0..SLOTS {
             rig.push(&vec![1; SLOT_BYTES]);
             rig.send(Flush::Full).await.unwrap();
-            let note = rig.note().await;
-            taken.push(rig.receiver.take(note).unwrap());
+            taken.push(rig.take().unwrap());
         }
         rig.push(b"more");
         let error = rig.send(Flush::Full).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         taken.pop();
         rig.send(Flush::All).await.unwrap();
-        rig.note().await;
+        assert_eq!(*rig.take().unwrap(), *b"more");
         taken.clear();
         rig.receiver = Receiver::offer().unwrap().0;
         let error = loop {

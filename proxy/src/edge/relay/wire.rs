@@ -108,9 +108,9 @@ impl Wire {
     /// Opens the memory for bodies that has come.
     fn open_slots(&self) -> io::Result<()> {
         let files = std::mem::take(&mut *self.files());
-        let [memory, freed] = <[OwnedFd; 2]>::try_from(files)
+        let files = <[OwnedFd; 3]>::try_from(files)
             .map_err(|files| io::Error::other(format!("{} files came", files.len())))?;
-        self.give_slots(slots::Sender::open(memory, freed)?);
+        self.give_slots(slots::Sender::open(files)?);
         Ok(())
     }
 
@@ -195,7 +195,7 @@ impl Wire {
 
     /// Reads bytes, and files with them.
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let buffers = &mut [IoSliceMut::new(buffer)];
         let socket = &self.0.socket;

@@ -1,0 +1,90 @@
+//! The hashing of a large body.
+
+use slots::Slot;
+use tokio::sync::mpsc;
+
+use crate::registry::{self, Hashing, Piece};
+
+/// How much of a slot is copied before it is hashed: what fits into a core's first cache.
+const BLOCK_BYTES: usize = 16 << 10;
+
+/// What is to be hashed, and then written.
+#[derive(Debug)]
+pub(super) enum Part {
+    /// Bytes that were gathered.
+    Piece(Piece),
+    /// Bytes where the edge has put them.
+    Slot(Slot),
+}
+
+/// The half that hashes, and passes on what it has hashed.
+#[derive(Debug)]
+pub(super) struct Hash {
+    hashing: Hashing,
+    /// What has come in slots, hashed already.
+    piece: Piece,
+    writing: mpsc::Sender<Piece>,
+}
+
+impl Hash {
+    pub(super) fn new(hashing: Hashing, writing: mpsc::Sender<Piece>) -> Self {
+        Self {
+            piece: Piece::at(hashing.size_bytes()),
+            hashing,
+            writing,
+        }
+    }
+
+    /// Returns how many bytes of the object were hashed.
+    pub(super) fn size_bytes(&self) -> u64 {
+        self.hashing.size_bytes()
+    }
+
+    /// Hashes what comes next.
+    pub(super) fn take(&mut self, part: Part) -> Result<(), registry::Error> {
+        match part {
+            Part::Piece(piece) => {
+                debug_assert!(
+                    self.piece.is_empty(),
+                    "slots come after all that was gathered"
+                );
+                self.hashing.update(&piece);
+                self.piece = Piece::at(self.hashing.size_bytes());
+                self.pass_on(piece)
+            }
+            Part::Slot(slot) => slot
+                .chunks(BLOCK_BYTES)
+                .try_for_each(|block| self.copy(block)),
+        }
+    }
+
+    /// Hashes the copy: so it is what is written, whatever the edge does to a slot.
+    fn copy(&mut self, mut bytes: &[u8]) -> Result<(), registry::Error> {
+        while !bytes.is_empty() {
+            let begin = self.piece.len();
+            bytes = self.piece.fill(bytes);
+            let copied = self.piece.get(begin..).unwrap_or_default();
+            self.hashing.update(copied);
+            if self.piece.is_full() {
+                let next = Piece::at(self.hashing.size_bytes());
+                let piece = std::mem::replace(&mut self.piece, next);
+                self.pass_on(piece)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn pass_on(&self, piece: Piece) -> Result<(), registry::Error> {
+        // A half that takes no more has failed, and says why.
+        let sent = self.writing.blocking_send(piece);
+        sent.map_err(|_failed| registry::Error::WouldWait)
+    }
+
+    /// Passes on what is left.
+    pub(super) async fn end(self) -> Hashing {
+        if !self.piece.is_empty() {
+            self.writing.send(self.piece).await.ok();
+        }
+        self.hashing
+    }
+}
