@@ -12,7 +12,8 @@ pub(crate) mod error;
 pub(crate) mod filesystem;
 pub(crate) mod hash;
 pub(crate) mod layout;
-pub(crate) mod piece;
+pub(crate) mod memory;
+mod piece;
 
 #[cfg(test)]
 pub(crate) mod conformance;

@@ -1,15 +1,12 @@
 //! Memory for bytes on their way to the disk.
 //!
 //! What is to be written past the page cache must begin in memory where it begins on the disk, at the
-//! edge of a block. A [`Piece`] lays its bytes out so. A large one has memory that was used before:
-//! that which the system gives anew costs more than what is done with it. It is the system's, not an
-//! allocator's, which would keep what many threads had for each of them.
+//! edge of a block. A [`Piece`] lays its bytes out so.
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::{Mutex, PoisonError};
 
-use memmap2::MmapMut;
+use super::memory::Memory;
 
 /// What every disk takes as the edge of a block, and every system as that of a page.
 pub(crate) const BLOCK_BYTES: usize = 4096;
@@ -21,17 +18,12 @@ pub(crate) const PIECE_BYTES: usize = 1 << 20;
 /// Up to here a piece takes no more memory than it has bytes: most blobs are small.
 const SMALL_BYTES: usize = 64 << 10;
 
-/// How much memory waits for its next piece at most: what a few uploads hand round.
-const SPARE_MAX: usize = 16;
-
-static SPARE: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
-
 /// Some of the bytes of an object.
 pub(crate) struct Piece {
     /// The bytes, while they are few.
     small: Vec<u8>,
     /// The bytes, from `in_block` on.
-    large: Option<MmapMut>,
+    large: Option<Memory>,
     len: usize,
     /// Where in a block of the object they begin.
     in_block: usize,
@@ -75,10 +67,8 @@ impl Piece {
     }
 
     fn enlarge(&mut self) {
-        let spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // Without such memory it is slower, and no less right.
-        let memory = spare.or_else(|| MmapMut::map_anon(PIECE_BYTES).ok());
-        if let Some(mut large) = memory {
+        if let Ok(mut large) = Memory::get() {
             copy(&self.small, &mut large, self.in_block);
             self.small = Vec::new();
             self.large = Some(large);
@@ -101,17 +91,6 @@ impl Deref for Piece {
             let bytes = large.get(self.in_block..self.in_block + self.len);
             bytes.unwrap_or_default()
         })
-    }
-}
-
-impl Drop for Piece {
-    fn drop(&mut self) {
-        if let Some(large) = self.large.take() {
-            let mut spare = SPARE.lock().unwrap_or_else(PoisonError::into_inner);
-            if spare.len() < SPARE_MAX {
-                spare.push(large);
-            }
-        }
     }
 }
 
