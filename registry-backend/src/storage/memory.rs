@@ -45,19 +45,28 @@ impl Memory {
     /// # Errors
     /// When the system has no more.
     pub(super) fn get() -> io::Result<Self> {
+        if let Some(memory) = Self::spare() {
+            return Ok(memory);
+        }
+        let mut page = Page::new()?;
+        let memory = page.take();
+        pages().push(page);
+        Ok(memory)
+    }
+
+    fn spare() -> Option<Self> {
         let mut pages = pages();
         // Those that are begun come first, so that others become free as a whole.
         let page = pages
             .iter_mut()
             .filter(|page| !page.free.is_empty())
             .min_by_key(|page| page.free.len());
-        if let Some(page) = page {
-            return Ok(page.take());
-        }
-        let mut page = Page::new()?;
-        let memory = page.take();
-        pages.push(page);
-        Ok(memory)
+        page.map(Page::take)
+    }
+
+    /// Returns where in the mapping it begins.
+    fn begin(&self) -> usize {
+        begin(self.map.as_ptr()) + self.place * PIECE_BYTES
     }
 }
 
@@ -105,8 +114,10 @@ fn begin(memory: *const u8) -> usize {
 }
 
 /// Does something while the process may have huge pages, which it otherwise does without: its allocator
-/// lays out more than is used. A thread that gets one by chance meanwhile does no harm.
+/// lays out more than is used. Another thread that gets one by chance meanwhile does no harm.
 fn with_huge_pages<T>(work: impl FnOnce() -> T) -> T {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let disabled = transparent_huge_pages_are_disabled().unwrap_or(false);
     if disabled {
         disable_transparent_huge_pages(false).ok();
@@ -118,20 +129,14 @@ fn with_huge_pages<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
-impl Memory {
-    fn begin(&self) -> usize {
-        begin(self.map.as_ptr()) + self.place * PIECE_BYTES
-    }
-}
-
 impl Deref for Memory {
     type Target = [u8];
 
     #[expect(unsafe_code, reason = "two pieces share a mapping, half and half")]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping has two huge pages' bytes, in which one begins at `begin`, and this is
-        // a place in that; it is initialised, and lives as long as `self`. A place that was taken is
-        // nobody else's until this is dropped, so nothing writes to it meanwhile.
+        // SAFETY: the mapping has the bytes of two huge pages, so one fits in from where the first
+        // begins, and this is a place in it; it is initialised, and lives as long as `self`. A place
+        // that was taken is nobody else's until this is dropped, so nothing writes to it meanwhile.
         unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.begin()), PIECE_BYTES) }
     }
 }
