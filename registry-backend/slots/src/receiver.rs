@@ -10,7 +10,8 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, read, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::net::unix::pipe;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::memory::Memory;
 use crate::note::{NOTE_BYTES, Note};
@@ -113,12 +114,15 @@ impl Receiver {
     /// Waits for a note.
     ///
     /// # Errors
-    /// When the system has no more descriptors.
+    /// When the runtime cannot wait for it, as when another does.
+    #[expect(unsafe_code, reason = "a descriptor that is lent to the runtime")]
     pub async fn ready(&self) -> io::Result<()> {
         // Known to the runtime no longer than this: else it would be woken by each note that a thread
         // waits for.
-        let notes = pipe::Receiver::from_owned_fd(self.0.notes.try_clone()?)?;
-        notes.readable().await
+        let notes = self.0.notes.as_fd();
+        // SAFETY: `self`, which keeps the descriptor open and the same, outlives what borrows it.
+        let notes = unsafe { AsyncFd::register_with_interest(notes, Interest::READABLE) }?;
+        notes.readable().await.map(drop)
     }
 
     /// Waits for a note on this thread, for some time.

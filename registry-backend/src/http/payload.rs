@@ -35,17 +35,24 @@ enum Way {
     Nowhere,
 }
 
-/// How a body ended.
-type End = Result<(), Error>;
+/// How a body that comes in slots stands.
+#[derive(Debug)]
+enum State {
+    /// More of it will be told of.
+    Open,
+    /// It ended well; there may still be slots to be taken.
+    Ended,
+    /// All were taken, and it ended well: what is told of from then on is another body's.
+    Over,
+    /// It ended badly, which is told once; there may still be slots to be taken.
+    Failed(Option<Error>),
+}
 
 /// Slots that a body comes in.
 #[derive(Debug)]
 struct Slots {
     receiver: Receiver,
-    /// How the body ended; there may still be slots to be taken.
-    end: Option<End>,
-    /// Whether it ended well and all were taken: what is told of from then on is another body's.
-    over: bool,
+    state: State,
 }
 
 /// Some bytes of a body.
@@ -83,8 +90,7 @@ impl Payload {
         let way = receiver.map_or(Way::Nowhere, |receiver| {
             Way::Slots(Slots {
                 receiver,
-                end: None,
-                over: false,
+                state: State::Open,
             })
         });
         Self {
@@ -132,7 +138,7 @@ impl Payload {
     /// Takes down that another has taken all slots, up to the end, which was a good one.
     pub(super) fn all_taken(&mut self) {
         if let Way::Slots(slots) = &mut self.way {
-            slots.over = true;
+            slots.state = State::Over;
         }
     }
 
@@ -141,7 +147,7 @@ impl Payload {
     pub(super) fn leaves_room(&self) -> bool {
         match &self.way {
             Way::Socket => true,
-            Way::Slots(slots) => slots.over,
+            Way::Slots(slots) => slots.is_over(),
             Way::Nowhere => false,
         }
     }
@@ -150,7 +156,7 @@ impl Payload {
     /// reply before it is done. One that `asked_first` and was not answered sends nothing.
     pub(super) fn discard(mut self, asked_first: bool) {
         let is_over = match &self.way {
-            Way::Slots(slots) => slots.over,
+            Way::Slots(slots) => slots.is_over(),
             Way::Socket | Way::Nowhere => self.incoming.is_end_stream(),
         };
         if is_over || (asked_first && !self.begun) {
@@ -162,35 +168,59 @@ impl Payload {
 }
 
 impl Slots {
+    fn is_over(&self) -> bool {
+        matches!(self.state, State::Over)
+    }
+
     /// Takes the next one, until the body has `ended`.
     async fn next(&mut self, ended: impl Future<Output = End>) -> Result<Option<Slot>, Error> {
         let mut ended = pin!(ended);
-        while !self.over {
-            let has_ended = self.end.is_some();
+        while !self.is_over() {
             match self.receiver.take().map_err(Error::Slots)? {
                 Next::Slot(slot) => return Ok(Some(slot)),
-                // All were told of before the end came.
-                Next::Nothing if has_ended => {
-                    self.end(&mut ended).await?;
-                    self.over = true;
-                }
-                Next::Nothing => tokio::select! {
-                    ready = self.receiver.ready() => ready.map_err(Error::Slots)?,
-                    end = &mut ended => self.end = Some(end),
-                },
                 Next::End => return Err(invalid("an end that nobody told")),
+                Next::Nothing => {}
+            }
+            // All were told of before the end: if that was known before this look, there are no more.
+            match &mut self.state {
+                State::Open => tokio::select! {
+                    ready = self.receiver.ready() => ready.map_err(Error::Slots)?,
+                    end = &mut ended => self.state = end.into(),
+                },
+                State::Ended => self.state = State::Over,
+                State::Failed(error) => return Err(told(error)),
+                State::Over => {}
             }
         }
         Ok(None)
     }
 
-    /// Waits until the body has `ended`; how is told once.
+    /// Waits until the body has `ended`.
     async fn end(&mut self, ended: impl Future<Output = End>) -> End {
-        if self.end.is_none() {
-            self.end = Some(ended.await);
+        if matches!(self.state, State::Open) {
+            self.state = ended.await.into();
         }
-        self.end.replace(Ok(())).unwrap_or(Ok(()))
+        match &mut self.state {
+            State::Failed(error) => Err(told(error)),
+            State::Open | State::Ended | State::Over => Ok(()),
+        }
     }
+}
+
+/// How a body ended.
+type End = Result<(), Error>;
+
+impl From<End> for State {
+    fn from(end: End) -> Self {
+        match end {
+            Ok(()) => Self::Ended,
+            Err(error) => Self::Failed(Some(error)),
+        }
+    }
+}
+
+fn told(error: &mut Option<Error>) -> Error {
+    error.take().unwrap_or_else(|| invalid("they have failed"))
 }
 
 /// Reads the next bytes, past trailers, which nobody wants.
@@ -239,19 +269,18 @@ mod tests {
         let mut sender = Sender::open(descriptors).unwrap();
         let mut slots = Slots {
             receiver,
-            end: None,
-            over: false,
+            state: State::Open,
         };
         send(&mut sender, b"one").await;
         let slot = slots.next(pending()).await.unwrap();
         assert_eq!(**slot.as_ref().unwrap(), *b"one");
         send(&mut sender, b"two").await;
         slots.end(ready(Ok(()))).await.unwrap();
-        assert!(!slots.over, "one is left");
+        assert!(!slots.is_over(), "one is left");
         let slot = slots.next(pending()).await.unwrap();
         assert_eq!(**slot.as_ref().unwrap(), *b"two");
         assert!(slots.next(pending()).await.unwrap().is_none());
-        assert!(slots.over);
+        assert!(slots.is_over());
         send(&mut sender, b"of another").await;
         assert!(slots.next(pending()).await.unwrap().is_none());
         assert!(matches!(slots.receiver.take().unwrap(), Next::Slot(_)));
@@ -262,11 +291,12 @@ mod tests {
         let (receiver, _offer) = Receiver::offer().unwrap();
         let mut slots = Slots {
             receiver,
-            end: None,
-            over: false,
+            state: State::Open,
         };
-        let ended = slots.next(ready(Err(invalid("for a test")))).await;
-        ended.unwrap_err();
-        assert!(!slots.over);
+        for _ in 0..2 {
+            let ended = slots.next(ready(Err(invalid("for a test")))).await;
+            ended.unwrap_err();
+            assert!(!slots.is_over());
+        }
     }
 }
