@@ -14,7 +14,7 @@ use rustix::thread::{disable_transparent_huge_pages, transparent_huge_pages_are_
 
 use super::piece::PIECE_BYTES;
 
-/// What a huge page has on all processors that we know.
+/// What a huge page has on most processors.
 const HUGE_BYTES: usize = 2 << 20;
 
 const PIECES: usize = HUGE_BYTES / PIECE_BYTES;
@@ -26,9 +26,11 @@ static PAGES: Mutex<Vec<Page>> = Mutex::new(Vec::new());
 
 /// Memory of one piece.
 #[derive(Debug)]
-pub(super) struct Memory {
-    map: Arc<MmapRaw>,
-    place: usize,
+pub(super) enum Memory {
+    /// A place in a page.
+    Place { map: Arc<MmapRaw>, place: usize },
+    /// Memory of its own.
+    Own(MmapMut),
 }
 
 /// Memory of [`PIECES`] pieces.
@@ -40,11 +42,28 @@ struct Page {
 }
 
 impl Memory {
-    /// Returns memory with anything in it.
+    /// Returns memory with anything in it, at once.
+    ///
+    /// # Errors
+    /// When the system has no more.
+    pub(super) fn at_hand() -> io::Result<Self> {
+        match Self::spare() {
+            Some(memory) => Ok(memory),
+            None => MmapMut::map_anon(PIECE_BYTES).map(Self::Own),
+        }
+    }
+
+    /// Returns memory with anything in it; waits while the system puts a huge page together.
     ///
     /// # Errors
     /// When the system has no more.
     pub(super) fn get() -> io::Result<Self> {
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        if let Some(memory) = Self::spare() {
+            return Ok(memory);
+        }
+        let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who was here before may have left the other half.
         if let Some(memory) = Self::spare() {
             return Ok(memory);
         }
@@ -63,11 +82,6 @@ impl Memory {
             .min_by_key(|page| page.free.len());
         page.map(Page::take)
     }
-
-    /// Returns where in the mapping it begins.
-    fn begin(&self) -> usize {
-        begin(self.map.as_ptr()) + self.place * PIECE_BYTES
-    }
 }
 
 impl Page {
@@ -79,7 +93,7 @@ impl Page {
     }
 
     fn take(&mut self) -> Memory {
-        Memory {
+        Memory::Place {
             map: Arc::clone(&self.map),
             place: self.free.pop().expect("invariant: one is free"),
         }
@@ -113,11 +127,10 @@ fn begin(memory: *const u8) -> usize {
     at.next_multiple_of(HUGE_BYTES) - at
 }
 
-/// Does something while the process may have huge pages, which it otherwise does without: its allocator
-/// lays out more than is used. Another thread that gets one by chance meanwhile does no harm.
+/// Does something, one at a time, while the process may have huge pages. Otherwise it does without:
+/// its allocator lays out more than is used, and another thread that gets such a page meanwhile, by
+/// chance, holds as much more.
 fn with_huge_pages<T>(work: impl FnOnce() -> T) -> T {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let disabled = transparent_huge_pages_are_disabled().unwrap_or(false);
     if disabled {
         disable_transparent_huge_pages(false).ok();
@@ -129,34 +142,55 @@ fn with_huge_pages<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Returns where in a mapping a place begins.
+fn place_begin(map: &MmapRaw, place: usize) -> usize {
+    begin(map.as_ptr()) + place * PIECE_BYTES
+}
+
 impl Deref for Memory {
     type Target = [u8];
 
     #[expect(unsafe_code, reason = "two pieces share a mapping, half and half")]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the mapping has the bytes of two huge pages, so one fits in from where the first
-        // begins, and this is a place in it; it is initialised, and lives as long as `self`. A place
-        // that was taken is nobody else's until this is dropped, so nothing writes to it meanwhile.
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(self.begin()), PIECE_BYTES) }
+        match self {
+            Self::Own(map) => map,
+            Self::Place { map, place } => {
+                let begin = place_begin(map, *place);
+                // SAFETY: the mapping has the bytes of two huge pages, so one fits in from where the
+                // first begins, and this is a place in it; it is initialised, and lives as long as
+                // `self`. A place that was taken is nobody else's until this is dropped, so nothing
+                // writes to it meanwhile.
+                unsafe { std::slice::from_raw_parts(map.as_ptr().add(begin), PIECE_BYTES) }
+            }
+        }
     }
 }
 
 impl DerefMut for Memory {
     #[expect(unsafe_code, reason = "two pieces share a mapping, half and half")]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let begin = self.begin();
-        // SAFETY: as in `deref`; `self` is borrowed for writing, so nothing else reads it, either.
-        unsafe { std::slice::from_raw_parts_mut(self.map.as_mut_ptr().add(begin), PIECE_BYTES) }
+        match self {
+            Self::Own(map) => map,
+            Self::Place { map, place } => {
+                let begin = place_begin(map, *place);
+                // SAFETY: as in `deref`; `self` is borrowed for writing, so nothing else reads it,
+                // either.
+                unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().add(begin), PIECE_BYTES) }
+            }
+        }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
+        let Self::Place { map, place } = self else {
+            return;
+        };
         let mut pages = pages();
         let mut spare = 0;
         pages.retain_mut(|page| {
-            if Arc::ptr_eq(&page.map, &self.map) {
-                page.free.push(self.place);
+            if Arc::ptr_eq(&page.map, map) {
+                page.free.push(*place);
             }
             spare += usize::from(page.is_free());
             !page.is_free() || spare <= SPARE_MAX
@@ -173,10 +207,11 @@ mod tests {
         let mut many: Vec<_> = (0..40).map(|_| Memory::get().unwrap()).collect();
         for (number, memory) in (0..).zip(&mut many) {
             assert!(memory.as_ptr().addr().is_multiple_of(PIECE_BYTES));
+            assert_eq!(memory.len(), PIECE_BYTES);
             memory.fill(number);
         }
         many.retain(|memory| memory[0] % 3 == 0);
-        let mut more: Vec<_> = (0..20).map(|_| Memory::get().unwrap()).collect();
+        let mut more: Vec<_> = (0..20).map(|_| Memory::at_hand().unwrap()).collect();
         for memory in &mut more {
             memory.fill(0xee);
         }

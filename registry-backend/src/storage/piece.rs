@@ -27,6 +27,8 @@ pub(crate) struct Piece {
     len: usize,
     /// Where in a block of the object they begin.
     in_block: usize,
+    /// Whether memory that is better for the disk may be waited for.
+    may_wait: bool,
 }
 
 impl Piece {
@@ -38,6 +40,15 @@ impl Piece {
             large: None,
             len: 0,
             in_block: usize::try_from(in_block).expect("invariant: a block is small"),
+            may_wait: false,
+        }
+    }
+
+    /// Returns the same for a thread that may block.
+    pub(crate) fn on_thread_at(offset: u64) -> Self {
+        Self {
+            may_wait: true,
+            ..Self::at(offset)
         }
     }
 
@@ -68,7 +79,11 @@ impl Piece {
 
     fn enlarge(&mut self) {
         // Without such memory it is slower, and no less right.
-        if let Ok(mut large) = Memory::get() {
+        let memory = match self.may_wait {
+            true => Memory::get(),
+            false => Memory::at_hand(),
+        };
+        if let Ok(mut large) = memory {
             copy(&self.small, &mut large, self.in_block);
             self.small = Vec::new();
             self.large = Some(large);

@@ -29,7 +29,7 @@ pub(super) struct Hash {
 impl Hash {
     pub(super) fn new(hashing: Hashing, writing: mpsc::Sender<Piece>) -> Self {
         Self {
-            piece: Piece::at(hashing.size_bytes()),
+            piece: Piece::on_thread_at(hashing.size_bytes()),
             hashing,
             writing,
         }
@@ -49,7 +49,7 @@ impl Hash {
                     "slots come after all that was gathered"
                 );
                 self.hashing.update(&piece);
-                self.piece = Piece::at(self.hashing.size_bytes());
+                self.piece = Piece::on_thread_at(self.hashing.size_bytes());
                 self.pass_on(piece)
             }
             Part::Slot(slot) => slot
@@ -66,7 +66,7 @@ impl Hash {
             let copied = self.piece.get(begin..).unwrap_or_default();
             self.hashing.update(copied);
             if self.piece.is_full() {
-                let next = Piece::at(self.hashing.size_bytes());
+                let next = Piece::on_thread_at(self.hashing.size_bytes());
                 let piece = std::mem::replace(&mut self.piece, next);
                 self.pass_on(piece)?;
             }
