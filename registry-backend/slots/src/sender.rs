@@ -145,7 +145,8 @@ impl Sender {
     }
 }
 
-/// Checks that notes can be written to a descriptor without waiting.
+/// Checks that notes can be written to a descriptor without waiting. The runtime, which has a check of
+/// its own, is not to know the pipe: it would be woken by each note that is read.
 fn checked(notes: OwnedFd) -> io::Result<OwnedFd> {
     let is_pipe = FileType::from_raw_mode(fstat(&notes)?.st_mode) == FileType::Fifo;
     let flags = fcntl_getfl(&notes)?;
