@@ -27,8 +27,8 @@ static PAGES: Mutex<Vec<Page>> = Mutex::new(Vec::new());
 /// Memory of one piece.
 #[derive(Debug)]
 pub(super) enum Memory {
-    /// A place in a page.
-    Place { map: Arc<MmapRaw>, place: usize },
+    /// A place in a page, from `begin` in its mapping on.
+    Place { map: Arc<MmapRaw>, begin: usize },
     /// Memory of its own.
     Own(MmapMut),
 }
@@ -37,7 +37,7 @@ pub(super) enum Memory {
 #[derive(Debug)]
 struct Page {
     map: Arc<MmapRaw>,
-    /// Those that nobody has.
+    /// Where those begin that nobody has.
     free: Vec<usize>,
 }
 
@@ -85,17 +85,31 @@ impl Memory {
 }
 
 impl Page {
+    /// Maps memory that has a huge page in it, wherever it begins, and has the system give that page.
+    /// Of the rest nothing is ever touched.
     fn new() -> io::Result<Self> {
+        let mut map = MmapMut::map_anon(2 * HUGE_BYTES)?;
+        let at = map.as_ptr().addr();
+        let begin = at.next_multiple_of(HUGE_BYTES) - at;
+        with_huge_pages(|| {
+            // Where there are none it is slower, and no less right.
+            map.advise_range(Advice::HugePage, begin, HUGE_BYTES).ok();
+            if let Some(first) = map.get_mut(begin) {
+                *first = 1;
+            }
+        });
         Ok(Self {
-            map: Arc::new(with_huge_pages(map)?),
-            free: (0..PIECES).collect(),
+            map: Arc::new(map.into()),
+            free: (0..PIECES)
+                .map(|place| begin + place * PIECE_BYTES)
+                .collect(),
         })
     }
 
     fn take(&mut self) -> Memory {
         Memory::Place {
             map: Arc::clone(&self.map),
-            place: self.free.pop().expect("invariant: one is free"),
+            begin: self.free.pop().expect("invariant: one is free"),
         }
     }
 
@@ -108,43 +122,18 @@ fn pages() -> MutexGuard<'static, Vec<Page>> {
     PAGES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Maps memory that has a huge page in it, wherever it begins, and has the system give that page. Of the
-/// rest nothing is ever touched.
-fn map() -> io::Result<MmapRaw> {
-    let mut map = MmapMut::map_anon(2 * HUGE_BYTES)?;
-    let begin = begin(map.as_ptr());
-    // Where there are none it is slower, and no less right.
-    map.advise_range(Advice::HugePage, begin, HUGE_BYTES).ok();
-    if let Some(first) = map.get_mut(begin) {
-        *first = 1;
-    }
-    Ok(map.into())
-}
-
-/// Returns where in memory the first huge page begins.
-fn begin(memory: *const u8) -> usize {
-    let at = memory.addr();
-    at.next_multiple_of(HUGE_BYTES) - at
-}
-
 /// Does something, one at a time, while the process may have huge pages. Otherwise it does without:
 /// its allocator lays out more than is used, and another thread that gets such a page meanwhile, by
 /// chance, holds as much more.
-fn with_huge_pages<T>(work: impl FnOnce() -> T) -> T {
+fn with_huge_pages(work: impl FnOnce()) {
     let disabled = transparent_huge_pages_are_disabled().unwrap_or(false);
     if disabled {
         disable_transparent_huge_pages(false).ok();
     }
-    let done = work();
+    work();
     if disabled {
         disable_transparent_huge_pages(true).ok();
     }
-    done
-}
-
-/// Returns where in a mapping a place begins.
-fn place_begin(map: &MmapRaw, place: usize) -> usize {
-    begin(map.as_ptr()) + place * PIECE_BYTES
 }
 
 impl Deref for Memory {
@@ -154,14 +143,12 @@ impl Deref for Memory {
     fn deref(&self) -> &[u8] {
         match self {
             Self::Own(map) => map,
-            Self::Place { map, place } => {
-                let begin = place_begin(map, *place);
-                // SAFETY: the mapping has the bytes of two huge pages, so one fits in from where the
-                // first begins, and this is a place in it; it is initialised, and lives as long as
-                // `self`. A place that was taken is nobody else's until this is dropped, so nothing
-                // writes to it meanwhile.
-                unsafe { std::slice::from_raw_parts(map.as_ptr().add(begin), PIECE_BYTES) }
-            }
+            // SAFETY: a place lies within its mapping, which is initialised and lives as long as
+            // `self`. One that was taken is nobody else's until this is dropped, so nothing writes to
+            // it meanwhile.
+            Self::Place { map, begin } => unsafe {
+                std::slice::from_raw_parts(map.as_ptr().add(*begin), PIECE_BYTES)
+            },
         }
     }
 }
@@ -171,26 +158,24 @@ impl DerefMut for Memory {
     fn deref_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Own(map) => map,
-            Self::Place { map, place } => {
-                let begin = place_begin(map, *place);
-                // SAFETY: as in `deref`; `self` is borrowed for writing, so nothing else reads it,
-                // either.
-                unsafe { std::slice::from_raw_parts_mut(map.as_mut_ptr().add(begin), PIECE_BYTES) }
-            }
+            // SAFETY: as in `deref`; `self` is borrowed for writing, so nothing else reads it, either.
+            Self::Place { map, begin } => unsafe {
+                std::slice::from_raw_parts_mut(map.as_mut_ptr().add(*begin), PIECE_BYTES)
+            },
         }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        let Self::Place { map, place } = self else {
+        let Self::Place { map, begin } = self else {
             return;
         };
         let mut pages = pages();
         let mut spare = 0;
         pages.retain_mut(|page| {
             if Arc::ptr_eq(&page.map, map) {
-                page.free.push(*place);
+                page.free.push(*begin);
             }
             spare += usize::from(page.is_free());
             !page.is_free() || spare <= SPARE_MAX
