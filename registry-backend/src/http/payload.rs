@@ -115,30 +115,14 @@ impl Payload {
         }
     }
 
-    /// Returns the receiver of the slots that are still to come, if the body comes in some, for another
-    /// to take them. Meanwhile there is nothing to be read here but the [end](Self::end).
-    pub(super) fn slots(&self) -> Option<Receiver> {
-        match &self.way {
-            Way::Slots(slots) => Some(slots.receiver.clone()),
-            Way::Socket | Way::Nowhere => None,
-        }
-    }
-
-    /// Waits for the end of a body in slots, all of which were told of by then.
-    ///
-    /// # Errors
-    /// As [`next`](Self::next).
-    pub(super) async fn end(&mut self) -> Result<(), Error> {
+    /// Lends the slots that are still to come, if the body comes in some, for another to take them.
+    pub(super) fn lend(&mut self) -> Option<Lent<'_>> {
         match &mut self.way {
-            Way::Slots(slots) => slots.end(end(&mut self.incoming)).await,
-            Way::Socket | Way::Nowhere => Ok(()),
-        }
-    }
-
-    /// Takes down that another has taken all slots, up to the end, which was a good one.
-    pub(super) fn all_taken(&mut self) {
-        if let Way::Slots(slots) = &mut self.way {
-            slots.state = State::Over;
+            Way::Slots(slots) => Some(Lent {
+                slots,
+                incoming: &mut self.incoming,
+            }),
+            Way::Socket | Way::Nowhere => None,
         }
     }
 
@@ -164,6 +148,33 @@ impl Payload {
         }
         let rest = async move { while let Ok(Some(_)) = self.next().await {} };
         tokio::spawn(tokio::time::timeout(DISCARD_TIME, rest));
+    }
+}
+
+/// Slots that another takes than who reads the body.
+#[derive(Debug)]
+pub(super) struct Lent<'a> {
+    slots: &'a mut Slots,
+    incoming: &'a mut Incoming,
+}
+
+impl Lent<'_> {
+    /// Returns what gives the slots.
+    pub(super) fn receiver(&self) -> Receiver {
+        self.slots.receiver.clone()
+    }
+
+    /// Waits for the body's end; all slots were told of by then.
+    ///
+    /// # Errors
+    /// As [`Payload::next`].
+    pub(super) async fn end(&mut self) -> Result<(), Error> {
+        self.slots.end(end(self.incoming)).await
+    }
+
+    /// Takes them back: all were taken, up to the end, which was a good one.
+    pub(super) fn all_taken(self) {
+        self.slots.state = State::Over;
     }
 }
 

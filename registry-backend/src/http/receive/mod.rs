@@ -11,14 +11,12 @@ mod in_slots;
 
 use std::io;
 
-use slots::Receiver;
-
 use self::gather::Gather;
 use self::hash::{Hash, Part};
 use self::in_slots::InSlots;
 use super::error::Error;
 use super::half::{self, Half};
-use super::payload::Payload;
+use super::payload::{Lent, Payload};
 use super::threads::{HASHES, WRITES, changing};
 use crate::registry::{Append, Piece, Writing};
 
@@ -46,8 +44,8 @@ pub(super) async fn receive(
     let begin = append.size_bytes();
     let mut gather = Gather::new(begin, announced);
     let (mut append, ended) = match gather.next(payload).await {
-        Ok(Some(full)) => match payload.slots() {
-            Some(receiver) => in_slots(payload, receiver, &mut gather, full, append).await?,
+        Ok(Some(full)) => match payload.lend() {
+            Some(lent) => in_slots(lent, &mut gather, full, append).await?,
             None => over_socket(payload, &mut gather, full, append).await?,
         },
         ended => (append, ended.map(drop)),
@@ -90,18 +88,18 @@ async fn over_socket(
 
 /// Stores `full`, what else was gathered, and what comes in slots after it.
 async fn in_slots(
-    payload: &mut Payload,
-    receiver: Receiver,
+    mut lent: Lent<'_>,
     gather: &mut Gather,
     full: Piece,
     append: Append,
 ) -> Result<Stored, Error> {
     let (hash, writing) = apart(append);
+    let receiver = lent.receiver();
     let source = InSlots::new(gather.take(full), receiver.clone(), gather.left());
     let mut hashing = half::spawn(&HASHES, hash, source, Hash::take);
     let (hash, ended) = tokio::select! {
         biased;
-        ended = payload.end() => {
+        ended = lent.end() => {
             if let Err(error) = receiver.tell_end() {
                 hashing.abort();
                 return Err(Error::Slots(error));
@@ -118,7 +116,7 @@ async fn in_slots(
     let ended = match ended {
         // It was not taken to its end, however that came.
         _ if gather.is_too_much() => Ok(()),
-        Some(ended) => ended.inspect(|()| payload.all_taken()),
+        Some(ended) => ended.inspect(|()| lent.all_taken()),
         None => Err(Error::Slots(io::Error::other("an end that nobody told"))),
     };
     Ok((append, ended))
