@@ -5,8 +5,9 @@ use tokio::sync::mpsc;
 
 use crate::registry::{self, Hashing, Piece};
 
-/// How much of a slot is copied before it is hashed: what fits into a core's first cache.
-const BLOCK_BYTES: usize = 16 << 10;
+/// How much of a slot is copied before it is hashed: so little that a core copies the next while it
+/// still computes the hash of the last, which leaves most of it idle.
+const BLOCK_BYTES: usize = 512;
 
 /// What is to be hashed, and then written.
 #[derive(Debug)]
