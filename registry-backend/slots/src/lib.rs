@@ -14,6 +14,7 @@
 //! writing to what is not its own, so a receiver that has to rely on the bytes copies them first. That
 //! the memory does not shrink under a reader is sealed.
 
+mod copy;
 mod memory;
 mod note;
 mod receiver;

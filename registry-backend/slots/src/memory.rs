@@ -10,7 +10,7 @@ use rustix::fs::{
     memfd_create,
 };
 
-use crate::{SLOT_BYTES, SLOTS};
+use crate::{SLOT_BYTES, SLOTS, copy};
 
 const BYTES: usize = SLOTS * SLOT_BYTES;
 
@@ -82,8 +82,7 @@ impl Memory {
         // SAFETY: `place` has checked that the range is within the mapping, which lives as long as
         // `self`; `bytes` cannot overlap it, as no reference into a slot of the sender's exists.
         unsafe {
-            let to = self.map.as_mut_ptr().add(begin);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
+            copy::past_caches(bytes, self.map.as_mut_ptr().add(begin));
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Sender {
     notes: OwnedFd,
     /// Gives the numbers of slots to be filled again.
     freed: pipe::Receiver,
-    /// Those that are at hand. The last one was read last, and may still be in a cache.
+    /// Those that are at hand; the last one is used next, so that no more have memory than are needed.
     free: Vec<u8>,
     /// Which of them have memory, a bit for each.
     warm: u8,
