@@ -23,8 +23,9 @@ mod sender;
 pub use receiver::{Next, Offer, Receiver, Slot};
 pub use sender::{Filling, Sender};
 
-/// How many slots there are: enough for one to be filled while another is read.
-pub const SLOTS: usize = 3;
+/// How many slots there are: enough for one side to go on while the other's core does something else
+/// for a millisecond or two.
+pub const SLOTS: usize = 6;
 
 /// How many bytes a slot holds: large enough that telling of it costs nothing beside copying it.
 pub const SLOT_BYTES: usize = 512 << 10;
