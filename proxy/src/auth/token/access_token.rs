@@ -430,7 +430,8 @@ mod tests {
             "x".to_owned(),
             "a.b.c".to_owned(),
             format!("{none}.{rest}"),
-            format!("{head}.{}", rest.replacen('A', "B", 1)),
+            // Claims begin with a brace and a quote.
+            format!("{head}.{}", rest.replacen("eyJ", "eyK", 1)),
             good.rsplit_once('.').unwrap().0.to_owned() + ".",
             issue(&other, &alice(), "", now),
             issue(&strange, &alice(), "", now),
