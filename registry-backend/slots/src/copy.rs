@@ -3,7 +3,7 @@
 /// How much a core's caches take in at once.
 const LINE_BYTES: usize = 64;
 
-/// Copies all of `from` past the caches. The core that reads has the bytes from before in its own, and
+/// Copies all of `from`, past the caches where the processor can. The core that reads has the bytes from before in its own, and
 /// to take each line from there only to write over it costs several times as much as to copy.
 ///
 /// # Safety

@@ -10,6 +10,8 @@ use crate::memory::Memory;
 use crate::note::Note;
 use crate::{SLOT_BYTES, SLOTS};
 
+const _: () = assert!(SLOTS <= u8::BITS as usize, "each has a bit");
+
 /// Fills slots.
 #[derive(Debug)]
 pub struct Sender {
