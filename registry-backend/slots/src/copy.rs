@@ -3,8 +3,9 @@
 /// How much a core's caches take in at once.
 const LINE_BYTES: usize = 64;
 
-/// Copies all of `from`, past the caches where the processor can. The core that reads has the bytes from before in its own, and
-/// to take each line from there only to write over it costs several times as much as to copy.
+/// Copies all of `from`, past the caches where the processor can. The core that reads has the bytes from
+/// before in its own, and to take each line from there only to write over it costs several times as
+/// much as to copy.
 ///
 /// # Safety
 /// `to` must be valid for writes of as many bytes, which overlap nothing of `from`.
