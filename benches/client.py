@@ -3,6 +3,8 @@
 Blobs over HTTP/1.1 move through `wire` (benches/wire/), which leaves the stacks more of the
 machine than curl does; over HTTP/2, and for everything small, it is curl. BENCH_CLIENT=curl takes
 curl for all. Both offer the cipher first that docker's client does, so that every stack uses it.
+What a stack does for a byte depends on how the client sends it, so HTTP/2 is compared with HTTP/1.1
+by curl.
 """
 
 import base64
@@ -13,9 +15,20 @@ from typing import NamedTuple
 from stacks import PASSWORD, USER, run
 
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-HTTP1, HTTP2 = "--http1.1", "--http2"
 CIPHERS = ("--tls13-ciphers", "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384")
 WIRE = os.environ.get("WIRE", "")
+
+
+class Protocol(NamedTuple):
+    """A version of HTTP, and whether it is `wire` that moves blobs."""
+
+    flag: str
+    by_wire: bool = False
+
+
+HTTP1 = Protocol("--http1.1", by_wire=os.environ.get("BENCH_CLIENT") != "curl")
+HTTP1_CURL = Protocol("--http1.1")
+HTTP2 = Protocol("--http2")
 
 
 class Reply(NamedTuple):
@@ -47,15 +60,15 @@ def reply_of(words):
     return Reply(int(status), int(received), float(seconds), float(reply), location)
 
 
-def curl_command(stack, flag, *arguments):
-    return ["curl", "-sS", "--fail", flag, *CIPHERS, *stack.route(), "--cacert", str(stack.shared / "cert.pem"),
-            "-u", f"{USER}:{PASSWORD}", "-H", "Expect:", *arguments]
+def curl_command(stack, protocol, *arguments):
+    return ["curl", "-sS", "--fail", protocol.flag, *CIPHERS, *stack.route(),
+            "--cacert", str(stack.shared / "cert.pem"), "-u", f"{USER}:{PASSWORD}", "-H", "Expect:", *arguments]
 
 
-def curl(stack, flag, *arguments, stdin=None):
+def curl(stack, protocol, *arguments, stdin=None):
     """Runs curl and returns what --write-out asked for."""
     done = subprocess.run(
-        curl_command(stack, flag, *arguments),
+        curl_command(stack, protocol, *arguments),
         stdin=stdin or subprocess.DEVNULL, capture_output=True, text=True,
     )
     if done.returncode:
@@ -78,52 +91,48 @@ def location_of(head):
     raise RuntimeError(f"no Location in {head}")
 
 
-def begin(stack, flag=HTTP1, repository="bench/app"):
-    head = curl(stack, flag, "-X", "POST", "-D", "-", "-o", "/dev/null",
+def begin(stack, protocol=HTTP1, repository="bench/app"):
+    head = curl(stack, protocol, "-X", "POST", "-D", "-", "-o", "/dev/null",
                 url(stack, f"/v2/{repository}/blobs/uploads/"))
     return url(stack, location_of(head))
 
 
-def put(stack, flag, blob, digest):
+def put(stack, protocol, blob, digest):
     """A blob as one PUT with its length."""
-    target = with_digest(begin(stack, flag), digest)
-    if by_wire(flag):
+    target = with_digest(begin(stack, protocol), digest)
+    if protocol.by_wire:
         assert (status := transfer(stack, "PUT", target, blob).status) == 201, status
     else:
-        code = curl(stack, flag, "-T", str(blob), "-o", "/dev/null", "-w", "%{http_code}", target)
+        code = curl(stack, protocol, "-T", str(blob), "-o", "/dev/null", "-w", "%{http_code}", target)
         assert code == "201", code
 
 
-def patch_then_put(stack, flag, blob, digest):
+def patch_then_put(stack, protocol, blob, digest):
     """A blob as docker sends it: a PATCH without a length, and an empty PUT."""
-    target = begin(stack, flag)
-    if by_wire(flag):
+    target = begin(stack, protocol)
+    if protocol.by_wire:
         reply = transfer(stack, "PATCH", target, blob)
         assert reply.status == 202, reply
         target = reply.location
     else:
         with open(blob, "rb") as body:
             target = location_of(curl(
-                stack, flag, "-X", "PATCH", "-T", "-", "-D", "-", "-o", "/dev/null",
+                stack, protocol, "-X", "PATCH", "-T", "-", "-D", "-", "-o", "/dev/null",
                 "-H", "Content-Type: application/octet-stream", target, stdin=body,
             ))
-    code = curl(stack, flag, "-X", "PUT", "-o", "/dev/null", "-w", "%{http_code}",
+    code = curl(stack, protocol, "-X", "PUT", "-o", "/dev/null", "-w", "%{http_code}",
                 with_digest(url(stack, target), digest))
     assert code == "201", code
 
 
-def pull(stack, flag, digest, size):
+def pull(stack, protocol, digest, size):
     address = url(stack, f"/v2/bench/app/blobs/{digest}")
-    if by_wire(flag):
+    if protocol.by_wire:
         reply = transfer(stack, "GET", f"/v2/bench/app/blobs/{digest}")
         assert (reply.status, reply.bytes) == (200, size), reply
     else:
-        got = curl(stack, flag, "-o", "/dev/null", "-w", "%{size_download}", address)
+        got = curl(stack, protocol, "-o", "/dev/null", "-w", "%{size_download}", address)
         assert int(got) == size, got
-
-
-def by_wire(flag):
-    return flag == HTTP1 and os.environ.get("BENCH_CLIENT") != "curl"
 
 
 def reader(stack, path, accept="*/*"):

@@ -70,22 +70,22 @@ def stream(direction):
         return time.monotonic() - began
 
 
-def push(stack, flag, blob, digest):
-    target = with_digest(begin(stack, flag), digest)
-    if flag == HTTP1:
+def push(stack, protocol, blob, digest):
+    target = with_digest(begin(stack, protocol), digest)
+    if protocol == HTTP1:
         reply = transfer(stack, "PUT", target, blob)
         assert reply.status == 201, reply
         return reply.seconds
-    return timed(curl(stack, flag, "-T", str(blob), "-o", "/dev/null", "-w", TIMES, target), 201)
+    return timed(curl(stack, protocol, "-T", str(blob), "-o", "/dev/null", "-w", TIMES, target), 201)
 
 
-def pull(stack, flag, digest):
+def pull(stack, protocol, digest):
     address = url(stack, f"/v2/bench/app/blobs/{digest}")
-    if flag == HTTP1:
+    if protocol == HTTP1:
         reply = transfer(stack, "GET", f"/v2/bench/app/blobs/{digest}")
         assert (reply.status, reply.bytes) == (200, MIB << 20), reply
         return reply.seconds
-    return timed(curl(stack, flag, "-o", "/dev/null", "-w", TIMES, address), 200)
+    return timed(curl(stack, protocol, "-o", "/dev/null", "-w", TIMES, address), 200)
 
 
 # The handshakes are not the blob's.
@@ -118,19 +118,19 @@ def measure(stacks, length, report):
                 if ONLY.search(f"{direction}, {protocol}, {length}"):
                     report.note(f"{direction}, {protocol}, {length}", STREAM, MIB / seconds)
         for stack in stacks if turn % 2 == 0 else reversed(stacks):
-            for protocol, flag in PROTOCOLS.items():
+            for name, protocol in PROTOCOLS.items():
                 number += 1
-                pushed, pulled = (f"{way}, {protocol}, {length}" for way in ("push", "pull"))
+                pushed, pulled = (f"{way}, {name}, {length}" for way in ("push", "pull"))
                 if not (ONLY.search(pushed) or ONLY.search(pulled)):
                     continue
                 if turn and (report.median(pushed, stack.name, RATE) or SLOW) < SLOW:
                     continue
                 digest = new_blob(blob, number)
                 if stack.pushes:
-                    report.note(pushed, stack.name, MIB / push(stack, flag, blob, digest))
+                    report.note(pushed, stack.name, MIB / push(stack, protocol, blob, digest))
                 else:
                     stack.place(digest, blob)
-                report.note(pulled, stack.name, MIB / pull(stack, flag, digest))
+                report.note(pulled, stack.name, MIB / pull(stack, protocol, digest))
                 stack.forget(digest)
                 progress()
 

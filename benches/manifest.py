@@ -3,7 +3,7 @@
 import hashlib
 import json
 
-from client import begin, curl, url, with_digest
+from client import HTTP1, begin, curl, url, with_digest
 
 TYPE = "application/vnd.oci.image.manifest.v1+json"
 PATH = "/v2/bench/app/manifests/latest"
@@ -14,9 +14,9 @@ def push_image(stack):
 
     def blob(content):
         digest = "sha256:" + hashlib.sha256(content).hexdigest()
-        curl(stack, "--http1.1", "-X", "PUT", "--data-binary", content.decode(),
+        curl(stack, HTTP1, "-X", "PUT", "--data-binary", content.decode(),
              "-H", "Content-Type: application/octet-stream", "-o", "/dev/null",
-             with_digest(begin(stack, "--http1.1"), digest))
+             with_digest(begin(stack, HTTP1), digest))
         return {"digest": digest, "size": len(content)}
 
     config = blob(b'{"architecture":"amd64","os":"linux"}')
@@ -27,6 +27,6 @@ def push_image(stack):
         "config": {"mediaType": kind + "config.v1+json", **config},
         "layers": [{"mediaType": kind + "layer.v1.tar", **layer} for layer in layers],
     })
-    curl(stack, "--http1.1", "-X", "PUT", "--data-binary", manifest, "-H", f"Content-Type: {TYPE}",
+    curl(stack, HTTP1, "-X", "PUT", "--data-binary", manifest, "-H", f"Content-Type: {TYPE}",
          "-o", "/dev/null", url(stack, PATH))
     return manifest

@@ -17,7 +17,7 @@ import statistics
 import sys
 import time
 
-from client import BASIC, begin, curl, url, with_digest
+from client import BASIC, HTTP1, begin, curl, url, with_digest
 from manifest import PATH, TYPE, push_image
 from peers import Tidegate
 from stacks import ROUNDS, started
@@ -127,9 +127,9 @@ def push_layer(stack):
     content = os.urandom(LAYER)
     (stack.at / "layer").write_bytes(content)
     digest = "sha256:" + hashlib.sha256(content).hexdigest()
-    curl(stack, "--http1.1", "-X", "PUT", "--data-binary", f"@{stack.at}/layer",
+    curl(stack, HTTP1, "-X", "PUT", "--data-binary", f"@{stack.at}/layer",
          "-H", "Content-Type: application/octet-stream", "-o", "/dev/null",
-         with_digest(begin(stack, "--http1.1"), digest))
+         with_digest(begin(stack, HTTP1), digest))
     return f"/v2/bench/app/blobs/{digest}"
 
 
