@@ -9,6 +9,7 @@ use pingora::apps::ServerApp as _;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use rustix::net::sockopt;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -42,6 +43,10 @@ const REDIRECTS: Buffers = Buffers {
 /// How often, and how many times, a silent connection is asked whether it still stands.
 const TCP_KEEPALIVE: (Duration, Duration, u32) =
     (Duration::from_secs(60), Duration::from_secs(15), 4);
+
+/// How much the kernel takes that it cannot send yet: enough to never run out of it, and little enough
+/// to be sent while it is still in the caches. A client that reads slowly would have megabytes wait.
+const UNSENT_BYTES: u32 = 256 << 10;
 
 /// How long no connection is taken when there is no descriptor for one.
 pub(super) const EXHAUSTED: Duration = Duration::from_millis(200);
@@ -135,6 +140,7 @@ fn tune(socket: &TcpListener, limits: &Limits) -> io::Result<()> {
     // takes minutes to fill a window, from one that takes nothing.
     let patience = u32::try_from(limits.write_timeout.as_millis()).unwrap_or(u32::MAX);
     sockopt::set_tcp_user_timeout(socket, patience)?;
+    SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
     Ok(())
 }
 
@@ -293,5 +299,28 @@ fn count(place: &mut Place, state: &State, client: IpAddr) -> Result<(), Refused
         Ok(())
     } else {
         Err(Refused::AddressFull)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_have_what_was_set_of_their_listener() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let limits = Limits::default();
+        tune(&listener, &limits).unwrap();
+        let connecting = TcpStream::connect(listener.local_addr().unwrap());
+        let (_client, accepted) = tokio::join!(connecting, listener.accept());
+        let accepted = accepted.unwrap().0;
+        let (idle, ..) = TCP_KEEPALIVE;
+        assert!(sockopt::tcp_nodelay(&accepted).unwrap());
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), idle);
+        let patience = sockopt::tcp_user_timeout(&accepted).unwrap();
+        assert_eq!(u128::from(patience), limits.write_timeout.as_millis());
+        let unsent = SockRef::from(&accepted).tcp_notsent_lowat().unwrap();
+        assert_eq!(unsent, UNSENT_BYTES);
     }
 }
