@@ -8,8 +8,7 @@ use std::time::Duration;
 use pingora::apps::ServerApp as _;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
-use rustix::net::sockopt;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -130,18 +129,15 @@ pub(crate) async fn serve(
 
 /// Sets what each connection is to have: it has it from the socket that it was accepted on.
 fn tune(socket: &TcpListener, limits: &Limits) -> io::Result<()> {
+    let socket = SockRef::from(socket);
     let (idle, interval, count) = TCP_KEEPALIVE;
-    sockopt::set_tcp_nodelay(socket, true)?;
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, idle)?;
-    sockopt::set_tcp_keepintvl(socket, interval)?;
-    sockopt::set_tcp_keepcnt(socket, count)?;
+    let keepalive = TcpKeepalive::new().with_time(idle);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keepalive.with_interval(interval).with_retries(count))?;
     // The kernel knows what a client has taken; no timer here could tell a slow one, whose buffer
     // takes minutes to fill a window, from one that takes nothing.
-    let patience = u32::try_from(limits.write_timeout.as_millis()).unwrap_or(u32::MAX);
-    sockopt::set_tcp_user_timeout(socket, patience)?;
-    SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES)?;
-    Ok(())
+    socket.set_tcp_user_timeout(Some(limits.write_timeout))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)
 }
 
 impl Entrance {
@@ -314,13 +310,15 @@ mod tests {
         let connecting = TcpStream::connect(listener.local_addr().unwrap());
         let (_client, accepted) = tokio::join!(connecting, listener.accept());
         let accepted = accepted.unwrap().0;
-        let (idle, ..) = TCP_KEEPALIVE;
-        assert!(sockopt::tcp_nodelay(&accepted).unwrap());
-        assert!(sockopt::socket_keepalive(&accepted).unwrap());
-        assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), idle);
-        let patience = sockopt::tcp_user_timeout(&accepted).unwrap();
-        assert_eq!(u128::from(patience), limits.write_timeout.as_millis());
-        let unsent = SockRef::from(&accepted).tcp_notsent_lowat().unwrap();
-        assert_eq!(unsent, UNSENT_BYTES);
+        let accepted = SockRef::from(&accepted);
+        let (idle, interval, count) = TCP_KEEPALIVE;
+        assert!(accepted.tcp_nodelay().unwrap());
+        assert!(accepted.keepalive().unwrap());
+        assert_eq!(accepted.tcp_keepalive_time().unwrap(), idle);
+        assert_eq!(accepted.tcp_keepalive_interval().unwrap(), interval);
+        assert_eq!(accepted.tcp_keepalive_retries().unwrap(), count);
+        let patience = accepted.tcp_user_timeout().unwrap();
+        assert_eq!(patience, Some(limits.write_timeout));
+        assert_eq!(accepted.tcp_notsent_lowat().unwrap(), UNSENT_BYTES);
     }
 }
