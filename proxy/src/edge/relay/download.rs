@@ -19,7 +19,7 @@ const PIECE_BYTES: usize = 256 << 10;
 
 /// How far into its memory a piece begins, to lie elsewhere in its pages than the record that OpenSSL
 /// copies it to lies in its own. With older versions of glibc (Debian 12 has one) AMD's Zen 4 copies
-/// many times slower to what lies 1 to 31 bytes further on in a page, and a record's content begins 8
+/// many times slower to what lies 1 to 15 bytes further on in a page, and a record's content begins 8
 /// bytes behind its memory.
 const SKEW_BYTES: usize = 2 << 10;
 
