@@ -72,7 +72,7 @@ def stream(direction):
 
 def push(stack, protocol, blob, digest):
     target = with_digest(begin(stack, protocol), digest)
-    if protocol == HTTP1:
+    if protocol.by_wire:
         reply = transfer(stack, "PUT", target, blob)
         assert reply.status == 201, reply
         return reply.seconds
@@ -81,7 +81,7 @@ def push(stack, protocol, blob, digest):
 
 def pull(stack, protocol, digest):
     address = url(stack, f"/v2/bench/app/blobs/{digest}")
-    if protocol == HTTP1:
+    if protocol.by_wire:
         reply = transfer(stack, "GET", f"/v2/bench/app/blobs/{digest}")
         assert (reply.status, reply.bytes) == (200, MIB << 20), reply
         return reply.seconds
@@ -114,9 +114,9 @@ def measure(stacks, length, report):
         for direction in ("push", "pull"):
             # What a plain stream does is the same for both protocols' rows.
             seconds = stream(direction)
-            for protocol in PROTOCOLS:
-                if ONLY.search(f"{direction}, {protocol}, {length}"):
-                    report.note(f"{direction}, {protocol}, {length}", STREAM, MIB / seconds)
+            for name in PROTOCOLS:
+                if ONLY.search(f"{direction}, {name}, {length}"):
+                    report.note(f"{direction}, {name}, {length}", STREAM, MIB / seconds)
         for stack in stacks if turn % 2 == 0 else reversed(stacks):
             for name, protocol in PROTOCOLS.items():
                 number += 1

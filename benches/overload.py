@@ -138,22 +138,19 @@ def path_of(address):
     return "/" + address.split("://", 1)[1].split("/", 1)[1]
 
 
-def raise_limit(connections):
-    """Lets every process have a descriptor for all it does; returns for how many connections."""
+def raise_limit():
+    """Lets every process have all descriptors there are; returns how many connections they are for."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     # For an upload the edge has five, three of them for the memory that the registry has, too; for a
     # download two, and for a head that drips one.
-    needed = connections * 8 // 3 + 500
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(needed, most), max(needed, most)))
-    except ValueError:  # only root may have more
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        connections = (most - 500) * 3 // 8
+    connections = min(CONNECTIONS, (most - 500) * 3 // 8)
+    assert connections > 0, f"{most} descriptors are too few: raise `ulimit -Hn`"
     return connections
 
 
 def main():
-    connections = raise_limit(CONNECTIONS)
+    connections = raise_limit()
     with started([Patient]) as (stack,):
         push_image(stack)
         layer = push_layer(stack)

@@ -44,13 +44,21 @@ def new_blob(path, number):
 
 
 def turns(stacks):
-    """Who goes when: the stacks take turns at being first."""
+    """Who goes when, and what is asked of it: the stacks take turns at being first."""
     for turn in range(ROUNDS):
         for name, protocol in PROTOCOLS.items():
             for push, how in ((put, "push, one PUT"), (patch_then_put, "push, PATCH + PUT")):
+                pulled = f"pull, {name}" if push is put and name != BY_CURL else None
                 for stack in stacks if turn % 2 == 0 else reversed(stacks):
-                    if name != BY_CURL or isinstance(stack, Tidegate):
-                        yield stack, push, f"{how}, {name}", f"pull, {name}", protocol
+                    if answers(stack, name, push):
+                        yield stack, push, f"{how}, {name}", pulled, protocol
+
+
+def answers(stack, name, push):
+    """Whether a stack is asked this way: the floor can no more, and by curl is for our own rows."""
+    if isinstance(stack, Floor):
+        return push is put and name == "HTTP/1.1"
+    return name != BY_CURL or isinstance(stack, Tidegate)
 
 
 def measure(stacks, blob, report):
@@ -61,9 +69,7 @@ def measure(stacks, blob, report):
         progress()
 
     for number, (stack, push, pushed, pulled, protocol) in enumerate(turns(stacks)):
-        if isinstance(stack, Floor) and (push is not put or protocol != HTTP1):
-            continue
-        pulls = push is put and BY_CURL not in pulled and ONLY.search(pulled)
+        pulls = pulled and ONLY.search(pulled)
         if not (pulls or ONLY.search(pushed)) or not (pulls or stack.pushes):
             continue
         digest = new_blob(blob, number)
