@@ -53,6 +53,8 @@ pub(crate) struct Context {
     pub(crate) body: RequestBody,
     /// How fast that comes; absent where there is none.
     pub(crate) pace: Option<Arc<Pace>>,
+    /// How much of the reply's body was sent, where Pingora does not count it.
+    pub(crate) body_bytes_sent: usize,
     /// Its way upstream.
     pub(crate) attempt: Attempt,
     /// What refused it, for the log.
@@ -94,6 +96,7 @@ impl Context {
             places: Vec::new(),
             body: RequestBody::default(),
             pace: None,
+            body_bytes_sent: 0,
             attempt: Attempt::default(),
             because: None,
             rejection: None,

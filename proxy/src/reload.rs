@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::auth::token::vault::VaultError;
 use crate::config::{Config, Limits, Listener};
+use crate::limits::transfers::Shares;
 use crate::state::Unusable;
 use crate::state_dir::StateDir;
 use crate::tls;
@@ -21,6 +22,7 @@ pub(crate) struct Fixed {
     write_timeout: Duration,
     http2_window: u32,
     http2_max_streams: u32,
+    transfers: Shares,
 }
 
 /// Why a config cannot take the place of the one in force, which stays.
@@ -60,6 +62,7 @@ impl Fixed {
             write_timeout,
             http2_window,
             http2_max_streams,
+            transfers,
             ..
         } = config.limits;
         Self {
@@ -70,7 +73,13 @@ impl Fixed {
             write_timeout,
             http2_window,
             http2_max_streams,
+            transfers,
         }
+    }
+
+    /// Returns what the streams of HTTP/2 connections may have.
+    pub(crate) fn shares(&self) -> Shares {
+        self.transfers
     }
 
     /// Names each key in which `other` differs.
@@ -91,6 +100,18 @@ impl Fixed {
             (
                 "limits.http2_max_streams",
                 self.http2_max_streams != other.http2_max_streams,
+            ),
+            (
+                "limits.http2_max_transfers",
+                self.transfers.connection != other.transfers.connection,
+            ),
+            (
+                "limits.max_transfers_per_address",
+                self.transfers.address != other.transfers.address,
+            ),
+            (
+                "limits.max_transfers",
+                self.transfers.process != other.transfers.process,
             ),
         ]
         .into_iter()

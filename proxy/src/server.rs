@@ -25,6 +25,7 @@ use crate::edge::{EdgeProxy, Wires};
 use crate::error::Error;
 use crate::fetch;
 use crate::in_flight::InFlight;
+use crate::limits::transfers::Transfers;
 use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
 use crate::state::{Current, State};
@@ -133,6 +134,7 @@ impl Edge {
             requests: InFlight::new(),
             connections: InFlight::new(),
         });
+        let transfers = Arc::new(Transfers::new(shared.fixed.shares()));
         let proxy = EdgeProxy {
             current: Arc::clone(&current),
             hashing: Arc::new(Hashing::new(workers)),
@@ -140,6 +142,7 @@ impl Edge {
             ledger: Arc::default(),
             requests: Arc::clone(&shared.requests),
             wires: Wires::default(),
+            transfers: Arc::clone(&transfers),
             https_port: shared.https.map_or(443, |address| address.port()),
         };
         let conf = ServerConf {
@@ -149,8 +152,8 @@ impl Edge {
         };
         let mut proxy = http_proxy(&Arc::new(conf), proxy);
         listener::tune(&mut proxy, &limits);
-        let connections =
-            Connections::new(proxy, Arc::clone(&current), Arc::clone(&shared.connections));
+        let open = Arc::clone(&shared.connections);
+        let connections = Connections::new(proxy, current, open, transfers);
         Ok(Self {
             shared,
             bound,

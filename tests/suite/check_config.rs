@@ -245,7 +245,7 @@ fn the_shipped_config_is_good_with_every_commented_default_on() {
 }
 
 /// The keys that the program reads, from top to bottom.
-const KEYS: [&str; 74] = [
+const KEYS: [&str; 77] = [
     "drain_timeout",
     "workers",
     "trusted_proxies",
@@ -301,6 +301,9 @@ const KEYS: [&str; 74] = [
     "min_body_rate",
     "http2_max_streams",
     "http2_max_resets",
+    "http2_max_transfers",
+    "max_transfers_per_address",
+    "max_transfers",
     "per_address",
     "per_user",
     "forget_after",

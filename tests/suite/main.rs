@@ -35,6 +35,7 @@ mod durability;
 mod edge_http;
 mod edge_tls;
 mod full_disk;
+mod http2_readers;
 mod instances;
 mod layering;
 mod layout_interchange;

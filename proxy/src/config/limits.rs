@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit};
 use settings::Section;
 
 use super::Logins;
+use crate::limits::transfers::Shares;
 
 /// Everything that has an end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +35,8 @@ pub(crate) struct Limits {
     pub(crate) http2_max_streams: u32,
     /// How many of them a client may reset in a minute; 0 is any number.
     pub(crate) http2_max_resets: u32,
+    /// What the streams of HTTP/2 connections may have of the registry at once.
+    pub(crate) transfers: Shares,
     /// All names and values of a request's headers together, in bytes.
     pub(crate) max_header_size: usize,
     /// A request's headers, counted.
@@ -64,6 +68,9 @@ const HTTP2_WINDOW_MAX: u32 = 64 << 20;
 /// More streams than this are a flood.
 const HTTP2_STREAMS_MAX: u32 = 10_000;
 
+/// More transfers than this no machine has descriptors for.
+const TRANSFERS_MAX: u32 = 65_536;
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -78,6 +85,11 @@ impl Default for Limits {
             http2_window: 4 << 20,
             http2_max_streams: 100,
             http2_max_resets: 1000,
+            transfers: Shares {
+                connection: 16,
+                address: 256,
+                process: transfers_max(),
+            },
             max_header_size: 32 << 10,
             max_headers: 100,
             max_uri_size: 8 << 10,
@@ -141,6 +153,17 @@ impl Limits {
         if let Some(resets) = section.optional("http2_max_resets") {
             limits.http2_max_resets = resets;
         }
+        for (key, share) in [
+            ("http2_max_transfers", &mut limits.transfers.connection),
+            ("max_transfers_per_address", &mut limits.transfers.address),
+            ("max_transfers", &mut limits.transfers.process),
+        ] {
+            match section.optional(key) {
+                Some(count @ 1..=TRANSFERS_MAX) => *share = count,
+                Some(_) => section.problem(key, format!("must be between 1 and {TRANSFERS_MAX}")),
+                None => {}
+            }
+        }
         if let Some(count) = section.optional("max_connections") {
             limits.max_connections = unless_zero(count);
         }
@@ -166,6 +189,14 @@ impl Limits {
             None => CONNECTIONS_PER_ADDRESS,
         }
     }
+}
+
+/// Returns how many transfers there may be in all: each needs a few file descriptors, and connections
+/// need most of them.
+fn transfers_max() -> u32 {
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let eighth = u32::try_from(descriptors / 8).unwrap_or(TRANSFERS_MAX);
+    eighth.clamp(64, TRANSFERS_MAX)
 }
 
 /// Zero is no limit.

@@ -41,6 +41,7 @@ use crate::filter::{Decision, Edits, Refused, http2};
 use crate::in_flight::InFlight;
 use crate::limits::quota::Ledger;
 use crate::limits::resets;
+use crate::limits::transfers::Transfers;
 use crate::listener::{HeadRead, Kept};
 use crate::respond::protocol;
 use crate::state::Current;
@@ -58,6 +59,8 @@ pub(crate) struct EdgeProxy {
     pub(crate) requests: Arc<InFlight>,
     /// The short way to the registry.
     pub(crate) wires: Wires,
+    /// What the streams of HTTP/2 connections hold.
+    pub(crate) transfers: Arc<Transfers>,
     /// The port that plain requests are redirected to.
     pub(crate) https_port: u16,
 }
@@ -129,7 +132,8 @@ impl ProxyHttp for EdgeProxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        let decided = match self.admit(session, ctx).await {
+        // In memory of its own: a reply may take hours, and there can be thousands of them.
+        let decided = match Box::pin(self.admit(session, ctx)).await {
             Ok(Way::Upstream) => {
                 let site = ctx.site.clone();
                 return match site.as_ref().and_then(|site| site.upstream.socket()) {
@@ -137,7 +141,9 @@ impl ProxyHttp for EdgeProxy {
                     None => Ok(false),
                 };
             }
-            Ok(Way::Desk(page)) => self.serve(page, session, ctx).await.map(Decision::Answer),
+            Ok(Way::Desk(page)) => Box::pin(self.serve(page, session, ctx))
+                .await
+                .map(Decision::Answer),
             Err(decision) => Err(decision),
         };
         let reply = match decided.unwrap_or_else(|decision| decision) {
@@ -147,7 +153,7 @@ impl ProxyHttp for EdgeProxy {
                 rejection.reply(ctx.audience)
             }
         };
-        answer::send(session, ctx, reply).await?;
+        Box::pin(answer::send(session, ctx, reply)).await?;
         Ok(true)
     }
 
@@ -352,7 +358,7 @@ impl ProxyHttp for EdgeProxy {
             path: head.uri.path(),
             status,
             bytes_in: session.body_bytes_read(),
-            bytes_out: session.body_bytes_sent(),
+            bytes_out: session.body_bytes_sent() + ctx.body_bytes_sent,
             duration: ctx.started.elapsed(),
             upstream: ctx.attempt.answered_after,
             because: ctx.because.as_deref(),

@@ -2,6 +2,7 @@
 //!
 //! - [`quota`]: how many requests a site takes, each second and at once;
 //! - [`request_body`] and [`pace`]: how long the body of one request may be, and how slow;
+//! - [`transfers`]: what the streams of HTTP/2 connections hold of the registry and of memory;
 //! - [`resets`]: how many streams of an HTTP/2 connection may be opened and given up;
 //! - [`bucket`]: what counts and forgets; [`neighbours`]: which addresses are one client's.
 //!
@@ -14,3 +15,4 @@ pub(crate) mod pace;
 pub(crate) mod quota;
 pub(crate) mod request_body;
 pub(crate) mod resets;
+pub(crate) mod transfers;

@@ -1,6 +1,7 @@
 //! What is minded about each connection that HTTP is spoken on: its number, and the time that a
 //! request's head may take.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::edge::EdgeProxy;
 use crate::in_flight::InFlight;
 use crate::limits::pace::Pace;
 use crate::limits::resets::Resets;
+use crate::limits::transfers::{Streams, Transfers};
 use crate::state::Current;
 
 /// Every connection: counted from its first byte to its last.
@@ -25,19 +27,23 @@ pub(crate) struct Connections {
     proxy: Arc<HttpProxy<EdgeProxy>>,
     current: Arc<Current>,
     open: Arc<InFlight>,
+    transfers: Arc<Transfers>,
 }
 
 impl Connections {
-    /// Serves connections with `proxy`, counting them in `open`.
+    /// Serves connections with `proxy`, counting them in `open`, and what their streams hold in
+    /// `transfers`.
     pub(crate) fn new(
         proxy: HttpProxy<EdgeProxy>,
         current: Arc<Current>,
         open: Arc<InFlight>,
+        transfers: Arc<Transfers>,
     ) -> Self {
         Self {
             proxy: Arc::new(proxy),
             current,
             open,
+            transfers,
         }
     }
 }
@@ -55,6 +61,7 @@ impl ServerApp for Connections {
             current: Arc::clone(&self.current),
             begun: AtomicBool::new(false),
             resets: Resets::new(),
+            streams: self.transfers.connection(),
         });
         let patience = self.current.load().limits.header_timeout;
         let resets = Arc::clone(&heads.resets);
@@ -94,6 +101,8 @@ struct Heads {
     begun: AtomicBool,
     /// The streams that the client has reset.
     resets: Arc<Resets>,
+    /// What its streams hold.
+    streams: Arc<Streams>,
 }
 
 /// Tells [`Heads`] that a connection has carried a request before.
@@ -110,40 +119,30 @@ impl HeadRead {
 }
 
 impl Heads {
-    /// Serves one stream of an HTTP/2 connection.
-    async fn process_stream(
+    /// Serves one stream of an HTTP/2 connection, by doing `request`, which `sends` a body or does not.
+    async fn process_stream(&self, request: Served<'_>, sends: bool) -> Option<ReusedHttpStream> {
+        let limits = self.current.load().limits;
+        let request = Arc::clone(&self.streams).serve(request);
+        let request = async {
+            if sends {
+                // Pingora would wait for a stopped body for ever.
+                let pace = Pace::new(limits.read_timeout, limits.min_body_rate);
+                pace.watch(request).await.flatten()
+            } else {
+                request.await
+            }
+        };
+        self.resets.watch(limits.http2_max_resets, request).await
+    }
+}
+
+impl Heads {
+    /// Serves one request over HTTP/1.1: its head has to arrive in time.
+    async fn process_http1(
         &self,
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let limits = self.current.load().limits;
-        let sends = !session.is_body_done();
-        let stream = self.proxy.process_new_http(session, shutdown);
-        let stream = async {
-            if sends {
-                // Pingora would wait for a stopped body for ever.
-                let pace = Pace::new(limits.read_timeout, limits.min_body_rate);
-                pace.watch(stream).await.flatten()
-            } else {
-                stream.await
-            }
-        };
-        self.resets.watch(limits.http2_max_resets, stream).await
-    }
-}
-
-#[async_trait]
-impl HttpServerApp for Heads {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        self.begun.store(true, Ordering::Relaxed);
-        if session.is_http2() {
-            // HTTP/2 hands over whole heads only.
-            return self.process_stream(session, shutdown).await;
-        }
         let limits = self.current.load().limits;
         let kept = session
             .take_connection_user_context()
@@ -158,11 +157,39 @@ impl HttpServerApp for Heads {
         let deadline = silence + limits.header_timeout;
         let read = Arc::new(AtomicBool::new(false));
         session.set_connection_user_context(Some(Box::new(HeadRead(Arc::clone(&read)))));
-        let mut request = Box::pin(self.proxy.process_new_http(session, shutdown));
+        let mut request = self.proxy.process_new_http(session, shutdown);
         match tokio::time::timeout(deadline, &mut request).await {
             Ok(reused) => reused,
             Err(_) if read.load(Ordering::Relaxed) => request.await,
             Err(_) => None,
+        }
+    }
+}
+
+/// What `async_trait` makes of an `async fn`.
+type Served<'a> = Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'a>>;
+
+#[async_trait]
+impl HttpServerApp for Heads {
+    // Written out, for each way to have a future of its own size: there can be thousands of streams
+    // that wait for their client.
+    fn process_new_http<'a, 'b, 'r>(
+        self: &'a Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &'b ShutdownWatch,
+    ) -> Served<'r>
+    where
+        'a: 'r,
+        'b: 'r,
+    {
+        self.begun.store(true, Ordering::Relaxed);
+        if session.is_http2() {
+            // HTTP/2 hands over whole heads only.
+            let sends = !session.is_body_done();
+            let request = self.proxy.process_new_http(session, shutdown);
+            Box::pin(self.process_stream(request, sends))
+        } else {
+            Box::pin(self.process_http1(session, shutdown))
         }
     }
 

@@ -14,6 +14,9 @@ pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RESET: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 
+/// The setting that says how much the server may send on a stream at first.
+pub(crate) const INITIAL_WINDOW: u16 = 4;
+
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -36,6 +39,11 @@ pub(crate) struct Frame {
 impl H2 {
     /// Connects and says hello.
     pub(crate) fn connect(rig: &Rig) -> io::Result<Self> {
+        Self::connect_with(rig, &[])
+    }
+
+    /// [`Self::connect`] with these settings.
+    pub(crate) fn connect_with(rig: &Rig, settings: &[(u16, u32)]) -> io::Result<Self> {
         let mut connector = SslConnector::builder(SslMethod::tls_client())?;
         connector.set_alpn_protos(b"\x02h2")?;
         connector.set_verify(SslVerifyMode::NONE);
@@ -50,7 +58,11 @@ impl H2 {
             next: 1,
         };
         connection.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")?;
-        connection.send(&frame(SETTINGS, 0, 0, &[]))?;
+        let settings: Vec<u8> = settings
+            .iter()
+            .flat_map(|(id, value)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat())
+            .collect();
+        connection.send(&frame(SETTINGS, 0, 0, &settings))?;
         Ok(connection)
     }
 
@@ -141,6 +153,11 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 /// The frame that gives a stream up: CANCEL.
 pub(crate) fn reset(stream: u32) -> Vec<u8> {
     frame(RESET, 0, stream, &8_u32.to_be_bytes())
+}
+
+/// The frame that lets the server send so much more, on a stream or (0) on the connection.
+pub(crate) fn window(stream: u32, bytes: u32) -> Vec<u8> {
+    frame(8, 0, stream, &bytes.to_be_bytes())
 }
 
 /// Appends a header as HPACK writes it without any table (RFC 7541, section 6.2.2).

@@ -33,7 +33,7 @@ pub(crate) use oci::{
 pub(crate) use pebble::Pebble;
 pub(crate) use peer::DockerRegistry;
 pub(crate) use ports::free_port;
-pub(crate) use process::{Process, descendants, memory_bytes, memory_peak_bytes};
+pub(crate) use process::{Process, descendants, memory_bytes, memory_peak_bytes, open_files};
 pub(crate) use recorder::{Answers, Recorder, Seen};
 pub(crate) use rig::{PASSWORD, Rig, Setup, USER, tidegate};
 pub(crate) use tls::{Pair, peer_certificate};

@@ -156,6 +156,12 @@ fn memory_figure(pid: i32, name: &str) -> u64 {
     kilobytes.expect("a figure in /proc") * 1024
 }
 
+/// How many file descriptors a process has open.
+pub(crate) fn open_files(pid: i32) -> usize {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).expect("read /proc");
+    files.count()
+}
+
 /// The children of a process, and theirs.
 pub(crate) fn descendants(pid: i32) -> Vec<i32> {
     let mut parents = Vec::new();

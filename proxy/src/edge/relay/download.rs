@@ -15,7 +15,7 @@ use tokio::task::{spawn_blocking, yield_now};
 
 /// How much is read at once: sixteen TLS records, as many as the connection's buffer takes, so that
 /// they go out with one system call.
-const PIECE_BYTES: usize = 256 << 10;
+pub(super) const PIECE_BYTES: usize = 256 << 10;
 
 /// How far into its memory a piece begins, to lie elsewhere in its pages than the record that OpenSSL
 /// copies it to lies in its own. With older versions of glibc (Debian 12 has one) AMD's Zen 4 copies
@@ -49,7 +49,7 @@ pub(super) async fn send(session: &mut Session, file: File, part: ByteRange) -> 
 }
 
 /// Makes `spare` as long, in memory of its own where it has too little.
-fn sized(mut spare: BytesMut, len: usize) -> BytesMut {
+pub(super) fn sized(mut spare: BytesMut, len: usize) -> BytesMut {
     if spare.capacity() < len {
         spare = BytesMut::zeroed(SKEW_BYTES + len);
         spare.advance(SKEW_BYTES);
@@ -58,12 +58,16 @@ fn sized(mut spare: BytesMut, len: usize) -> BytesMut {
     spare
 }
 
-fn broken(error: io::Error) -> Box<Error> {
+pub(super) fn broken(error: io::Error) -> Box<Error> {
     Error::because(ErrorType::FileReadError, "a blob's file", error)
 }
 
 /// Fills `buffer` from `offset`, as far as that can be done at once, and at least in part.
-async fn read(file: &Arc<File>, offset: u64, mut buffer: BytesMut) -> io::Result<BytesMut> {
+pub(super) async fn read(
+    file: &Arc<File>,
+    offset: u64,
+    mut buffer: BytesMut,
+) -> io::Result<BytesMut> {
     let len = match read_cached(file, offset, &mut buffer) {
         Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => {
             // It has to come from the disk, which no other connection shall wait for.

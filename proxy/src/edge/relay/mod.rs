@@ -10,7 +10,10 @@
 
 mod download;
 mod gathered;
+mod http2;
 mod in_slots;
+mod reply;
+mod rest;
 mod upload;
 mod wire;
 
@@ -19,7 +22,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
@@ -27,21 +30,25 @@ use http::header::{
     IF_NONE_MATCH, IF_RANGE, RANGE, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::request::Parts;
-use http::{Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version};
 use oci::handover::{self, Slots};
 use oci::range::ByteRange;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::proxy::{ProxyHttp as _, Session};
 use pingora::{Error, ErrorType, Result};
+use tokio::time::timeout;
 
 use self::gathered::{Framing, Gathered};
 use self::in_slots::InSlots;
+use self::reply::{Left, Reply};
 use self::upload::{Held, Sent};
 use self::wire::Wire;
 use super::{EdgeProxy, answer};
 use crate::context::Context;
 use crate::filter::host::Host;
+use crate::limits::transfers::{Kind, Streams, Transfer};
+use crate::respond::Rejection;
 use crate::upstream::Socket;
 
 /// What of a request's head a registry reads; how long the body is goes without saying, and the edge
@@ -61,6 +68,13 @@ const CONTINUE: &str = "100-continue";
 
 /// How many connections to a registry are kept for the next requests.
 const KEPT_MAX: usize = 128;
+
+/// How long a stream waits until the registry may work for it, while others of its client, or of all,
+/// have what there is.
+const QUEUE_MAX: Duration = Duration::from_secs(60);
+
+/// When to come back then.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Connections to registries that nothing is under way on, by socket.
 #[derive(Debug, Default)]
@@ -133,93 +147,104 @@ impl EdgeProxy {
         session: &mut Session,
         ctx: &mut Context,
     ) -> Result<()> {
-        ctx.attempt.started = Some(Instant::now());
-        let (mut head, framing) = head(session, ctx)?;
-        self.upstream_request_filter(session, &mut head, ctx)
-            .await?;
-        let method = &session.req_header().method;
-        if *method == Method::GET {
-            // After the edits, which let nothing pass that a client says under this name.
-            head.insert_header(handover::FILE, handover::ACCEPT)?;
+        let transfer = self.transfer(session, ctx).await?;
+        // Each step has memory of its own, for as long as it lasts: with the last one a client may
+        // take its time, and there can be thousands of such streams.
+        let (mut answer, wire) = Box::pin(self.ask(socket, session, ctx)).await?;
+        if transfer.is_some() && answer.head.headers.contains_key(handover::FILE) {
+            copy_values(&mut answer.head);
         }
-        let only_asks = framing.is_none() && method.is_safe();
+        let sent = answer.sent;
+        let mut reply = Reply {
+            proxy: self,
+            socket,
+            session,
+            ctx,
+            transfer,
+            digest: answer.head.headers.get(rest::DIGEST).cloned(),
+        };
+        match Box::pin(reply.begin(answer, wire)).await? {
+            Left::File(file, part) => Box::pin(reply.send_file(file, part)).await?,
+            Left::Nothing => {}
+            Left::Small(content) => Box::pin(reply.send_small(content)).await?,
+            Left::Stream(body) => Box::pin(reply.send_stream(*body)).await?,
+        }
+        if sent == Sent::Part {
+            answer::linger(session).await;
+        }
+        Ok(())
+    }
+
+    /// Sends a request to the registry; returns its answer, and what that came on.
+    async fn ask(
+        &self,
+        socket: &Socket,
+        session: &mut Session,
+        ctx: &mut Context,
+    ) -> Result<(Answer, Wire)> {
+        ctx.attempt.started = Some(Instant::now());
+        let (head, framing) = self.head(session, ctx).await?;
+        let only_asks = framing.is_none() && head.method.is_safe();
         let large = framing.as_ref().is_some_and(Framing::is_large);
         let (mut wire, mut kept) = match large {
             true => (self.wires.take_for_body(socket).await?, false),
             false => self.wires.take(socket).await?,
         };
-        let answer = loop {
+        loop {
             let sending = exchange(&wire, socket, head.clone(), framing, session, ctx);
             match sending.await {
                 // A kept connection can end the moment before it is used. Who only asked may again.
                 Err(error) if kept && only_asks && !timed_out(&error) => {
                     (wire, kept) = self.wires.take(socket).await?;
                 }
-                answer => break answer?,
+                answer => return Ok((answer?, wire)),
             }
-        };
-        let whole = answer.sent == Sent::All && stays(&answer.head);
-        let kept = whole.then_some((&self.wires, socket));
-        self.pass_on(answer, wire, kept, session, ctx).await
+        }
     }
 
-    /// Sends an answer to the client; keeps the connection it came on, where that is worth it.
-    async fn pass_on(
+    /// Writes the head for the registry; returns also how the body is framed, if there is one.
+    async fn head(
         &self,
-        answer: Answer,
-        wire: Wire,
-        kept: Option<(&Wires, &Socket)>,
         session: &mut Session,
         ctx: &mut Context,
-    ) -> Result<()> {
-        let Answer {
-            mut head,
-            mut client,
-            sent,
-        } = answer;
-        let part = head.remove_header(handover::FILE);
-        head.remove_header(&CONNECTION);
-        let file = part.map(|part| handed_over(part.to_str().ok(), &wire));
-        let file = file.transpose()?;
-        if let Some((_, part)) = &file {
-            head.remove_header(&TRANSFER_ENCODING);
-            head.insert_header(CONTENT_LENGTH, part.size_bytes())?;
+    ) -> Result<(RequestHeader, Option<Framing>)> {
+        let (mut head, framing) = head(session, ctx)?;
+        self.upstream_request_filter(session, &mut head, ctx)
+            .await?;
+        if head.method == Method::GET {
+            // After the edits, which let nothing pass that a client says under this name.
+            head.insert_header(handover::FILE, handover::ACCEPT)?;
         }
-        if sent == Sent::Part && answer::outlasts_patience(session.req_header()) {
-            session.set_keepalive(None);
-        }
-        self.response_filter(session, &mut head, ctx).await?;
-        let keep = |wire| {
-            if let Some((wires, socket)) = kept {
-                wires.keep(socket, wire);
-            }
+        Ok((head, framing))
+    }
+
+    /// Waits until the registry may work for a stream; over HTTP/1.1, where each has a connection of
+    /// its own, it may at once.
+    async fn transfer(&self, session: &mut Session, ctx: &mut Context) -> Result<Option<Transfer>> {
+        let kind = match session.is_body_done() {
+            true => Kind::Download,
+            false => Kind::Upload,
         };
-        if let Some((file, part)) = file {
-            // The connection is free while the client takes the bytes.
-            keep(wire);
-            begin(session, head, false).await?;
-            return download::send(session, file, part).await;
+        let closed = session.as_downstream_mut().watch_h2_stream_close();
+        let Some((streams, closed)) = Streams::current().zip(closed) else {
+            return Ok(None);
+        };
+        let client = http2::client(ctx);
+        let begin = timeout(QUEUE_MAX, self.transfers.begin(&streams, client, kind));
+        tokio::select! {
+            biased;
+            begun = begin => begun.map(Some).map_err(|_elapsed| {
+                ctx.rejection = Some(Rejection::Overloaded { retry_after: RETRY_AFTER });
+                ctx.because = Some("limits.max_transfers".into());
+                Error::explain(ErrorType::HTTPStatus(503), "too many transfers").into_in()
+            }),
+            reason = closed => Err(upload::cancelled(reason).into_down()),
         }
-        let mut next = body(&mut client).await?;
-        begin(session, head, next.is_none()).await?;
-        let downstream = session.as_downstream_mut();
-        while let Some(piece) = next {
-            let written = downstream.write_response_body(piece, false);
-            written.await.map_err(|error| error.into_down())?;
-            next = body(&mut client).await?;
-        }
-        let finished = downstream.finish_body();
-        finished.await.map_err(|error| error.into_down())?;
-        keep(wire);
-        if sent == Sent::Part {
-            answer::linger(session).await;
-        }
-        Ok(())
     }
 }
 
-/// Writes the head for the registry, without what the edge knows better than the client; returns
-/// also how the body is framed, if there is one.
+/// Writes what the registry reads of the client's head, without what the edge knows better; returns also
+/// how the body is framed, if there is one.
 fn head(session: &mut Session, ctx: &Context) -> Result<(RequestHeader, Option<Framing>)> {
     let sends = !session.is_body_done();
     let asked = session.req_header();
@@ -339,14 +364,8 @@ async fn goes_on(client: &mut HttpSession, session: &mut Session, ctx: &Context)
     Ok(true)
 }
 
-/// Begins the reply to the client, which `ends` there where no body follows.
-async fn begin(session: &mut Session, head: ResponseHeader, ends: bool) -> Result<()> {
-    let written = session.write_response_header(Box::new(head), ends);
-    written.await.map_err(|error| error.into_down())
-}
-
 /// Reads the next piece of an answer's body.
-async fn body(client: &mut HttpSession) -> Result<Option<Bytes>> {
+async fn body_piece(client: &mut HttpSession) -> Result<Option<Bytes>> {
     let read = client.read_body_bytes().await;
     read.map_err(|error| error.into_up())
 }
@@ -368,6 +387,20 @@ fn timed_out(error: &Error) -> bool {
         error.etype(),
         ErrorType::ReadTimedout | ErrorType::WriteTimedout
     )
+}
+
+/// Gives a head values of its own, instead of parts of the buffer that it was read into: it may be kept
+/// for as long as a client takes.
+fn copy_values(head: &mut ResponseHeader) {
+    let names: Vec<HeaderName> = head.headers.keys().cloned().collect();
+    for name in names {
+        if let Some(value) = head.headers.get(&name)
+            && let Ok(copy) = HeaderValue::from_bytes(value.as_bytes())
+        {
+            // Of a file, the registry says each thing once.
+            drop(head.insert_header(name, copy));
+        }
+    }
 }
 
 /// Returns whether the registry leaves the connection open.

@@ -75,7 +75,7 @@ pub(super) async fn pump(
     }
 }
 
-fn cancelled(reason: Result<impl Display>) -> Box<Error> {
+pub(super) fn cancelled(reason: Result<impl Display>) -> Box<Error> {
     reason.map_or_else(
         |error| error,
         |reason| {

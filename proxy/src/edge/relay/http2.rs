@@ -1,0 +1,338 @@
+//! A reply's body over HTTP/2: read once the client lets it be sent, and no earlier.
+//!
+//! Pingora's writer takes a piece and waits until the client's window has room for it, so that each
+//! stream of a client that takes nothing holds a piece, an open file and a connection to the registry.
+//! Here the wait comes first. While it lasts, what the stream holds is for others to have: its
+//! [`Transfer`] goes back with the file as soon as another stream wants one, and when the client goes
+//! on the registry is asked for the rest ([`super::rest`]).
+
+use std::fs::File;
+use std::future::poll_fn;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::SendStream;
+use oci::range::ByteRange;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v1::client::HttpSession;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType, Result};
+use tokio::task::yield_now;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::download::{PIECE_BYTES, broken, read, sized};
+use super::rest::Rest;
+use super::{EdgeProxy, body_piece};
+use crate::context::Context;
+use crate::limits::transfers::{Kind, Reservation, Streams, Transfer, Transfers};
+
+/// A stream that has sent less than this since it got its transfer gives it up at the first wait, and
+/// one that got none goes for it only when it may send as much.
+const WORTHWHILE_BYTES: usize = 16 << 10;
+
+/// How long one that has sent more may wait for its client, all waits together, while others want what
+/// it holds.
+const STALL_MAX: Duration = Duration::from_millis(250);
+
+/// How long a stream waits until its client lets it send what is worth a transfer; then less will do.
+const SLOW_WINDOW: Duration = Duration::from_secs(1);
+
+/// How long a body that cannot be asked for again may wait for its client while others want what it
+/// holds; then it is cut.
+const HOLD_MAX: Duration = Duration::from_secs(10);
+
+/// How much is asked for when it is not known how much there is.
+const PART_BYTES: usize = 64 << 10;
+
+/// The body of a reply that has begun.
+pub(super) struct BodyStream<'a> {
+    writer: SendStream<Bytes>,
+    transfers: &'a Transfers,
+    streams: Arc<Streams>,
+    client: IpAddr,
+    /// How long the client may take nothing.
+    patience: Duration,
+    sent_bytes: usize,
+}
+
+/// What a stream holds while bytes move.
+struct Held {
+    file: Arc<File>,
+    transfer: Transfer,
+    /// How much was sent, and how long the client was waited for, since it holds this.
+    sent_bytes: usize,
+    stalled: Duration,
+}
+
+/// Bytes that were handed to HTTP/2, counted until they are written.
+struct Counted {
+    bytes: BytesMut,
+    _reservation: Reservation,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Returns the address that a request's streams are counted for.
+pub(super) fn client(ctx: &Context) -> IpAddr {
+    ctx.client().unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+}
+
+impl<'a> BodyStream<'a> {
+    /// Takes the body of a reply whose head was sent; over HTTP/1.1 there is none to be taken.
+    pub(super) fn take(proxy: &'a EdgeProxy, session: &mut Session, ctx: &Context) -> Option<Self> {
+        let streams = Streams::current()?;
+        let ServerSession::H2(session) = session.as_downstream_mut() else {
+            return None;
+        };
+        Some(Self {
+            writer: session.take_response_body_writer()?,
+            transfers: &proxy.transfers,
+            streams,
+            client: client(ctx),
+            patience: ctx.state.limits.write_timeout,
+            sent_bytes: 0,
+        })
+    }
+
+    /// Returns how many bytes were sent.
+    pub(super) fn sent_bytes(&self) -> usize {
+        self.sent_bytes
+    }
+
+    /// Sends `part` of `file`, which came with `transfer`.
+    pub(super) async fn send_file(
+        &mut self,
+        file: File,
+        part: ByteRange,
+        transfer: Transfer,
+        rest: &mut Rest<'_>,
+    ) -> Result<()> {
+        let mut held = Some(Held::new(file, transfer));
+        let mut offset = part.first;
+        while offset <= part.last {
+            let left = part.last - offset + 1;
+            let want = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
+            let window = match &mut held {
+                Some(holding) => match self.window_or_wanted(want, holding).await? {
+                    Some(window) => window,
+                    None => {
+                        held = None;
+                        continue;
+                    }
+                },
+                None => self.worthwhile_window(want).await?,
+            };
+            let mut holding = match held.take() {
+                Some(holding) => holding,
+                None => Box::pin(self.hold_again(offset, part.last, rest)).await?,
+            };
+            let reservation = self.reserve(window).await?;
+            let buffer = sized(BytesMut::new(), window.min(reservation.bytes()));
+            let piece = read(&holding.file, offset, buffer).await;
+            let piece = piece.map_err(|error| broken(error).into_up())?;
+            let len = piece.len();
+            offset += len as u64;
+            self.send(piece, reservation, offset > part.last)?;
+            holding.sent_bytes += len;
+            held = Some(holding);
+            // A client that takes everything at once would leave the others no turn.
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Sends a body that comes from the registry as it is sent.
+    pub(super) async fn send_body(
+        &mut self,
+        registry: &mut HttpSession,
+        transfer: Transfer,
+    ) -> Result<()> {
+        let mut stalled = Duration::ZERO;
+        self.window_or_cut(PART_BYTES, &transfer, &mut stalled)
+            .await?;
+        while let Some(mut piece) = body_piece(registry).await? {
+            while !piece.is_empty() {
+                let window = self.window_or_cut(piece.len(), &transfer, &mut stalled);
+                let window = window.await?;
+                let reservation = self.reserve(window.min(piece.len())).await?;
+                let len = reservation.bytes().min(piece.len());
+                self.send(BytesMut::from(piece.split_to(len)), reservation, false)?;
+            }
+            yield_now().await;
+        }
+        self.finish()
+    }
+
+    /// Sends a small body that is all here.
+    pub(super) async fn send_small(&mut self, mut content: Bytes) -> Result<()> {
+        while !content.is_empty() {
+            let window = self.window(content.len()).await?;
+            let reservation = self.reserve(window).await?;
+            let len = reservation.bytes().min(window).min(content.len());
+            let piece = BytesMut::from(content.split_to(len));
+            self.send(piece, reservation, content.is_empty())?;
+        }
+        Ok(())
+    }
+
+    /// Ends a body of which nobody said that it was the last.
+    pub(super) fn finish(&mut self) -> Result<()> {
+        let ended = self.writer.send_data(Bytes::new(), true);
+        ended.map_err(|error| closed(error.to_string()))
+    }
+
+    fn send(&mut self, bytes: BytesMut, reservation: Reservation, last: bool) -> Result<()> {
+        let len = bytes.len();
+        let counted = Bytes::from_owner(Counted {
+            bytes,
+            _reservation: reservation,
+        });
+        let sent = self.writer.send_data(counted, last);
+        sent.map_err(|error| closed(error.to_string()))?;
+        self.sent_bytes += len;
+        Ok(())
+    }
+
+    /// Returns how much may be sent at once, `want` at most.
+    fn window_now(&mut self, want: usize) -> usize {
+        self.writer.reserve_capacity(want);
+        self.writer.capacity().min(want)
+    }
+
+    /// Waits until something may be sent, and returns how much, `want` at most.
+    async fn window(&mut self, want: usize) -> Result<usize> {
+        match self.window_now(want) {
+            0 => Ok(self.opened().await?.min(want)),
+            window => Ok(window),
+        }
+    }
+
+    /// Waits until more may be sent than before, and returns how much.
+    async fn opened(&mut self) -> Result<usize> {
+        let opened = poll_fn(|cx| self.writer.poll_capacity(cx));
+        match timeout(self.patience, opened).await {
+            Ok(Some(Ok(window))) => Ok(window),
+            Ok(Some(Err(error))) => Err(closed(error.to_string())),
+            Ok(None) => Err(closed("the client closed the stream".to_owned())),
+            Err(_elapsed) => Err(Error::explain(ErrorType::WriteTimedout, "a window").into_down()),
+        }
+    }
+
+    /// Waits until something may be sent; or returns nothing once another stream wants what this one
+    /// holds and does not need.
+    async fn window_or_wanted(&mut self, want: usize, held: &mut Held) -> Result<Option<usize>> {
+        let now = self.window_now(want);
+        if now > 0 {
+            return Ok(Some(now));
+        }
+        let grace = match held.sent_bytes {
+            0..WORTHWHILE_BYTES => Duration::ZERO,
+            _ => STALL_MAX.saturating_sub(held.stalled),
+        };
+        let begun = Instant::now();
+        let window = tokio::select! {
+            biased;
+            window = self.window(want) => Some(window?),
+            () = wanted(&held.transfer, grace) => None,
+        };
+        held.stalled += begun.elapsed();
+        Ok(window)
+    }
+
+    /// Waits until something may be sent; a body that waits too long in the way of others is cut.
+    async fn window_or_cut(
+        &mut self,
+        want: usize,
+        transfer: &Transfer,
+        stalled: &mut Duration,
+    ) -> Result<usize> {
+        let now = self.window_now(want);
+        if now > 0 {
+            return Ok(now);
+        }
+        let grace = HOLD_MAX.saturating_sub(*stalled);
+        let begun = Instant::now();
+        let window = tokio::select! {
+            biased;
+            window = self.window(want) => window,
+            () = wanted(transfer, grace) => {
+                let kept = "a body that kept others waiting";
+                Err(Error::explain(ErrorType::WriteTimedout, kept).into_down())
+            }
+        };
+        *stalled += begun.elapsed();
+        window
+    }
+
+    /// Waits until as much may be sent as is worth to ask the registry again; after some time less
+    /// will do.
+    async fn worthwhile_window(&mut self, want: usize) -> Result<usize> {
+        let least = want.min(WORTHWHILE_BYTES);
+        let mut window = self.window(want).await?;
+        let deadline = Instant::now() + SLOW_WINDOW;
+        while window < least {
+            match timeout_at(deadline, self.opened()).await {
+                Ok(opened) => window = opened?.min(want),
+                Err(_elapsed) => break,
+            }
+        }
+        Ok(window)
+    }
+
+    /// Gets hold again of the file, whose bytes are wanted from `first` to `last`.
+    async fn hold_again(&mut self, first: u64, last: u64, rest: &mut Rest<'_>) -> Result<Held> {
+        let (transfers, streams) = (self.transfers, Arc::clone(&self.streams));
+        let begin = transfers.begin(&streams, self.client, Kind::Download);
+        let transfer = self.unless_reset(begin).await?;
+        let file = self
+            .unless_reset(rest.open(ByteRange { first, last }))
+            .await??;
+        Ok(Held::new(file, transfer))
+    }
+
+    async fn reserve(&mut self, bytes: usize) -> Result<Reservation> {
+        let (transfers, streams) = (self.transfers, Arc::clone(&self.streams));
+        let reserve = transfers.reserve(&streams, self.client, bytes);
+        self.unless_reset(reserve).await
+    }
+
+    /// Does `work`, unless the client resets the stream meanwhile.
+    async fn unless_reset<T>(&mut self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            reset = poll_fn(|cx| self.writer.poll_reset(cx)) => {
+                Err(closed(reset.map_or_else(|error| error.to_string(), |reason| reason.to_string())))
+            }
+        }
+    }
+}
+
+impl Held {
+    fn new(file: File, transfer: Transfer) -> Self {
+        Self {
+            file: Arc::new(file),
+            transfer,
+            sent_bytes: 0,
+            stalled: Duration::ZERO,
+        }
+    }
+}
+
+/// Waits until, after some time, another stream wants a transfer.
+async fn wanted(transfer: &Transfer, grace: Duration) {
+    if !grace.is_zero() {
+        sleep(grace).await;
+    }
+    transfer.wanted().await;
+}
+
+fn closed(why: String) -> Box<Error> {
+    Error::explain(ErrorType::H2Error, why).into_down()
+}
