@@ -300,7 +300,8 @@ mod tests {
             held.push(room);
         }
         assert!(waits(transfers.reserve(&streams, address(1), piece)));
-        let other = transfers.reserve(&transfers.connection(), address(2), piece);
-        assert_eq!(other.await.bytes(), piece);
+        let streams = transfers.connection();
+        let other = transfers.reserve(&streams, address(2), piece).await;
+        assert_eq!(other.bytes(), piece);
     }
 }
