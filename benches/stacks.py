@@ -55,15 +55,6 @@ def folder():
         shutil.rmtree(at, ignore_errors=True)
 
 
-def touch_memory(at, mib):
-    """Has the page cache's pages come once: a virtual machine's first use of one costs its host."""
-    piece = bytes(1 << 20)
-    with open(at / "pages", "wb") as file:
-        for _ in range(mib):
-            file.write(piece)
-    (at / "pages").unlink()
-
-
 def secrets(at, cost=5):
     """Writes the certificate and the users all stacks share; 5 is htpasswd's own bcrypt cost."""
     run(

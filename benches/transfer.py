@@ -3,18 +3,27 @@
 Pushes a new blob each time, once as one PUT and once as docker does it, a PATCH without a length
 and an empty PUT; pulls it back. Over HTTP/1.1 and HTTP/2, the stacks taking turns, medians. For
 HTTP/2 to be compared with, Tidegate is pushed to over HTTP/1.1 by the same client, too.
+
+Each step begins on pages of memory that were in use a moment ago, and its pull is of what lies in
+the page cache. What a user waits for is asked apart: a push and the first pull after it, together, on
+such pages and on fresh ones (see pages.py).
 """
 
 import hashlib
 import os
 
+import pages
 from client import HTTP1, HTTP1_CURL, HTTP2, patch_then_put, pull, put, reader
 from peers import Floor, Tidegate, chosen
 from report import FILE, PROXIED, V3, Column, Report
-from stacks import MIB, ONLY, ROUNDS, Cost, progress, started, touch_memory
+from stacks import MIB, ONLY, ROUNDS, Cost, progress, started
 
 BY_CURL = "HTTP/1.1 by curl"
 PROTOCOLS = {"HTTP/1.1": HTTP1, BY_CURL: HTTP1_CURL, "HTTP/2": HTTP2}
+
+# A push and its first pull together.
+RECYCLED = "push, then pull, recycled pages"
+FRESH = "push, then pull, fresh pages"
 
 RATE = Column("MiB/s", more=True, digits=0)
 CPU = Column("server CPU-s/GiB", more=False)
@@ -61,13 +70,14 @@ def answers(stack, name, push):
     return name != BY_CURL or isinstance(stack, Tidegate)
 
 
-def measure(stacks, blob, report):
-    def note(row, stack, cost):
-        gib = MIB / 1024
-        figures = (MIB / cost.seconds, cost.cpu / gib, cost.client / gib, cost.peak)
-        report.note(row, stack.name, *figures)
-        progress()
+def note(report, row, stack, cost):
+    gib = MIB / 1024
+    figures = (MIB / cost.seconds, cost.cpu / gib, cost.client / gib, cost.peak)
+    report.note(row, stack.name, *figures)
+    progress()
 
+
+def measure(stacks, blob, report):
     for number, (stack, push, pushed, pulled, protocol) in enumerate(turns(stacks)):
         pulls = pulled and ONLY.search(pulled)
         if not (pulls or ONLY.search(pushed)) or not (pulls or stack.pushes):
@@ -76,16 +86,43 @@ def measure(stacks, blob, report):
         if not stack.pushes:
             stack.place(digest, blob)
         else:
+            pages.recycle(2 * MIB)
             with Cost(stack) as cost:
                 push(stack, protocol, blob, digest)
             if ONLY.search(pushed):
-                note(pushed, stack, cost)
+                note(report, pushed, stack, cost)
         if pulls:
             verify(stack, digest)  # also brings it into the page cache
+            pages.recycle(MIB)
             with Cost(stack) as cost:
                 pull(stack, protocol, digest, MIB << 20)
-            note(pulled, stack, cost)
+            note(report, pulled, stack, cost)
         stack.forget(digest)
+
+
+def measure_both(stacks, blob, report):
+    """A push and the first pull after it, as one step."""
+    stacks = [stack for stack in stacks if stack.pushes and not isinstance(stack, Floor)]
+    number = 1 << 32  # other blobs than those before
+    for turn in range(ROUNDS):
+        for row, fresh in ((RECYCLED, False), (FRESH, True)):
+            for stack in stacks if turn % 2 == 0 else reversed(stacks):
+                if not ONLY.search(row):
+                    continue
+                number += 1
+                digest = new_blob(blob, number)
+                if fresh and not pages.freshen():
+                    return
+                if fresh:
+                    # The client's own file is not what is measured.
+                    blob.read_bytes()
+                else:
+                    pages.recycle(3 * MIB)
+                with Cost(stack) as cost:
+                    put(stack, HTTP1, blob, digest)
+                    pull(stack, HTTP1, digest, MIB << 20)
+                note(report, row, stack, cost)
+                stack.forget(digest)
 
 
 def aim(report):
@@ -105,6 +142,8 @@ def aim(report):
     report.target(row, CPU.label, V3, 0.95)
     report.target(row, CPU.label, FILE, 1.0)
     report.target(row, CPU.label, None, 1.1)
+    report.target(RECYCLED, CPU.label, V3, 0.7)
+    report.target(FRESH, CPU.label, V3, 1.0)
     report.target("pull, HTTP/2", CPU.label, PROXIED, 1.15)
     report.target("pull, HTTP/2", CPU.label, FILE, 1.15)
 
@@ -114,8 +153,14 @@ def main():
     report = Report("transfer", title, [RATE, CPU, CLIENT, PEAK])
     aim(report)
     with started(chosen()) as stacks:
-        touch_memory(stacks[0].shared, 3 * MIB)
-        measure(stacks, stacks[0].shared / "blob", report)
+        blob = stacks[0].shared / "blob"
+        measure(stacks, blob, report)
+        measure_both(stacks, blob, report)
+    recycled, fresh = pages.cost_of_both()
+    if fresh is not None:
+        report.notes.append(
+            f"To use memory costs {recycled:.2f} s/GiB here on recycled pages, {fresh:.2f} on fresh ones."
+        )
     progress("\n")
     report.finish()
 
