@@ -118,21 +118,20 @@ impl<'a> BodyStream<'a> {
         while offset <= part.last {
             let left = part.last - offset + 1;
             let want = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
-            let window = match &mut held {
-                Some(holding) => match self.window_or_wanted(want, holding).await? {
-                    Some(window) => window,
-                    None => {
-                        held = None;
-                        continue;
-                    }
+            let (window, reservation, mut holding) = match held.take() {
+                Some(mut holding) => match self.room_or_wanted(want, &mut holding).await? {
+                    Some((window, reservation)) => (window, reservation, holding),
+                    None => continue,
                 },
-                None => self.worthwhile_window(want).await?,
+                None => {
+                    // Not before there is room: to ask for the file and give it back at once would
+                    // go on and on.
+                    let window = self.worthwhile_window(want).await?;
+                    let reservation = self.reserve(window).await?;
+                    let holding = Box::pin(self.hold_again(offset, part.last, rest)).await?;
+                    (window, reservation, holding)
+                }
             };
-            let mut holding = match held.take() {
-                Some(holding) => holding,
-                None => Box::pin(self.hold_again(offset, part.last, rest)).await?,
-            };
-            let reservation = self.reserve(window).await?;
             let buffer = sized(BytesMut::new(), window.min(reservation.bytes()));
             let piece = read(&holding.file, offset, buffer).await;
             let piece = piece.map_err(|error| broken(error).into_up())?;
@@ -154,15 +153,16 @@ impl<'a> BodyStream<'a> {
         transfer: Transfer,
     ) -> Result<()> {
         let mut stalled = Duration::ZERO;
-        self.window_or_cut(PART_BYTES, &transfer, &mut stalled)
+        let mut room = self
+            .room_or_cut(PART_BYTES, &transfer, &mut stalled)
             .await?;
         while let Some(mut piece) = body_piece(registry).await? {
             while !piece.is_empty() {
-                let window = self.window_or_cut(piece.len(), &transfer, &mut stalled);
-                let window = window.await?;
-                let reservation = self.reserve(window.min(piece.len())).await?;
-                let len = reservation.bytes().min(piece.len());
+                let (window, reservation) = room;
+                let len = window.min(reservation.bytes()).min(piece.len());
                 self.send(BytesMut::from(piece.split_to(len)), reservation, false)?;
+                let more = self.room_or_cut(PART_BYTES, &transfer, &mut stalled);
+                room = more.await?;
             }
             yield_now().await;
         }
@@ -172,8 +172,7 @@ impl<'a> BodyStream<'a> {
     /// Sends a small body that is all here.
     pub(super) async fn send_small(&mut self, mut content: Bytes) -> Result<()> {
         while !content.is_empty() {
-            let window = self.window(content.len()).await?;
-            let reservation = self.reserve(window).await?;
+            let (window, reservation) = self.room(content.len()).await?;
             let len = reservation.bytes().min(window).min(content.len());
             let piece = BytesMut::from(content.split_to(len));
             self.send(piece, reservation, content.is_empty())?;
@@ -224,50 +223,53 @@ impl<'a> BodyStream<'a> {
         }
     }
 
-    /// Waits until something may be sent; or returns nothing once another stream wants what this one
-    /// holds and does not need.
-    async fn window_or_wanted(&mut self, want: usize, held: &mut Held) -> Result<Option<usize>> {
-        let now = self.window_now(want);
-        if now > 0 {
-            return Ok(Some(now));
-        }
+    /// Waits until something may be sent and there is room for it.
+    async fn room(&mut self, want: usize) -> Result<(usize, Reservation)> {
+        let window = self.window(want).await?;
+        let reservation = self.reserve(window).await?;
+        Ok((window, reservation))
+    }
+
+    /// Waits for [room](Self::room); or returns nothing once another stream wants what this one holds
+    /// and does not need.
+    async fn room_or_wanted(
+        &mut self,
+        want: usize,
+        held: &mut Held,
+    ) -> Result<Option<(usize, Reservation)>> {
         let grace = match held.sent_bytes {
             0..WORTHWHILE_BYTES => Duration::ZERO,
             _ => STALL_MAX.saturating_sub(held.stalled),
         };
         let begun = Instant::now();
-        let window = tokio::select! {
+        let room = tokio::select! {
             biased;
-            window = self.window(want) => Some(window?),
+            room = self.room(want) => Some(room?),
             () = wanted(&held.transfer, grace) => None,
         };
         held.stalled += begun.elapsed();
-        Ok(window)
+        Ok(room)
     }
 
-    /// Waits until something may be sent; a body that waits too long in the way of others is cut.
-    async fn window_or_cut(
+    /// Waits for [room](Self::room); a body that waits too long in the way of others is cut.
+    async fn room_or_cut(
         &mut self,
         want: usize,
         transfer: &Transfer,
         stalled: &mut Duration,
-    ) -> Result<usize> {
-        let now = self.window_now(want);
-        if now > 0 {
-            return Ok(now);
-        }
+    ) -> Result<(usize, Reservation)> {
         let grace = HOLD_MAX.saturating_sub(*stalled);
         let begun = Instant::now();
-        let window = tokio::select! {
+        let room = tokio::select! {
             biased;
-            window = self.window(want) => window,
+            room = self.room(want) => room,
             () = wanted(transfer, grace) => {
                 let kept = "a body that kept others waiting";
                 Err(Error::explain(ErrorType::WriteTimedout, kept).into_down())
             }
         };
         *stalled += begun.elapsed();
-        window
+        room
     }
 
     /// Waits until as much may be sent as is worth to ask the registry again; after some time less
