@@ -1,15 +1,21 @@
-//! The memory itself, and the two places where it is touched.
+//! The memory itself, as either side has it, and the two places where it is touched.
+//!
+//! The side that fills it makes it, and hands over a descriptor that cannot write. So nothing that the
+//! other side can do changes what is in it, or holds the lock of it that `fallocate` takes.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::atomic::{Ordering, compiler_fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals, fstat,
-    memfd_create,
+    fstatfs, memfd_create,
 };
 
+use crate::descriptors::Foreign;
 use crate::{SLOT_BYTES, SLOTS, copy};
 
 const BYTES: usize = SLOTS * SLOT_BYTES;
@@ -19,7 +25,11 @@ const SEALS: SealFlags = SealFlags::SHRINK
     .union(SealFlags::GROW)
     .union(SealFlags::SEAL);
 
-/// Memory of all slots, mapped here.
+/// The file system of memory in ordinary pages (`TMPFS_MAGIC`). The other one that has seals is that
+/// of huge pages, of which there may be none when a page is touched, which kills.
+const TMPFS: u64 = 0x0102_1994;
+
+/// Memory of all slots, for the side that fills them.
 #[derive(Debug)]
 pub(crate) struct Memory {
     file: File,
@@ -31,28 +41,17 @@ impl Memory {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let file = File::from(memfd_create("tidegate-slots", flags)?);
         file.set_len(BYTES as u64)?;
+        // Nobody else opens it again to write, as they could by way of /proc.
+        file.set_permissions(Permissions::from_mode(0o600))?;
         fcntl_add_seals(&file, SEALS)?;
-        Self::map(file)
-    }
-
-    /// # Errors
-    /// Also when another than [`Memory::create`] made it.
-    pub(crate) fn open(file: OwnedFd) -> io::Result<Self> {
-        let sealed = fcntl_get_seals(&file)?.contains(SEALS);
-        let len = u64::try_from(fstat(&file)?.st_size);
-        if !sealed || len != Ok(BYTES as u64) {
-            return Err(io::Error::other("the memory is not as agreed"));
-        }
-        Self::map(file.into())
-    }
-
-    fn map(file: File) -> io::Result<Self> {
         let map = MmapOptions::new().len(BYTES).map_raw(&file)?;
         Ok(Self { file, map })
     }
 
-    pub(crate) fn file(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+    /// Returns a descriptor by which it can be read only.
+    pub(crate) fn to_be_read(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(File::open(path)?.into())
     }
 
     /// Gives the memory back to the system; what was in it is gone.
@@ -80,24 +79,60 @@ impl Memory {
     pub(crate) fn write(&self, slot: u8, at: usize, bytes: &[u8]) {
         let begin = place(slot, at, bytes.len());
         // SAFETY: `place` has checked that the range is within the mapping, which lives as long as
-        // `self`; `bytes` cannot overlap it, as no reference into a slot of the sender's exists.
+        // `self`; `bytes` cannot overlap it, as there are no references into it.
         unsafe {
             copy::past_caches(bytes, self.map.as_mut_ptr().add(begin));
         }
     }
+}
 
-    /// Returns the first bytes of a slot, which belongs to the caller.
+#[cfg(test)]
+impl Memory {
+    /// Returns how much of it is in use.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        let stat = fstat(&self.file).unwrap();
+        u64::try_from(stat.st_blocks).unwrap() * 512
+    }
+}
+
+/// Memory of all slots, for the side that reads them.
+#[derive(Debug)]
+pub(crate) struct View(MmapRaw);
+
+impl View {
+    /// # Errors
+    /// Also when it is none as [`Memory::create`] makes it.
+    pub(crate) fn open(file: OwnedFd) -> io::Result<Self> {
+        let file = Foreign::new(file);
+        // First, as this asks no file system: what has no seals is an error here.
+        let sealed = fcntl_get_seals(&file)?.contains(SEALS);
+        if !sealed || u64::try_from(fstatfs(&file)?.f_type) != Ok(TMPFS) {
+            return Err(io::Error::other("the memory is not as agreed"));
+        }
+        let file = file.into_inner();
+        if u64::try_from(fstat(&file)?.st_size) != Ok(BYTES as u64) {
+            return Err(io::Error::other("the memory has another size"));
+        }
+        let map = MmapOptions::new().len(BYTES).map_raw_read_only(&file)?;
+        Ok(Self(map))
+    }
+
+    /// Copies bytes of a slot, from its first `at` on. Another process may write to them meanwhile, so
+    /// what comes is not known, but is the same however often it is looked at.
     ///
     /// # Panics
-    /// When it has not as many.
+    /// When the slot has not as many.
     #[expect(unsafe_code, reason = "another process has this memory, too")]
-    pub(crate) fn read(&self, slot: u8, len: usize) -> &[u8] {
-        let begin = place(slot, 0, len);
+    pub(crate) fn read(&self, slot: u8, at: usize, to: &mut [u8]) {
+        let begin = place(slot, at, to.len());
         // SAFETY: `place` has checked that the range is within the mapping, which lives as long as
-        // `self`, is initialised, and cannot shrink. Nothing in this process writes to a slot that
-        // the receiver has. The other process has no reason to; for one that does nonetheless the
-        // bytes are to be copied, once, before anything is made of them ([`crate::Slot`]).
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().add(begin), len) }
+        // `self`, is initialised, and cannot shrink. `to` cannot overlap it, as there are no references
+        // into it.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.0.as_ptr().add(begin), to.as_mut_ptr(), to.len());
+        }
+        // From here on the compiler must not take the memory for the copy.
+        compiler_fence(Ordering::SeqCst);
     }
 }
 

@@ -1,41 +1,21 @@
-//! The side that makes the memory, and reads.
+//! The side that reads.
 
 use std::io;
-use std::ops::Deref;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, read, retry_on_intr};
-use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::memory::Memory;
+use crate::channel::{Inlet, Outlet};
+use crate::end::End;
+use crate::memory::View;
 use crate::note::{NOTE_BYTES, Note};
 use crate::{SLOT_BYTES, SLOTS};
-
-/// What the other side needs to become the sender.
-#[derive(Debug)]
-pub struct Offer {
-    inner: Arc<Inner>,
-    freed: OwnedFd,
-}
-
-impl Offer {
-    /// Returns the memory, the pipe that takes notes, and the one that tells of slots to be filled
-    /// again.
-    pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
-        let inner = &self.inner;
-        [
-            inner.memory.file(),
-            inner.notes_in.as_fd(),
-            self.freed.as_fd(),
-        ]
-    }
-}
 
 /// Takes what a sender has filled; its clones are the same one.
 #[derive(Clone, Debug)]
@@ -43,13 +23,12 @@ pub struct Receiver(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    memory: Memory,
+    memory: View,
     /// Notes of slots that were filled.
-    notes: OwnedFd,
-    /// Where the sender writes them, and the end is told.
-    notes_in: OwnedFd,
+    notes: Inlet,
     /// Takes the numbers of slots to be filled again.
-    freed: OwnedFd,
+    freed: Outlet,
+    end: End,
     /// Which slots are here, a bit for each.
     taken: AtomicU8,
 }
@@ -63,30 +42,28 @@ pub enum Next {
     Nothing,
     /// Nothing more, as was [told](Receiver::tell_end).
     End,
+    /// Nothing more, as the sender is gone.
+    Gone,
 }
 
 impl Receiver {
-    /// Makes the memory, for the other side to be offered.
+    /// Opens what a sender has [offered](crate::Sender::offer); returns also the socket that takes
+    /// its notes, to be handed to it.
     ///
     /// # Errors
-    /// When the system has no more memory or descriptors.
-    pub fn offer() -> io::Result<(Self, Offer)> {
-        let memory = Memory::create()?;
-        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
-        let (notes, notes_in) = pipe_with(flags)?;
-        let (freed, write_freed) = pipe_with(flags)?;
-        let inner = Arc::new(Inner {
-            memory,
+    /// When the descriptors are others than those, or the system has no more memory or descriptors.
+    pub fn open([memory, freed]: [OwnedFd; 2]) -> io::Result<(Self, OwnedFd)> {
+        // Both are made the crate's own before either is looked at, or one would be closed here.
+        let (memory, freed) = (View::open(memory), Outlet::open(freed));
+        let (notes, notes_out) = Inlet::pair()?;
+        let inner = Inner {
+            memory: memory?,
             notes,
-            notes_in,
-            freed: write_freed,
+            freed: freed?,
+            end: End::new()?,
             taken: AtomicU8::new(0),
-        });
-        let offer = Offer {
-            inner: Arc::clone(&inner),
-            freed,
         };
-        Ok((Self(inner), offer))
+        Ok((Self(Arc::new(inner)), notes_out))
     }
 
     /// Takes the slot that the next note is about, if there is one.
@@ -94,24 +71,28 @@ impl Receiver {
     /// # Errors
     /// When it is none that a sender could have written.
     pub fn take(&self) -> io::Result<Next> {
+        // If it was told before this look, all notes came before.
+        let ended = self.0.end.is_told();
         let mut note = [0; NOTE_BYTES];
-        match retry_on_intr(|| read(&self.0.notes, &mut note)) {
-            Ok(NOTE_BYTES) => {}
-            Err(Errno::AGAIN) => return Ok(Next::Nothing),
-            Ok(_) => return Err(io::Error::other("a part of a note")),
-            Err(error) => return Err(error.into()),
-        }
-        match Note::read(note) {
-            Note::Slot { number, len } => {
+        match self.0.notes.read(&mut note) {
+            Ok(NOTE_BYTES) => {
+                let Note { number, len } = Note::read(note);
                 let slot = self.claim(number, len);
                 let slot = slot.ok_or_else(|| io::Error::other("a note of no slot to be taken"))?;
                 Ok(Next::Slot(slot))
             }
-            Note::End => Ok(Next::End),
+            Ok(0) if !ended => Ok(Next::Gone),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ended => Ok(Next::Nothing),
+            Ok(1..) => Err(io::Error::other("a part of a note")),
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Ok(_) | Err(_) => {
+                self.0.end.forget()?;
+                Ok(Next::End)
+            }
         }
     }
 
-    /// Waits for a note.
+    /// Waits for a note, the end, or that the sender goes.
     ///
     /// # Errors
     /// When the runtime cannot wait for it, as when another does.
@@ -122,17 +103,23 @@ impl Receiver {
         let notes = self.0.notes.as_fd();
         // SAFETY: `self`, which keeps the descriptor open and the same, outlives what borrows it.
         let notes = unsafe { AsyncFd::register_with_interest(notes, Interest::READABLE) }?;
-        notes.readable().await.map(drop)
+        tokio::select! {
+            ready = notes.readable() => ready.map(drop),
+            () = self.0.end.wait() => Ok(()),
+        }
     }
 
-    /// Waits for a note on this thread, for some time.
+    /// Waits for the same on this thread, for some time.
     ///
     /// # Errors
     /// When the system cannot.
     pub fn ready_within(&self, time: Duration) -> io::Result<()> {
-        let mut notes = [PollFd::new(&self.0.notes, PollFlags::IN)];
+        let mut either = [
+            PollFd::new(&self.0.notes, PollFlags::IN),
+            PollFd::new(&self.0.end, PollFlags::IN),
+        ];
         let time = Timespec::try_from(time).map_err(io::Error::other)?;
-        match poll(&mut notes, Some(&time)) {
+        match poll(&mut either, Some(&time)) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -141,10 +128,9 @@ impl Receiver {
     /// Tells whoever takes slots that none will come after those that have.
     ///
     /// # Errors
-    /// When the pipe is full, as no sender leaves it.
+    /// When the system cannot wake a thread that waits.
     pub fn tell_end(&self) -> io::Result<()> {
-        rustix::io::write(&self.0.notes_in, &Note::End.write())?;
-        Ok(())
+        self.0.end.tell()
     }
 
     fn claim(&self, number: u8, len: usize) -> Option<Slot> {
@@ -163,18 +149,9 @@ impl Receiver {
     }
 }
 
-#[cfg(test)]
-impl Receiver {
-    pub(crate) fn memory_bytes(&self) -> u64 {
-        let stat = rustix::fs::fstat(self.0.memory.file()).unwrap();
-        u64::try_from(stat.st_blocks).unwrap() * 512
-    }
-}
-
 /// Bytes in a slot, which is the sender's again when this is dropped.
 ///
-/// Copy them before they are looked at: a sender that breaks the agreement could change what was
-/// found right.
+/// They can be copied only, for a sender that breaks the agreement could change what was found right.
 #[derive(Debug)]
 pub struct Slot {
     inner: Arc<Inner>,
@@ -182,11 +159,28 @@ pub struct Slot {
     len: usize,
 }
 
-impl Deref for Slot {
-    type Target = [u8];
+impl Slot {
+    /// Returns how many bytes there are: one at least.
+    #[expect(clippy::len_without_is_empty, reason = "none is empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
 
-    fn deref(&self) -> &[u8] {
-        self.inner.memory.read(self.number, self.len)
+    /// Copies the bytes from the first `at` on, as many as `to` takes.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn copy_to(&self, at: usize, to: &mut [u8]) {
+        let fits = at.checked_add(to.len()).is_some_and(|end| end <= self.len);
+        assert!(fits, "invariant: no more is copied than there is");
+        self.inner.memory.read(self.number, at, to);
+    }
+
+    /// Returns a copy of all bytes.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = vec![0; self.len];
+        self.copy_to(0, &mut bytes);
+        bytes
     }
 }
 
@@ -195,7 +189,7 @@ impl Drop for Slot {
         self.inner
             .taken
             .fetch_and(!(1 << self.number), Ordering::Release);
-        // The pipe has room for all of them. A sender that is gone needs none.
-        rustix::io::write(&self.inner.freed, &[self.number]).ok();
+        // There is room for all of them. A sender that is gone, or does not read, needs none.
+        self.inner.freed.write(&[self.number]).ok();
     }
 }

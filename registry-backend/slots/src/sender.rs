@@ -3,27 +3,59 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
-use tokio::net::unix::pipe;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
+use crate::channel::{Inlet, Outlet};
 use crate::memory::Memory;
 use crate::note::Note;
 use crate::{SLOT_BYTES, SLOTS};
 
 const _: () = assert!(SLOTS <= u8::BITS as usize, "each has a bit");
 
+/// What becomes a sender once the other side has taken what it is offered.
+#[derive(Debug)]
+pub struct Offer {
+    memory: Memory,
+    freed: Inlet,
+}
+
 /// Fills slots.
 #[derive(Debug)]
 pub struct Sender {
     memory: Memory,
     /// Takes notes of those that were filled.
-    notes: OwnedFd,
+    notes: Outlet,
     /// Gives the numbers of slots to be filled again.
-    freed: pipe::Receiver,
+    freed: AsyncFd<Inlet>,
     /// Those that are at hand; the last one is used next, so that no more have memory than are needed.
     free: Vec<u8>,
     /// Which of them have memory, a bit for each.
     warm: u8,
+}
+
+impl Offer {
+    /// Becomes a sender, whose notes go to the socket that the receiver [made](crate::Receiver::open).
+    ///
+    /// # Errors
+    /// When it is another descriptor than that.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    #[expect(unsafe_code, reason = "a descriptor that is lent to the runtime")]
+    pub fn taken(self, notes: OwnedFd) -> io::Result<Sender> {
+        let slots = u8::try_from(SLOTS).expect("invariant: there are few slots");
+        let notes = Outlet::open(notes)?;
+        // SAFETY: What is lent keeps the descriptor open, and the same, until it is dropped.
+        let freed = unsafe { AsyncFd::register_with_interest(self.freed, Interest::READABLE) }?;
+        Ok(Sender {
+            memory: self.memory,
+            notes,
+            freed,
+            free: (0..slots).rev().collect(),
+            warm: 0,
+        })
+    }
 }
 
 /// A slot that is being filled. One that is dropped before it was [sent](Sender::send) is lost.
@@ -42,19 +74,16 @@ impl Filling {
 }
 
 impl Sender {
-    /// Opens what was [offered](crate::Offer::descriptors).
+    /// Makes the memory; returns also what is for the other side: the memory to be read, and the
+    /// socket that takes the numbers of slots to be filled again.
     ///
     /// # Errors
-    /// When the descriptors are others than those, or the system has no more memory.
-    pub fn open([memory, notes, freed]: [OwnedFd; 3]) -> io::Result<Self> {
-        let slots = u8::try_from(SLOTS).expect("invariant: there are few slots");
-        Ok(Self {
-            memory: Memory::open(memory)?,
-            notes: checked(notes)?,
-            freed: pipe::Receiver::from_owned_fd(freed)?,
-            free: (0..slots).rev().collect(),
-            warm: 0,
-        })
+    /// When the system has no more memory or descriptors.
+    pub fn offer() -> io::Result<(Offer, [OwnedFd; 2])> {
+        let memory = Memory::create()?;
+        let to_be_read = memory.to_be_read()?;
+        let (freed, freed_out) = Inlet::pair()?;
+        Ok((Offer { memory, freed }, [to_be_read, freed_out]))
     }
 
     /// Returns a slot to be filled, once there is one. To give up waiting loses nothing.
@@ -68,10 +97,12 @@ impl Sender {
                 self.warm_up(number)?;
                 return Ok(Filling { number, len: 0 });
             }
-            self.freed.readable().await?;
             let mut numbers = [0; SLOTS];
-            let read = self.freed.try_read(&mut numbers);
-            self.collect(read, numbers)?;
+            let mut readable = self.freed.readable().await?;
+            // One that is not ready after all is waited for again.
+            if let Ok(read) = readable.try_io(|freed| freed.get_ref().read(&mut numbers)) {
+                self.collect(read, numbers)?;
+            }
         }
     }
 
@@ -91,8 +122,7 @@ impl Sender {
     pub fn send(&mut self, filling: Filling) -> io::Result<()> {
         let Filling { number, len } = filling;
         // There is room for many more notes than there are slots.
-        rustix::io::write(&self.notes, &Note::Slot { number, len }.write())?;
-        Ok(())
+        self.notes.write(&Note { number, len }.write())
     }
 
     /// Gives memory back to the system, for the time in which nothing is sent; returns whether the
@@ -126,11 +156,11 @@ impl Sender {
     /// Takes in which slots are free again; past tokio, which may not have seen it yet.
     fn collect_now(&mut self) -> io::Result<()> {
         let mut numbers = [0; SLOTS];
-        let read = rustix::io::read(&self.freed, &mut numbers);
-        self.collect(read.map_err(io::Error::from), numbers)
+        let read = self.freed.get_ref().read(&mut numbers);
+        self.collect(read, numbers)
     }
 
-    /// Takes in that slots are free again, as a read from the pipe has said.
+    /// Takes in that slots are free again, as a read has said.
     fn collect(&mut self, read: io::Result<usize>, numbers: [u8; SLOTS]) -> io::Result<()> {
         match read {
             Ok(0) => Err(io::ErrorKind::BrokenPipe.into()),
@@ -147,14 +177,9 @@ impl Sender {
     }
 }
 
-/// Checks that notes can be written to a descriptor without waiting. The runtime, which has a check of
-/// its own, is not to know the pipe: it would be woken by each note that is read.
-fn checked(notes: OwnedFd) -> io::Result<OwnedFd> {
-    let is_pipe = FileType::from_raw_mode(fstat(&notes)?.st_mode) == FileType::Fifo;
-    let flags = fcntl_getfl(&notes)?;
-    let never_waits = flags.contains(OFlags::NONBLOCK);
-    if !is_pipe || !never_waits || flags & OFlags::ACCMODE != OFlags::WRONLY {
-        return Err(io::Error::other("the pipe for notes is not as agreed"));
+#[cfg(test)]
+impl Sender {
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory.size_bytes()
     }
-    Ok(notes)
 }
