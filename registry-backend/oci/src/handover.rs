@@ -5,28 +5,40 @@
 //! gets and sends ordinary bodies. The edge alone sets them, and removes what a client sends under
 //! their names.
 //!
+//! Neither trusts the other with more than that. A message with more descriptors than were asked for
+//! ends the connection, and nothing that comes is closed on a thread for which others wait (the crate
+//! `slots`, `descriptors`).
+//!
 //! **A part of an open file in the place of a reply's body.** Who can take one says so in its
-//! request; the reply then has no body but says which part of the file it is, and the file comes with
-//! the first bytes of the reply.
+//! request; the reply then has no body but says which part of the file it is, and the file, a plain
+//! one that holds all of the part, comes with the first bytes of the reply.
 //!
 //! ```text
 //! X-Tidegate-File: accept                 in a request
 //! X-Tidegate-File: 0-1048575              in a reply
 //! ```
 //!
-//! **A request's body in memory that both share.** Who would use it asks for it, and gets three
-//! descriptors with the reply, for all later requests on the same connection: the memory, and two pipes
-//! in which they tell each other of slots of it (the crate `slots`). A request whose bytes come in such
-//! slots has an empty body, in chunks, which ends when all were told of, and the header says how long
-//! the client's body is, where that is known. A reply that does not close the connection says that all
-//! of them were taken.
+//! **A request's body in memory that both share.** Who would use it offers it, for all later requests on
+//! the same connection, in a request without a body, with whose first bytes come two descriptors: the
+//! memory, which the registry can only read, and a Unix socket on which the registry tells of slots of
+//! it that may be filled again, a byte for each. The reply of a registry that takes it brings one: a
+//! Unix socket that takes notes of slots that were filled, of four bytes (the crate `slots`). Whoever
+//! reads from a socket has made it, and keeps the end it reads from to itself. A request whose bytes come
+//! in such slots has an empty body, in chunks, which ends when all were told of, and the header says how
+//! long the client's body is, where that is known. A reply that does not close the connection says that
+//! all of them were taken.
 //!
 //! ```text
-//! X-Tidegate-Slots: wanted                in a request
-//! X-Tidegate-Slots: offered               in a reply
+//! X-Tidegate-Slots: offered/2             in a request
+//! X-Tidegate-Slots: taken/2               in a reply
 //! X-Tidegate-Slots: 1073741824            in a request whose body is there
 //! X-Tidegate-Slots: unknown               likewise, of a body that ends when it ends
 //! ```
+//!
+//! The number is that of this agreement, memory and messages included, and changes with it: during an
+//! upgrade an edge meets a registry of another version, and who does not know what is offered does not
+//! take it. The descriptors are closed, and bodies go over the socket. (In the first version, whose words
+//! were `wanted` and `offered`, the registry made everything.)
 
 use std::fmt;
 
@@ -42,9 +54,9 @@ pub const ACCEPT: &str = "accept";
 pub const SLOTS: &str = "x-tidegate-slots";
 
 /// What it says in a reply.
-pub const OFFERED: &str = "offered";
+pub const TAKEN: &str = "taken/2";
 
-const WANTED: &str = "wanted";
+const OFFERED: &str = "offered/2";
 const UNKNOWN: &str = "unknown";
 
 /// Writes which part of the file a body is.
@@ -61,8 +73,8 @@ pub fn read(text: &str) -> Option<ByteRange> {
 /// What a request says about slots.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Slots {
-    /// Some would be welcome.
-    Wanted,
+    /// There are some for later bodies.
+    Offered,
     /// The body is in some, all of it so many bytes, where that is known.
     Body(Option<u64>),
 }
@@ -71,7 +83,7 @@ impl Slots {
     /// Reads what a request says.
     pub fn read(text: &str) -> Option<Self> {
         match text {
-            WANTED => Some(Self::Wanted),
+            OFFERED => Some(Self::Offered),
             UNKNOWN => Some(Self::Body(None)),
             digits if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
                 Some(Self::Body(Some(digits.parse().ok()?)))
@@ -84,7 +96,7 @@ impl Slots {
 impl fmt::Display for Slots {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Wanted => f.write_str(WANTED),
+            Self::Offered => f.write_str(OFFERED),
             Self::Body(None) => f.write_str(UNKNOWN),
             Self::Body(Some(length)) => write!(f, "{length}"),
         }
@@ -123,14 +135,25 @@ mod tests {
     #[test]
     fn what_is_said_about_slots_is_read_and_nothing_else() {
         for slots in [
-            Slots::Wanted,
+            Slots::Offered,
             Slots::Body(None),
             Slots::Body(Some(0)),
             Slots::Body(Some(u64::MAX)),
         ] {
             assert_eq!(Slots::read(&slots.to_string()), Some(slots));
         }
-        for text in ["", "-1", "+1", "1 ", "offered", "18446744073709551616"] {
+        for text in [
+            "",
+            "-1",
+            "+1",
+            "1 ",
+            "wanted",
+            "offered",
+            "offered/1",
+            "offered/20",
+            "taken/2",
+            "18446744073709551616",
+        ] {
             assert_eq!(Slots::read(text), None, "{text:?}");
         }
     }

@@ -136,7 +136,7 @@ async fn read(call: &Call<'_>, payload: &mut Payload) -> Result<Vec<u8>, Error> 
         if (content.len() + data.len()) as u64 > size_max {
             return Err(Error::ManifestTooLarge { size_max });
         }
-        content.extend_from_slice(&data);
+        data.append_to(&mut content);
     }
     Ok(content)
 }

@@ -180,7 +180,8 @@ impl Drop for UnderWay {
 /// Serves one connection until the client closes it or, between two requests, `stopped` says so.
 async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Receiver<bool>) {
     let handover = Handover::default();
-    let stream = Stream::new(stream, handover.outbox());
+    let (inbox, outbox) = handover.boxes();
+    let stream = Stream::new(stream, inbox, outbox);
     let service = service_fn(|request: Request<Incoming>| {
         let under_way = UnderWay::new(serving.clone());
         let (parts, payload, wishes) = handover.open(request);

@@ -1,7 +1,6 @@
 //! The body of a request.
 
 use std::io;
-use std::ops::Deref;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use slots::{Next, Receiver, Slot};
+use tokio::task::coop::consume_budget;
 
 use super::error::Error;
 
@@ -64,14 +64,35 @@ pub(super) enum Data {
     Slot(Slot),
 }
 
-impl Deref for Data {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
+impl Data {
+    /// Returns how many bytes there are.
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Slot(slot) => slot,
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Slot(slot) => slot.len(),
         }
+    }
+
+    /// Copies the bytes from the first `at` on, as many as `to` takes.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub(super) fn copy_to(&self, at: usize, to: &mut [u8]) {
+        match self {
+            Self::Bytes(bytes) => {
+                let part = bytes.get(at..at + to.len());
+                to.copy_from_slice(part.expect("invariant: no more is copied than there is"));
+            }
+            Self::Slot(slot) => slot.copy_to(at, to),
+        }
+    }
+
+    /// Appends the bytes to `content`.
+    pub(super) fn append_to(&self, content: &mut Vec<u8>) {
+        let begin = content.len();
+        content.resize(begin + self.len(), 0);
+        let (_, to) = content.split_at_mut(begin);
+        self.copy_to(0, to);
     }
 }
 
@@ -187,13 +208,17 @@ impl Slots {
     async fn next(&mut self, ended: impl Future<Output = End>) -> Result<Option<Slot>, Error> {
         let mut ended = pin!(ended);
         while !self.is_over() {
-            match self.receiver.take().map_err(Error::Slots)? {
+            // An edge that sends faster than it is read must not have this thread for itself.
+            consume_budget().await;
+            let is_gone = match self.receiver.take().map_err(Error::Slots)? {
                 Next::Slot(slot) => return Ok(Some(slot)),
                 Next::End => return Err(invalid("an end that nobody told")),
-                Next::Nothing => {}
-            }
+                Next::Nothing => false,
+                Next::Gone => true,
+            };
             // All were told of before the end: if that was known before this look, there are no more.
             match &mut self.state {
+                State::Open if is_gone => self.state = (&mut ended).await.into(),
                 State::Open => tokio::select! {
                     ready = self.receiver.ready() => ready.map_err(Error::Slots)?,
                     end = &mut ended => self.state = end.into(),
@@ -265,6 +290,12 @@ mod tests {
 
     use super::*;
 
+    fn both() -> (Sender, Receiver) {
+        let (offer, files) = Sender::offer().unwrap();
+        let (receiver, notes) = Receiver::open(files).unwrap();
+        (offer.taken(notes).unwrap(), receiver)
+    }
+
     async fn send(sender: &mut Sender, bytes: &[u8]) {
         let mut filling = sender.slot().await.unwrap();
         assert!(sender.fill(&mut filling, bytes).is_empty());
@@ -274,22 +305,19 @@ mod tests {
     /// Whoever has answered may be scheduled so late that the next body is there.
     #[tokio::test]
     async fn what_is_told_of_after_the_end_is_another_bodys() {
-        let (receiver, offer) = Receiver::offer().unwrap();
-        let descriptors = offer.descriptors();
-        let descriptors = descriptors.map(|it| it.try_clone_to_owned().unwrap());
-        let mut sender = Sender::open(descriptors).unwrap();
+        let (mut sender, receiver) = both();
         let mut slots = Slots {
             receiver,
             state: State::Open,
         };
         send(&mut sender, b"one").await;
         let slot = slots.next(pending()).await.unwrap();
-        assert_eq!(**slot.as_ref().unwrap(), *b"one");
+        assert_eq!(slot.as_ref().unwrap().to_vec(), b"one");
         send(&mut sender, b"two").await;
         slots.end(ready(Ok(()))).await.unwrap();
         assert!(!slots.is_over(), "one is left");
         let slot = slots.next(pending()).await.unwrap();
-        assert_eq!(**slot.as_ref().unwrap(), *b"two");
+        assert_eq!(slot.as_ref().unwrap().to_vec(), b"two");
         assert!(slots.next(pending()).await.unwrap().is_none());
         assert!(slots.is_over());
         send(&mut sender, b"of another").await;
@@ -299,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_did_not_end_well_is_never_over() {
-        let (receiver, _offer) = Receiver::offer().unwrap();
+        let (_sender, receiver) = both();
         let mut slots = Slots {
             receiver,
             state: State::Open,
@@ -309,5 +337,31 @@ mod tests {
             ended.unwrap_err();
             assert!(!slots.is_over());
         }
+    }
+
+    #[tokio::test]
+    async fn a_flood_of_slots_leaves_a_turn_to_others() {
+        let (_offer, files) = Sender::offer().unwrap();
+        let (receiver, notes) = Receiver::open(files).unwrap();
+        let mut slots = Slots {
+            receiver,
+            state: State::Open,
+        };
+        let mut sent = 0;
+        while rustix::io::write(&notes, &[0, 0, 0, 1]).is_ok() {
+            sent += 1;
+        }
+        let mut taken = 0;
+        let drained = async {
+            while let Ok(Some(_)) = slots.next(pending()).await {
+                taken += 1;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = drained => panic!("it is over"),
+            () = ready(()) => {}
+        }
+        assert!(taken < sent, "all {sent} were taken at once");
     }
 }

@@ -1,29 +1,35 @@
 //! A connection of the edge's, that can carry open files beside bytes (`SCM_RIGHTS`, unix(7)).
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
+use slots::descriptors;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 
 use crate::registry::Blob;
 
+/// How many descriptors may come with a request: those of memory for bodies.
+const FILES_MAX: usize = 2;
+
 /// What goes with the next bytes that are written.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outbox(Arc<Mutex<Option<Enclosure>>>);
+
+/// What came with the bytes that were read.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Inbox(Arc<Mutex<Vec<OwnedFd>>>);
 
 /// Something that has open files.
 #[derive(Debug)]
 pub(super) enum Enclosure {
     /// The file of a blob.
     Blob(Blob),
-    /// Memory for the bodies of requests.
-    Slots(slots::Offer),
+    /// Where the edge tells of slots that it has filled.
+    Notes(OwnedFd),
 }
 
 impl Outbox {
@@ -38,16 +44,43 @@ impl Outbox {
     }
 }
 
-/// A connection and its outbox.
+impl Inbox {
+    /// Takes what has come.
+    pub(super) fn take(&self) -> Vec<OwnedFd> {
+        std::mem::take(&mut *self.content())
+    }
+
+    /// Puts in what has come; refuses more than anyone has a use for.
+    fn put(&self, files: Vec<OwnedFd>) -> io::Result<()> {
+        let mut content = self.content();
+        if content.len() + files.len() > FILES_MAX {
+            descriptors::discard(files);
+            return Err(io::Error::other("more descriptors than a request has"));
+        }
+        content.extend(files);
+        Ok(())
+    }
+
+    fn content(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection, its inbox and its outbox.
 #[derive(Debug)]
 pub(super) struct Stream {
     socket: UnixStream,
+    inbox: Inbox,
     outbox: Outbox,
 }
 
 impl Stream {
-    pub(super) fn new(socket: UnixStream, outbox: Outbox) -> Self {
-        Self { socket, outbox }
+    pub(super) fn new(socket: UnixStream, inbox: Inbox, outbox: Outbox) -> Self {
+        Self {
+            socket,
+            inbox,
+            outbox,
+        }
     }
 
     fn write(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -55,12 +88,12 @@ impl Stream {
             return self.socket.try_write_vectored(pieces);
         };
         let send = |files: &[BorrowedFd<'_>]| {
-            let send = || Ok(send(&self.socket, pieces, files)?);
+            let send = || descriptors::send(&self.socket, pieces, files);
             self.socket.try_io(Interest::WRITABLE, send)
         };
         let sent = match &enclosure {
             Enclosure::Blob(blob) => send(blob.as_file().as_slice()),
-            Enclosure::Slots(offer) => send(&offer.descriptors()),
+            Enclosure::Notes(notes) => send(&[notes.as_fd()]),
         };
         if sent.is_err() {
             self.outbox.put(enclosure);
@@ -69,26 +102,24 @@ impl Stream {
     }
 }
 
-/// Sends bytes with files.
-fn send(
-    socket: &UnixStream,
-    pieces: &[IoSlice<'_>],
-    files: &[BorrowedFd<'_>],
-) -> rustix::io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    let fits = control.push(SendAncillaryMessage::ScmRights(files));
-    debug_assert!(fits, "there is room for three files");
-    sendmsg(socket, pieces, &mut control, SendFlags::NOSIGNAL)
+impl Drop for Stream {
+    fn drop(&mut self) {
+        descriptors::discard(self.inbox.take());
+        descriptors::hang_up(&self.socket);
+    }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        let files = ready!(descriptors::poll_receive(&self.socket, cx, buffer))?;
+        if files.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        Poll::Ready(self.inbox.put(files))
     }
 }
 

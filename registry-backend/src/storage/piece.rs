@@ -52,20 +52,22 @@ impl Piece {
         }
     }
 
-    /// Takes in as many bytes as fit; returns the rest. One that is full ends where a block does.
-    pub(crate) fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let fits = bytes.len().min(self.room());
-        let (taken, rest) = bytes.split_at(fits);
-        let (begin, end) = (self.len, self.len + taken.len());
-        if self.large.is_none() && end > SMALL_BYTES {
+    /// Takes in as many of `len` bytes as fit, which `copy` writes; returns how many. A piece that is
+    /// full ends where a block does.
+    pub(crate) fn fill_by(&mut self, len: usize, copy: impl FnOnce(&mut [u8])) -> usize {
+        let fits = len.min(self.room());
+        let begin = self.len;
+        self.len += fits;
+        if self.large.is_none() && self.len > SMALL_BYTES {
             self.enlarge();
         }
-        self.len = end;
-        match &mut self.large {
-            Some(large) => copy(taken, large, self.in_block + begin),
-            None => self.small.extend_from_slice(taken),
+        if let Some(large) = &mut self.large {
+            copy(part(large, self.in_block + begin, fits));
+        } else {
+            self.small.resize(self.len, 0);
+            copy(part(&mut self.small, begin, fits));
         }
-        rest
+        fits
     }
 
     /// Returns whether nothing more fits.
@@ -84,17 +86,27 @@ impl Piece {
             false => Memory::at_hand(),
         };
         if let Ok(mut large) = memory {
-            copy(&self.small, &mut large, self.in_block);
+            part(&mut large, self.in_block, self.small.len()).copy_from_slice(&self.small);
             self.small = Vec::new();
             self.large = Some(large);
         }
     }
 }
 
-fn copy(bytes: &[u8], memory: &mut [u8], at: usize) {
-    let to = memory.get_mut(at..at + bytes.len());
-    to.expect("invariant: a piece takes what fits")
-        .copy_from_slice(bytes);
+#[cfg(test)]
+impl Piece {
+    /// Takes in as many bytes as fit; returns the rest.
+    pub(crate) fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let copy = |to: &mut [u8]| to.copy_from_slice(bytes.get(..to.len()).unwrap());
+        let count = self.fill_by(bytes.len(), copy);
+        bytes.get(count..).unwrap()
+    }
+}
+
+/// Returns the part of `memory` for as many bytes behind the first `at`.
+fn part(memory: &mut [u8], at: usize, len: usize) -> &mut [u8] {
+    let part = memory.get_mut(at..at + len);
+    part.expect("invariant: a piece takes what fits")
 }
 
 impl Deref for Piece {

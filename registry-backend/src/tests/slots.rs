@@ -1,8 +1,8 @@
 //! Bodies in memory that the client has filled.
 
 use std::fs::File;
-use std::io::Write as _;
-use std::os::fd::OwnedFd;
+use std::io::{IoSlice, Write as _};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,51 +19,57 @@ use super::{Reply, Rig, blob_path, receive, sha256};
 struct Edge {
     stream: UnixStream,
     sender: Option<Sender>,
-    /// The memory, as a file, and the pipe that takes notes.
+    /// The memory, as a file, and the socket that takes notes.
     shared: Option<(File, File)>,
 }
 
 impl Edge {
     /// Connects, and begins an upload on the way; returns its path as well.
     async fn begin(rig: &Rig) -> (Self, String) {
-        let stream = rig.connect().await;
         let mut edge = Self {
-            stream,
+            stream: rig.connect().await,
             sender: None,
             shared: None,
         };
-        let reply = edge.post("wanted").await;
-        assert_eq!(reply.header("x-tidegate-slots"), Some("offered"));
+        let reply = edge.offer().await;
+        assert_eq!(reply.header("x-tidegate-slots"), Some("taken/2"));
         assert!(edge.sender.is_some());
         (edge, reply.header("location").unwrap().to_owned())
     }
 
-    /// Begins an upload.
-    async fn post(&mut self, slots: &str) -> Reply {
-        let head = format!(
-            "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: x\r\nx-tidegate-slots: {slots}\r\n\r\n"
-        );
-        self.stream.write_all(head.as_bytes()).await.unwrap();
-        let reply = self.reply().await;
+    /// Begins an upload, and offers memory.
+    async fn offer(&mut self) -> Reply {
+        let (offer, files) = Sender::offer().unwrap();
+        let memory = format!("/proc/self/fd/{}", files[0].as_raw_fd());
+        let memory = File::options().write(true).open(memory).unwrap();
+        let head =
+            "POST /v2/a/blobs/uploads/ HTTP/1.1\r\nhost: x\r\nx-tidegate-slots: offered/2\r\n\r\n";
+        send_with(&self.stream, head, &files).await;
+        let (reply, taken) = self.reply_with_files().await;
         assert_eq!(reply.status, 202, "{reply}");
+        if let Ok([notes]) = <[OwnedFd; 1]>::try_from(taken) {
+            self.shared = Some((memory, notes.try_clone().unwrap().into()));
+            self.sender = Some(offer.taken(notes).unwrap());
+        }
         reply
     }
 
-    /// Reads a reply, and what is enclosed.
-    async fn reply(&mut self) -> Reply {
-        let mut reply = Vec::new();
+    /// Reads a reply.
+    async fn reply(&self) -> Reply {
+        let (reply, files) = self.reply_with_files().await;
+        assert!(files.is_empty(), "nobody has asked for any");
+        reply
+    }
+
+    async fn reply_with_files(&self) -> (Reply, Vec<OwnedFd>) {
+        let (mut reply, mut files) = (Vec::new(), Vec::new());
         while !is_whole(&reply) {
-            let (bytes, files) = receive(&self.stream).await;
+            let (bytes, more) = receive(&self.stream).await;
             assert!(!bytes.is_empty(), "{}", String::from_utf8_lossy(&reply));
             reply.extend(bytes);
-            if let Ok([memory, notes, freed]) = <[OwnedFd; 3]>::try_from(files) {
-                assert!(self.sender.is_none(), "one memory is enough");
-                let again = |descriptor: &OwnedFd| File::from(descriptor.try_clone().unwrap());
-                self.shared = Some((again(&memory), again(&notes)));
-                self.sender = Some(Sender::open([memory, notes, freed]).unwrap());
-            }
+            files.extend(more);
         }
-        Reply::parse(&reply)
+        (Reply::parse(&reply), files)
     }
 
     /// Sends the head of a request whose body is in slots.
@@ -94,6 +100,14 @@ impl Edge {
         self.stream.write_all(b"0\r\n\r\n").await.unwrap();
         self.reply().await
     }
+}
+
+/// Sends the head of a request, and descriptors with it.
+async fn send_with(stream: &UnixStream, head: &str, files: &[OwnedFd]) {
+    stream.writable().await.unwrap();
+    let files: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+    let sent = slots::descriptors::send(stream, &[IoSlice::new(head.as_bytes())], &files);
+    assert_eq!(sent.unwrap(), head.len());
 }
 
 /// Returns whether a reply is there to the end of its body.
@@ -130,7 +144,7 @@ async fn a_blob_in_slots_is_the_same_as_over_the_socket() {
             let reply = edge.end().await;
             assert_eq!(reply.status, 201, "{len} by {part}: {reply}");
             assert!(std::fs::read(rig.path(&blob_path(&digest))).unwrap() == content);
-            let next = edge.post("wanted").await;
+            let next = edge.offer().await;
             assert_eq!(next.header("x-tidegate-slots"), None, "it has some");
             path = next.header("location").unwrap().to_owned();
             assert!(edge.sender.as_mut().unwrap().rest().unwrap());
@@ -340,4 +354,55 @@ async fn a_body_in_slots_that_were_never_offered_is_refused() {
     let mut reply = Vec::new();
     stream.read_to_end(&mut reply).await.unwrap();
     assert_eq!(Reply::parse(&reply).code(), "UNKNOWN");
+}
+
+/// What an edge of another version says, and one that does not keep to what it says.
+#[tokio::test]
+async fn memory_that_is_not_offered_as_agreed_is_not_taken() {
+    let rig = Rig::new();
+    let (_offer, files) = Sender::offer().unwrap();
+    let [memory, freed] = &files;
+    for (said, files) in [
+        ("wanted", vec![]),
+        ("offered", vec![memory, freed]),
+        ("offered/3", vec![memory, freed]),
+        ("unknown/2", vec![memory, freed]),
+        ("offered/2", vec![]),
+        ("offered/2", vec![memory]),
+        ("offered/2", vec![freed, memory]),
+        ("offered/2", vec![memory, memory]),
+    ] {
+        let mut edge = Edge {
+            stream: rig.connect().await,
+            sender: None,
+            shared: None,
+        };
+        let head = format!("GET /v2/ HTTP/1.1\r\nhost: x\r\nx-tidegate-slots: {said}\r\n\r\n");
+        let files: Vec<OwnedFd> = files.iter().map(|file| file.try_clone().unwrap()).collect();
+        send_with(&edge.stream, &head, &files).await;
+        let reply = edge.reply().await;
+        assert_eq!(reply.status, 200, "{said}");
+        assert_eq!(reply.header("x-tidegate-slots"), None, "{said}");
+        assert_eq!(reply.header("connection"), None, "{said}");
+        // It goes on without, and can be offered some later.
+        edge.offer().await;
+        assert!(edge.sender.is_some(), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_with_more_descriptors_than_are_offered_ends_the_connection() {
+    let rig = Rig::new();
+    let (_offer, [memory, freed]) = Sender::offer().unwrap();
+    let stream = rig.connect().await;
+    // Sent in two parts, so that there are three when the request is there.
+    send_with(
+        &stream,
+        "GET /v2/ HTTP/1.1\r\n",
+        &[memory.try_clone().unwrap(), freed],
+    )
+    .await;
+    send_with(&stream, "host: x\r\n\r\n", &[memory]).await;
+    let (bytes, files) = receive(&stream).await;
+    assert!(bytes.is_empty() && files.is_empty());
 }

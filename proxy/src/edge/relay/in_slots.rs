@@ -102,6 +102,12 @@ mod tests {
         receiver: Receiver,
     }
 
+    fn both() -> (Receiver, Sender) {
+        let (offer, files) = Sender::offer().unwrap();
+        let (receiver, notes) = Receiver::open(files).unwrap();
+        (receiver, offer.taken(notes).unwrap())
+    }
+
     impl Rig {
         async fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
@@ -109,12 +115,9 @@ mod tests {
             let listener = UnixListener::bind(&path).unwrap();
             let wire = Wire::connect(&path, PATIENCE).await.unwrap();
             let (socket, _) = listener.accept().await.unwrap();
-            let (receiver, offer) = Receiver::offer().unwrap();
-            let descriptors = offer
-                .descriptors()
-                .map(|it| it.try_clone_to_owned().unwrap());
+            let (receiver, sender) = both();
             Self {
-                held: InSlots::new(Sender::open(descriptors).unwrap()),
+                held: InSlots::new(sender),
                 wire,
                 socket,
                 receiver,
@@ -134,7 +137,7 @@ mod tests {
             match self.receiver.take().unwrap() {
                 Next::Slot(slot) => Some(slot),
                 Next::Nothing => None,
-                Next::End => panic!("who sends tells no end here"),
+                Next::End | Next::Gone => panic!("the sender is there, and tells no end here"),
             }
         }
     }
@@ -151,16 +154,16 @@ mod tests {
                 rig.send(Flush::Full).await.unwrap();
             }
         }
-        assert!(*rig.take().unwrap() == content[..SLOT_BYTES]);
+        assert!(rig.take().unwrap().to_vec() == content[..SLOT_BYTES]);
         rig.send(Flush::Full).await.unwrap();
         assert!(rig.held.push(None, Instant::now()).0.is_some(), "five wait");
         assert!(rig.take().is_none(), "they do not");
         rig.send(Flush::All).await.unwrap();
-        assert!(*rig.take().unwrap() == content[SLOT_BYTES..]);
+        assert!(rig.take().unwrap().to_vec() == content[SLOT_BYTES..]);
         assert_eq!(rig.held.push(None, Instant::now()), (None, false));
         rig.push(b"the last");
         rig.send(Flush::Last).await.unwrap();
-        assert_eq!(*rig.take().unwrap(), *b"the last");
+        assert_eq!(rig.take().unwrap().to_vec(), b"the last");
         drop(rig.wire);
         let mut end = String::new();
         rig.socket.read_to_string(&mut end).await.unwrap();
@@ -182,9 +185,9 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         taken.pop();
         rig.send(Flush::All).await.unwrap();
-        assert_eq!(*rig.take().unwrap(), *b"more");
+        assert_eq!(rig.take().unwrap().to_vec(), b"more");
         taken.clear();
-        rig.receiver = Receiver::offer().unwrap().0;
+        rig.receiver = both().0;
         let error = loop {
             rig.push(b"and more");
             if let Err(error) = rig.send(Flush::All).await {

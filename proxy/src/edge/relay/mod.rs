@@ -11,6 +11,7 @@
 mod download;
 mod gathered;
 mod http2;
+mod handed;
 mod in_slots;
 mod reply;
 mod rest;
@@ -95,11 +96,11 @@ impl Wires {
     /// Takes a connection that has memory for a large body, if there can be one.
     async fn take_for_body(&self, socket: &Socket) -> Result<Wire> {
         let (wire, _) = self.take(socket).await?;
-        if wire.ask_for_slots().await {
+        if wire.offer_slots().await {
             return Ok(wire);
         }
         let wire = connect(socket).await?;
-        wire.ask_no_more();
+        wire.offer_no_slots();
         Ok(wire)
     }
 
@@ -311,6 +312,8 @@ async fn exchange(
     let asks_first = head.headers.contains_key(EXPECT);
     let held = framing.map(|framing| way(wire, &mut head, framing));
     let held = held.transpose()?;
+    let may_bring_file = head.headers.contains_key(handover::FILE);
+    wire.ask_for_files(usize::from(may_bring_file));
     let mut client = wire.client(patience);
     let written = client.write_request_header(Box::new(head)).await;
     written.map_err(|error| error.into_up())?;
@@ -374,12 +377,14 @@ async fn body_piece(client: &mut HttpSession) -> Result<Option<Bytes>> {
 fn handed_over(part: Option<&str>, wire: &Wire) -> Result<(File, ByteRange)> {
     let part = part.and_then(handover::read);
     let file = wire.take_file();
-    part.zip(file)
-        .map(|(part, file)| (File::from(file), part))
-        .ok_or_else(|| {
-            let explained = Error::explain(ErrorType::InvalidHTTPHeader, "a body without its file");
-            explained.into_up()
-        })
+    let (part, file) = part.zip(file).ok_or_else(|| {
+        let explained = Error::explain(ErrorType::InvalidHTTPHeader, "a body without its file");
+        explained.into_up()
+    })?;
+    let file = handed::open(file, part).map_err(|error| {
+        Error::because(ErrorType::FileReadError, "a blob's file", error).into_up()
+    })?;
+    Ok((file, part))
 }
 
 fn timed_out(error: &Error) -> bool {

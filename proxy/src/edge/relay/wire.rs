@@ -1,12 +1,15 @@
 //! A connection to the registry, over which open files come as well as bytes (`SCM_RIGHTS`, unix(7)).
+//!
+//! A registry that is no longer what it was must not stop the edge: no more files are kept than were
+//! asked for, none is closed here before it is known to be of a kind that is closed at once, and more
+//! of them than were asked for end the connection.
 
 use std::future::poll_fn;
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -14,7 +17,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::Method;
 use http::header::HOST;
-use oci::handover::{self, Slots};
+use oci::handover::{self, Slots, TAKEN};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::client::HttpSession;
@@ -22,13 +25,18 @@ use pingora::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType,
 };
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recv, recvmsg};
+use rustix::net::{RecvFlags, recv};
+use slots::descriptors;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-/// How long the registry may take to give memory: a body that waits for it is not told to begin.
-const ASK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the registry may take to open memory: a body that waits for it is not told to begin.
+const OFFER_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many descriptors of registries may wait to be closed when there is another connection: there
+/// are never as many unless a registry sends such as cannot be.
+const UNCLOSED_MAX: usize = 1024;
 
 /// A connection; its clones are the same one.
 #[derive(Clone, Debug)]
@@ -39,8 +47,12 @@ struct Inner {
     socket: UnixStream,
     /// The files that have come and were not taken yet.
     files: Mutex<Vec<OwnedFd>>,
-    /// Whether the registry was asked for memory for bodies.
-    asked: AtomicBool,
+    /// How many more may come.
+    asked_for: AtomicUsize,
+    /// What goes with the next bytes: memory that is offered.
+    outbox: Mutex<Option<[OwnedFd; 2]>>,
+    /// Whether the registry was offered memory for bodies.
+    offered: AtomicBool,
     /// That memory, while no body is under way.
     slots: Mutex<Option<slots::Sender>>,
 }
@@ -48,12 +60,19 @@ struct Inner {
 impl Wire {
     /// Connects to the socket at `path`.
     pub(super) async fn connect(path: &Path, patience: Duration) -> io::Result<Self> {
+        if descriptors::waiting_to_be_closed() > UNCLOSED_MAX {
+            return Err(io::Error::other(
+                "registries have sent files that cannot be closed",
+            ));
+        }
         let connected = timeout(patience, UnixStream::connect(path)).await;
         let socket = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         Ok(Self(Arc::new(Inner {
             socket,
             files: Mutex::default(),
-            asked: AtomicBool::new(false),
+            asked_for: AtomicUsize::new(0),
+            outbox: Mutex::default(),
+            offered: AtomicBool::new(false),
             slots: Mutex::default(),
         })))
     }
@@ -66,51 +85,62 @@ impl Wire {
         client
     }
 
+    /// Says with how many files the next reply may come.
+    pub(super) fn ask_for_files(&self, count: usize) {
+        self.0.asked_for.store(count, Ordering::Relaxed);
+    }
+
     /// Takes a file that has come.
     pub(super) fn take_file(&self) -> Option<OwnedFd> {
         self.files().pop()
     }
 
-    /// Asks the registry for memory for bodies, if it was not asked yet. Returns whether the connection
+    /// Offers the registry memory for bodies, if that was not done yet. Returns whether the connection
     /// is still good for a request; without memory bodies go over the socket.
-    pub(super) async fn ask_for_slots(&self) -> bool {
-        if self.0.asked.swap(true, Ordering::Relaxed) {
+    pub(super) async fn offer_slots(&self) -> bool {
+        if self.0.offered.swap(true, Ordering::Relaxed) {
             return true;
         }
-        matches!(timeout(ASK_PATIENCE, self.ask()).await, Ok(Ok(true)))
+        matches!(timeout(OFFER_PATIENCE, self.offer()).await, Ok(Ok(true)))
     }
 
-    /// Never asks the registry for memory.
-    pub(super) fn ask_no_more(&self) {
-        self.0.asked.store(true, Ordering::Relaxed);
+    /// Never offers the registry memory.
+    pub(super) fn offer_no_slots(&self) {
+        self.0.offered.store(true, Ordering::Relaxed);
     }
 
-    async fn ask(&self) -> Result<bool> {
+    async fn offer(&self) -> Result<bool> {
+        let (offer, files) = match slots::Sender::offer() {
+            Ok(made) => made,
+            Err(error) => {
+                not_shared(&error);
+                return Ok(true);
+            }
+        };
         let mut head = RequestHeader::build_no_case(Method::GET, b"/v2/", None)?;
         head.insert_header(HOST, "registry")?;
-        head.insert_header(handover::SLOTS, Slots::Wanted.to_string())?;
-        let mut client = self.client(ASK_PATIENCE);
+        head.insert_header(handover::SLOTS, Slots::Offered.to_string())?;
+        *self.outbox() = Some(files);
+        self.ask_for_files(1);
+        let mut client = self.client(OFFER_PATIENCE);
         client.write_request_header(Box::new(head)).await?;
         client.read_response().await?;
         let head = client.resp_header();
-        let offered = head.is_some_and(|head| head.headers.contains_key(handover::SLOTS));
+        let said = head.and_then(|head| head.headers.get(handover::SLOTS));
+        let is_taken = said.is_some_and(|said| said == TAKEN);
         let stays = head.is_some_and(super::stays);
         while client.read_body_bytes().await?.is_some() {}
-        if offered && let Err(error) = self.open_slots() {
-            tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "no memory to share with the registry"
-            );
+        if is_taken && let Err(error) = self.open_slots(offer) {
+            not_shared(&error);
         }
         Ok(stays)
     }
 
-    /// Opens the memory for bodies that has come.
-    fn open_slots(&self) -> io::Result<()> {
-        let files = std::mem::take(&mut *self.files());
-        let files = <[OwnedFd; 3]>::try_from(files)
-            .map_err(|files| io::Error::other(format!("{} files came", files.len())))?;
-        self.give_slots(slots::Sender::open(files)?);
+    /// Opens the memory that the registry has taken.
+    fn open_slots(&self, offer: slots::Offer) -> io::Result<()> {
+        let notes = self.take_file();
+        let notes = notes.ok_or_else(|| io::Error::other("no descriptor came"))?;
+        self.give_slots(offer.taken(notes)?);
         Ok(())
     }
 
@@ -126,6 +156,10 @@ impl Wire {
 
     /// Gets ready to be kept for a while, with no memory that lies idle; returns whether it can be.
     pub(super) fn rest(&self) -> bool {
+        self.ask_for_files(0);
+        if !self.files().is_empty() {
+            return false;
+        }
         let mut slots = self.slots();
         let resting = slots.as_mut().map(slots::Sender::rest);
         matches!(resting, None | Some(Ok(true)))
@@ -179,6 +213,10 @@ impl Wire {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn outbox(&self) -> MutexGuard<'_, Option<[OwnedFd; 2]>> {
+        self.0.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn slots(&self) -> MutexGuard<'_, Option<slots::Sender>> {
         self.0.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -193,20 +231,46 @@ impl Wire {
         Ok(())
     }
 
-    /// Reads bytes, and files with them.
-    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let buffers = &mut [IoSliceMut::new(buffer)];
-        let socket = &self.0.socket;
-        let received = recvmsg(socket, buffers, &mut control, RecvFlags::CMSG_CLOEXEC)?;
-        for message in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(files) = message {
-                self.files().extend(files);
-            }
-        }
-        Ok(received.bytes)
+    /// Keeps files that have come, as many as were asked for.
+    fn keep(&self, files: Vec<OwnedFd>) -> io::Result<()> {
+        let asked_for = self.0.asked_for.load(Ordering::Relaxed);
+        let Some(left) = asked_for.checked_sub(files.len()) else {
+            descriptors::discard(files);
+            return Err(io::Error::other("files that nobody asked for"));
+        };
+        self.ask_for_files(left);
+        self.files().extend(files);
+        Ok(())
     }
+
+    /// Sends bytes, and what goes with them.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut outbox = self.outbox();
+        let Some(files) = &*outbox else {
+            return self.0.socket.try_write(bytes);
+        };
+        let sent = self.0.socket.try_io(Interest::WRITABLE, || {
+            let files = files.each_ref().map(OwnedFd::as_fd);
+            descriptors::send(&self.0.socket, &[IoSlice::new(bytes)], &files)
+        })?;
+        *outbox = None;
+        Ok(sent)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let files = self.files.get_mut().unwrap_or_else(PoisonError::into_inner);
+        descriptors::discard(files.drain(..));
+        descriptors::hang_up(&self.socket);
+    }
+}
+
+fn not_shared(error: &io::Error) {
+    tracing::debug!(
+        error = error as &dyn std::error::Error,
+        "no memory is shared with the registry"
+    );
 }
 
 impl AsyncRead for Wire {
@@ -215,19 +279,11 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.0.socket.poll_read_ready(cx))?;
-            let room = buffer.initialize_unfilled();
-            let read = || self.receive(room);
-            match self.0.socket.try_io(Interest::READABLE, read) {
-                Ok(read) => {
-                    buffer.advance(read);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        let files = ready!(descriptors::poll_receive(&self.0.socket, cx, buffer))?;
+        if files.is_empty() {
+            return Poll::Ready(Ok(()));
         }
+        Poll::Ready(self.keep(files))
     }
 }
 
@@ -239,7 +295,7 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.0.socket.poll_write_ready(cx))?;
-            match self.0.socket.try_write(bytes) {
+            match self.write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::http::error::Error;
-use crate::http::payload::Payload;
+use crate::http::payload::{Data, Payload};
 use crate::registry::Piece;
 
 /// Fills pieces, one after the other.
@@ -56,11 +56,16 @@ impl Gather {
         }
     }
 
-    fn fill(&mut self, mut data: &[u8]) {
-        while !data.is_empty() {
-            data = self.piece.fill(data);
+    /// Takes in what has come last.
+    fn fill(&mut self, data: &Data) {
+        let begin = self.size_bytes - data.len() as u64;
+        let mut filled = 0;
+        while filled < data.len() {
+            let rest = data.len() - filled;
+            let fill = |to: &mut [u8]| data.copy_to(filled, to);
+            filled += self.piece.fill_by(rest, fill);
             if self.piece.is_full() {
-                let next = Piece::at(self.size_bytes - data.len() as u64);
+                let next = Piece::at(begin + filled as u64);
                 self.full
                     .push_back(std::mem::replace(&mut self.piece, next));
             }

@@ -53,26 +53,30 @@ impl Hash {
                 self.piece = Piece::on_thread_at(self.hashing.size_bytes());
                 self.pass_on(piece)
             }
-            Part::Slot(slot) => slot
-                .chunks(BLOCK_BYTES)
-                .try_for_each(|block| self.copy(block)),
+            Part::Slot(slot) => {
+                let mut begin = 0;
+                while begin < slot.len() {
+                    let block = BLOCK_BYTES.min(slot.len() - begin);
+                    begin += self.copy(&slot, begin, block)?;
+                }
+                Ok(())
+            }
         }
     }
 
-    /// Hashes the copy: so it is what is written, whatever the edge does to a slot.
-    fn copy(&mut self, mut bytes: &[u8]) -> Result<(), registry::Error> {
-        while !bytes.is_empty() {
-            let begin = self.piece.len();
-            bytes = self.piece.fill(bytes);
-            let copied = self.piece.get(begin..).unwrap_or_default();
-            self.hashing.update(copied);
-            if self.piece.is_full() {
-                let next = Piece::on_thread_at(self.hashing.size_bytes());
-                let piece = std::mem::replace(&mut self.piece, next);
-                self.pass_on(piece)?;
-            }
+    /// Copies as many of `len` bytes of a slot as fit, and hashes the copy: so it is what is written,
+    /// whatever the edge does to a slot. Returns how many.
+    fn copy(&mut self, slot: &Slot, at: usize, len: usize) -> Result<usize, registry::Error> {
+        let begin = self.piece.len();
+        let count = self.piece.fill_by(len, |to| slot.copy_to(at, to));
+        let copied = self.piece.get(begin..).unwrap_or_default();
+        self.hashing.update(copied);
+        if self.piece.is_full() {
+            let next = Piece::on_thread_at(self.hashing.size_bytes());
+            let piece = std::mem::replace(&mut self.piece, next);
+            self.pass_on(piece)?;
         }
-        Ok(())
+        Ok(count)
     }
 
     fn pass_on(&self, piece: Piece) -> Result<(), registry::Error> {

@@ -62,7 +62,7 @@ impl Source for InSlots {
                 Ok(Poll::Ready(Some(Part::Slot(slot))))
             }
             Next::Nothing => Ok(Poll::Pending),
-            Next::End => {
+            Next::End | Next::Gone => {
                 self.over = true;
                 Ok(Poll::Ready(None))
             }

@@ -9,8 +9,6 @@ mod gather;
 mod hash;
 mod in_slots;
 
-use std::io;
-
 use self::gather::Gather;
 use self::hash::{Hash, Part};
 use self::in_slots::InSlots;
@@ -117,7 +115,9 @@ async fn in_slots(
         // It was not taken to its end, however that came.
         _ if gather.is_too_much() => Ok(()),
         Some(ended) => ended.inspect(|()| lent.all_taken()),
-        None => Err(Error::Slots(io::Error::other("an end that nobody told"))),
+        // Who sends slots is gone, and with it most likely the connection: how the body has ended, it
+        // says.
+        None => lent.end().await.inspect(|()| lent.all_taken()),
     };
     Ok((append, ended))
 }

@@ -1,0 +1,83 @@
+//! A file that the registry has handed over.
+//!
+//! It is the registry's choice what that is. Whatever is none that a blob is in is refused before it is
+//! read: a pipe that nobody writes to would hold a thread for good.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use oci::range::ByteRange;
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, statx};
+use slots::descriptors;
+
+/// Opens a file of which `part` is a body.
+///
+/// # Errors
+/// When it is no plain file, to be read only, with all of `part`.
+pub(super) fn open(file: OwnedFd, part: ByteRange) -> io::Result<File> {
+    match check(&file, part) {
+        Ok(()) => Ok(file.into()),
+        Err(error) => {
+            descriptors::discard([file]);
+            Err(error)
+        }
+    }
+}
+
+fn check(file: &OwnedFd, part: ByteRange) -> io::Result<()> {
+    // What the kernel knows, without a question to whoever serves the file system.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let stat = statx(file, "", flags, StatxFlags::TYPE | StatxFlags::SIZE)?;
+    if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    if fcntl_getfl(file)? & (OFlags::ACCMODE | OFlags::PATH) != OFlags::RDONLY {
+        return Err(io::Error::other("it is not open to be read only"));
+    }
+    match part.last < stat.stx_size {
+        true => Ok(()),
+        false => Err(io::Error::other("it is shorter than its part")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, OpenOptions};
+    use std::os::unix::net::UnixStream;
+
+    use rustix::fs::{Mode, mknodat};
+
+    use super::*;
+
+    const PART: ByteRange = ByteRange { first: 2, last: 9 };
+
+    fn check(file: impl Into<OwnedFd>) -> io::Result<()> {
+        open(file.into(), PART).map(drop)
+    }
+
+    #[test]
+    fn what_no_blob_is_in_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("blob");
+        fs::write(&path, [0; 10]).unwrap();
+        check(File::open(&path).unwrap()).unwrap();
+        let with = |options: &mut OpenOptions| options.open(&path).unwrap();
+        check(with(OpenOptions::new().write(true))).unwrap_err();
+        check(with(OpenOptions::new().read(true).write(true))).unwrap_err();
+        let path_only = rustix::fs::open(&path, OFlags::PATH, Mode::empty()).unwrap();
+        check(path_only).unwrap_err();
+        fs::write(&path, [0; 9]).unwrap();
+        check(File::open(&path).unwrap()).unwrap_err();
+
+        check(File::open(folder.path()).unwrap()).unwrap_err();
+        check(File::open("/dev/zero").unwrap()).unwrap_err();
+        check(File::open("/proc/version").unwrap()).unwrap_err();
+        check(UnixStream::pair().unwrap().0).unwrap_err();
+        let fifo = folder.path().join("fifo");
+        let mode = Mode::RUSR | Mode::WUSR;
+        mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, mode, 0).unwrap();
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        check(rustix::fs::open(&fifo, flags, Mode::empty()).unwrap()).unwrap_err();
+    }
+}
