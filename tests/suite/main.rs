@@ -27,6 +27,7 @@ mod client_certificates;
 mod clients_containers;
 mod clients_docker;
 mod clients_go;
+mod compromised;
 mod conformance;
 mod connections;
 mod discovery;

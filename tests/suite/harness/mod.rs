@@ -4,6 +4,7 @@
 //! config, its sockets, its files, its logs.
 
 mod authority;
+pub(crate) mod descriptors;
 mod dockerd;
 pub(crate) mod h2;
 mod http;

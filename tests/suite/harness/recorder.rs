@@ -98,8 +98,8 @@ impl Recorder {
                     return;
                 }
             };
-            // The edge's own question, which this cannot grant.
-            if seen.all("x-tidegate-slots") == ["wanted"] {
+            // The edge's own offer, which this does not take.
+            if seen.all("x-tidegate-slots") == ["offered/2"] {
                 assert_eq!((&*seen.method, &*seen.target), ("GET", "/v2/"));
                 if connection.answer().is_none() {
                     return;
