@@ -13,9 +13,9 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{LazyLock, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 use std::thread;
 
@@ -195,7 +195,7 @@ static CLOSER: LazyLock<Closer> = LazyLock::new(Closer::start);
 #[derive(Debug)]
 struct Closer {
     /// Not there when the system gave no thread; then nothing is closed rather than waited for.
-    queue: Option<RwLock<Sender<OwnedFd>>>,
+    queue: Option<Sender<OwnedFd>>,
     waiting: AtomicUsize,
 }
 
@@ -205,7 +205,7 @@ impl Closer {
         let thread = thread::Builder::new().name("closer".to_owned());
         let started = thread.spawn(move || close_each(&files));
         Self {
-            queue: started.is_ok().then(|| RwLock::new(queue)),
+            queue: started.is_ok().then_some(queue),
             waiting: AtomicUsize::new(0),
         }
     }
@@ -216,7 +216,6 @@ impl Closer {
             std::mem::forget(file);
             return;
         };
-        let queue = queue.read().unwrap_or_else(PoisonError::into_inner);
         // The thread ends with the process.
         queue.send(file).ok();
     }

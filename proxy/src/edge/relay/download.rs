@@ -11,7 +11,10 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
+use tokio::sync::Semaphore;
 use tokio::task::{spawn_blocking, yield_now};
+
+use super::handed::Handed;
 
 /// How much is read at once: sixteen TLS records, as many as the connection's buffer takes, so that
 /// they go out with one system call.
@@ -23,10 +26,16 @@ pub(super) const PIECE_BYTES: usize = 256 << 10;
 /// bytes behind its memory.
 const SKEW_BYTES: usize = 2 << 10;
 
+/// How many reads may wait for a disk: half of the threads that there are for what blocks, so that a
+/// disk that does not answer, or a registry that hands over a file of such a one, leaves the rest to others.
+const WAITING_MAX: usize = 256;
+
+static WAITING: Semaphore = Semaphore::const_new(WAITING_MAX);
+
 /// Sends `part` of `file` as the body of the reply that has begun.
-pub(super) async fn send(session: &mut Session, file: File, part: ByteRange) -> Result<()> {
+pub(super) async fn send(session: &mut Session, file: Handed, part: ByteRange) -> Result<()> {
     // Only a wish; whatever becomes of it, the bytes are the same.
-    fadvise(&file, part.first, None, Advice::Sequential).ok();
+    fadvise(&*file, part.first, None, Advice::Sequential).ok();
     let file = Arc::new(file);
     let mut offset = part.first;
     let mut left = part.size_bytes();
@@ -64,16 +73,22 @@ pub(super) fn broken(error: io::Error) -> Box<Error> {
 
 /// Fills `buffer` from `offset`, as far as that can be done at once, and at least in part.
 pub(super) async fn read(
-    file: &Arc<File>,
+    file: &Arc<Handed>,
     offset: u64,
     mut buffer: BytesMut,
 ) -> io::Result<BytesMut> {
-    let len = match read_cached(file, offset, &mut buffer) {
+    let at_hand = read_cached(file, offset, &mut buffer);
+    if matches!(at_hand, Ok(_) | Err(Errno::AGAIN)) {
+        file.is_local();
+    }
+    let len = match at_hand {
         Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => {
             // It has to come from the disk, which no other connection shall wait for.
+            let place = WAITING.acquire().await.map_err(io::Error::other)?;
             let file = Arc::clone(file);
             let reading = spawn_blocking(move || {
                 let len = file.read_at(&mut buffer, offset);
+                drop(place);
                 (buffer, len)
             });
             let (filled, len) = reading.await?;
@@ -106,7 +121,7 @@ mod tests {
     async fn a_file_is_read_from_anywhere_and_its_end_is_an_error() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
-        let file = Arc::new(file);
+        let file = Arc::new(Handed::unchecked(file));
         let piece = read(&file, 2, BytesMut::zeroed(4)).await.unwrap();
         assert_eq!(&piece[..], b"2345");
         let piece = read(&file, 8, BytesMut::zeroed(4)).await.unwrap();
@@ -133,7 +148,8 @@ mod tests {
         file.write_all(b"0123456789").unwrap();
         file.sync_all().unwrap();
         fadvise(&file, 0, None, Advice::DontNeed).unwrap();
-        let piece = read(&Arc::new(file), 2, BytesMut::zeroed(4)).await;
+        let file = Arc::new(Handed::unchecked(file));
+        let piece = read(&file, 2, BytesMut::zeroed(4)).await;
         assert_eq!(&piece.unwrap()[..], b"2345");
     }
 
@@ -142,7 +158,8 @@ mod tests {
         let file = File::open("/proc/version").unwrap();
         let asked = read_cached(&file, 0, &mut [0; 4]);
         assert_eq!(asked, Err(Errno::OPNOTSUPP));
-        let piece = read(&Arc::new(file), 0, BytesMut::zeroed(4)).await;
+        let file = Arc::new(Handed::unchecked(file));
+        let piece = read(&file, 0, BytesMut::zeroed(4)).await;
         assert_eq!(piece.unwrap(), fs::read("/proc/version").unwrap()[..4]);
     }
 }

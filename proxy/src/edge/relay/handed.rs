@@ -1,26 +1,65 @@
 //! A file that the registry has handed over.
 //!
 //! It is the registry's choice what that is. Whatever is none that a blob is in is refused before it is
-//! read: a pipe that nobody writes to would hold a thread for good.
+//! read: a pipe that nobody writes to would hold a thread for good. One of a file system that another
+//! process serves (FUSE, NFS) is read, and closed, where nobody waits for it.
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use oci::range::ByteRange;
 use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, statx};
 use slots::descriptors;
 
-/// Opens a file of which `part` is a body.
-///
-/// # Errors
-/// When it is no plain file, to be read only, with all of `part`.
-pub(super) fn open(file: OwnedFd, part: ByteRange) -> io::Result<File> {
-    match check(&file, part) {
-        Ok(()) => Ok(file.into()),
-        Err(error) => {
-            descriptors::discard([file]);
-            Err(error)
+/// A file that a blob may be in.
+#[derive(Debug)]
+pub(super) struct Handed {
+    file: Option<File>,
+    /// Whether the kernel serves it by itself, so that to close it waits for no other process.
+    is_local: AtomicBool,
+}
+
+impl Handed {
+    /// Opens a file of which `part` is a body.
+    ///
+    /// # Errors
+    /// When it is no plain file, to be read only, with all of `part`.
+    pub(super) fn open(file: OwnedFd, part: ByteRange) -> io::Result<Self> {
+        let checked = check(&file, part);
+        let handed = Self::unchecked(file.into());
+        checked.map(|()| handed)
+    }
+
+    pub(super) fn unchecked(file: File) -> Self {
+        Self {
+            file: Some(file),
+            is_local: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes down that the kernel was able to say whether it has the bytes at hand, which it is of the
+    /// file systems that it serves by itself.
+    pub(super) fn is_local(&self) {
+        self.is_local.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Deref for Handed {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        let file = self.file.as_ref();
+        file.expect("invariant: it is taken with `self`")
+    }
+}
+
+impl Drop for Handed {
+    fn drop(&mut self) {
+        if !*self.is_local.get_mut() {
+            descriptors::discard(self.file.take().map(OwnedFd::from));
         }
     }
 }
@@ -53,7 +92,7 @@ mod tests {
     const PART: ByteRange = ByteRange { first: 2, last: 9 };
 
     fn check(file: impl Into<OwnedFd>) -> io::Result<()> {
-        open(file.into(), PART).map(drop)
+        Handed::open(file.into(), PART).map(drop)
     }
 
     #[test]

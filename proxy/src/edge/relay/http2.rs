@@ -6,7 +6,6 @@
 //! [`Transfer`] goes back with the file as soon as another stream wants one, and when the client goes
 //! on the registry is asked for the rest ([`super::rest`]).
 
-use std::fs::File;
 use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::download::{PIECE_BYTES, broken, read, sized};
+use super::handed::Handed;
 use super::rest::Rest;
 use super::{EdgeProxy, body_piece};
 use crate::context::Context;
@@ -59,7 +59,7 @@ pub(super) struct BodyStream<'a> {
 
 /// What a stream holds while bytes move.
 struct Held {
-    file: Arc<File>,
+    file: Arc<Handed>,
     transfer: Transfer,
     /// How much was sent, and how long the client was waited for, since it holds this.
     sent_bytes: usize,
@@ -108,7 +108,7 @@ impl<'a> BodyStream<'a> {
     /// Sends `part` of `file`, which came with `transfer`.
     pub(super) async fn send_file(
         &mut self,
-        file: File,
+        file: Handed,
         part: ByteRange,
         transfer: Transfer,
         rest: &mut Rest<'_>,
@@ -317,7 +317,7 @@ impl<'a> BodyStream<'a> {
 }
 
 impl Held {
-    fn new(file: File, transfer: Transfer) -> Self {
+    fn new(file: Handed, transfer: Transfer) -> Self {
         Self {
             file: Arc::new(file),
             transfer,

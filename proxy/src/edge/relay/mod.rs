@@ -10,8 +10,8 @@
 
 mod download;
 mod gathered;
-mod http2;
 mod handed;
+mod http2;
 mod in_slots;
 mod reply;
 mod rest;
@@ -19,7 +19,6 @@ mod upload;
 mod wire;
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -41,6 +40,7 @@ use pingora::{Error, ErrorType, Result};
 use tokio::time::timeout;
 
 use self::gathered::{Framing, Gathered};
+use self::handed::Handed;
 use self::in_slots::InSlots;
 use self::reply::{Left, Reply};
 use self::upload::{Held, Sent};
@@ -374,14 +374,14 @@ async fn body_piece(client: &mut HttpSession) -> Result<Option<Bytes>> {
 }
 
 /// Takes the file that a reply is about, and reads which part of it is meant.
-fn handed_over(part: Option<&str>, wire: &Wire) -> Result<(File, ByteRange)> {
+fn handed_over(part: Option<&str>, wire: &Wire) -> Result<(Handed, ByteRange)> {
     let part = part.and_then(handover::read);
     let file = wire.take_file();
     let (part, file) = part.zip(file).ok_or_else(|| {
         let explained = Error::explain(ErrorType::InvalidHTTPHeader, "a body without its file");
         explained.into_up()
     })?;
-    let file = handed::open(file, part).map_err(|error| {
+    let file = Handed::open(file, part).map_err(|error| {
         Error::because(ErrorType::FileReadError, "a blob's file", error).into_up()
     })?;
     Ok((file, part))

@@ -1,7 +1,5 @@
 //! What the registry answers, on its way to the client.
 
-use std::fs::File;
-
 use bytes::{Bytes, BytesMut};
 use http::HeaderValue;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
@@ -12,6 +10,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::proxy::{ProxyHttp as _, Session};
 
+use super::handed::Handed;
 use super::http2::BodyStream;
 use super::rest::Rest;
 use super::upload::Sent;
@@ -41,7 +40,7 @@ pub(super) struct Reply<'a> {
 /// What is left to be sent of a reply that has begun.
 pub(super) enum Left {
     /// A part of a file that the registry has handed over.
-    File(File, ByteRange),
+    File(Handed, ByteRange),
     Nothing,
     /// A small body that is all here.
     Small(Bytes),
@@ -105,7 +104,7 @@ impl Reply<'_> {
     }
 
     /// Sends a file that the registry has handed over.
-    pub(super) async fn send_file(&mut self, file: File, part: ByteRange) -> Result<()> {
+    pub(super) async fn send_file(&mut self, file: Handed, part: ByteRange) -> Result<()> {
         let stream = BodyStream::take(self.proxy, self.session, self.ctx);
         let Some((mut stream, transfer)) = stream.zip(self.transfer.take()) else {
             return download::send(self.session, file, part).await;

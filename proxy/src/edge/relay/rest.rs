@@ -1,7 +1,5 @@
 //! The rest of a file that the registry had handed over before, for a stream that gave it back.
 
-use std::fs::File;
-
 use http::header::{IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderName, HeaderValue, StatusCode};
 use oci::range::ByteRange;
@@ -10,6 +8,7 @@ use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
+use super::handed::Handed;
 use super::{handed_over, stays};
 use crate::context::Context;
 use crate::edge::EdgeProxy;
@@ -30,7 +29,7 @@ pub(super) struct Rest<'a> {
 
 impl Rest<'_> {
     /// Asks the registry for the file once more, of which `part` is wanted.
-    pub(super) async fn open(&mut self, part: ByteRange) -> Result<File> {
+    pub(super) async fn open(&mut self, part: ByteRange) -> Result<Handed> {
         let (head, _) = self.proxy.head(self.session, self.ctx).await?;
         let head = self.only(head, part)?;
         loop {

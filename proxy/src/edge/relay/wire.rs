@@ -133,7 +133,7 @@ impl Wire {
         if is_taken && let Err(error) = self.open_slots(offer) {
             not_shared(&error);
         }
-        Ok(stays)
+        Ok(stays && self.files().is_empty())
     }
 
     /// Opens the memory that the registry has taken.
