@@ -1,6 +1,7 @@
 //! The promises of [`Driver`], each as a check that every driver must pass.
 
 use std::fmt::Debug;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::layout::{self, Key};
@@ -13,9 +14,11 @@ pub(crate) fn check(driver: &dyn Driver) {
     an_object_of_any_size_is_read_whole_or_not_at_all(driver);
     an_object_is_replaced_in_one_step(driver);
     what_is_open_stays_readable(driver);
+    objects_are_put_step_by_step(driver);
     a_folder_is_listed_in_order(driver);
     many_are_read_and_listed_as_one_is(driver);
     a_folder_is_deleted_whole_and_can_be_made_again(driver);
+    some_of_a_folder_are_deleted_and_the_rest_is_not(driver);
     an_append_goes_on_where_the_last_one_ended(driver);
     an_append_is_cut_back(driver);
     an_append_takes_parts_of_any_size(driver);
@@ -158,6 +161,47 @@ fn what_is_open_stays_readable(driver: &dyn Driver) {
     }
 }
 
+/// Few and many, new ones and others in their place. A reader who finds one of a step finds all of
+/// those before it.
+fn objects_are_put_step_by_step(driver: &dyn Driver) {
+    let folder = folder("steps");
+    let is = |key: &Key, content: &[u8]| {
+        driver
+            .read(key, 9, Wait::AsNeeded)
+            .is_ok_and(|it| it == content)
+    };
+    driver.write_in_steps(&[]).unwrap();
+    driver.write_in_steps(&[&[], &[]]).unwrap();
+    for (count, content) in [(1, b"1"), (2, b"2"), (100, b"3"), (100, b"4")] {
+        let keys = |step: &str| -> Vec<Key> {
+            let key = |number: u32| folder.child(&format!("{number}/{step}/object"));
+            (0..count).map(key).collect()
+        };
+        let (first, second) = (keys("first"), keys("second"));
+        let writes = |keys: &[Key]| -> Vec<_> {
+            let write = |key: &Key| (key.clone(), &content[..]);
+            keys.iter().map(write).collect()
+        };
+        let written = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let done = || written.load(Ordering::SeqCst);
+                while !done() && !second.iter().any(|key| is(key, content)) {
+                    std::thread::yield_now();
+                }
+                first.iter().all(|key| is(key, content))
+            });
+            let steps = [writes(&first), writes(&second)];
+            let result = driver.write_in_steps(&[&steps[0], &[], &steps[1]]);
+            written.store(true, Ordering::SeqCst);
+            result.unwrap();
+            assert!(reader.join().unwrap(), "{count}");
+        });
+        assert!(second.iter().all(|key| is(key, content)));
+    }
+    assert!(driver.list(&layout::staging()).unwrap().is_empty());
+}
+
 fn a_folder_is_listed_in_order(driver: &dyn Driver) {
     let folder = folder("listed");
     for name in ["b", "a-b", "A", "a/inner", "é"] {
@@ -238,6 +282,23 @@ fn a_folder_is_deleted_whole_and_can_be_made_again(driver: &dyn Driver) {
     driver.delete(&folder, Durability::Process).unwrap();
     driver.make_folder(&folder.child("inner")).unwrap();
     assert!(stat(driver, &folder.child("inner")).is_ok());
+}
+
+fn some_of_a_folder_are_deleted_and_the_rest_is_not(driver: &dyn Driver) {
+    let folder = folder("thinned");
+    for name in ["a", "b/inner", "c", "d/inner"] {
+        let key = folder.child(name);
+        driver.write(&key, b"x", Durability::Power).unwrap();
+    }
+    driver
+        .delete_each(&folder, &["b", "a", "not-there"])
+        .unwrap();
+    driver.delete_each(&folder, &[]).unwrap();
+    driver
+        .delete_each(&folder.child("nothing"), &["a"])
+        .unwrap();
+    let left = driver.list(&folder).unwrap().into_iter();
+    assert_eq!(left.map(|it| it.name).collect::<Vec<_>>(), ["c", "d"]);
 }
 
 fn an_append_goes_on_where_the_last_one_ended(driver: &dyn Driver) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::{Append, Driver, Durability, Entry, Error, Filesystem, Key, Read, Stat, Wait};
+use super::{Append, Driver, Durability, Entry, Error, Filesystem, Key, Read, Stat, Wait, Write};
 
 /// What the driver did and is to do.
 #[derive(Debug, Default)]
@@ -144,6 +144,21 @@ impl Driver for Faulty {
         self.inner.write(key, content, durability)
     }
 
+    /// Fails at the first object that is to fail, after all before it.
+    fn write_in_steps(&self, steps: &[&[Write<'_>]]) -> Result<(), Error> {
+        for (number, step) in steps.iter().enumerate() {
+            for (at, (key, _)) in step.iter().enumerate() {
+                if let Err(error) = self.faults.step("write", key, Durability::Power) {
+                    let mut before = steps[..number].to_vec();
+                    before.push(&step[..at]);
+                    self.inner.write_in_steps(&before)?;
+                    return Err(error);
+                }
+            }
+        }
+        self.inner.write_in_steps(steps)
+    }
+
     fn make_folder(&self, key: &Key) -> Result<(), Error> {
         self.faults.step("make", key, Durability::Power)?;
         self.inner.make_folder(key)
@@ -152,6 +167,17 @@ impl Driver for Faulty {
     fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
         self.faults.step("delete", key, durability)?;
         self.inner.delete(key, durability)
+    }
+
+    fn delete_each(&self, folder: &Key, names: &[&str]) -> Result<(), Error> {
+        for (at, name) in names.iter().enumerate() {
+            let key = folder.child(name);
+            if let Err(error) = self.faults.step("delete", &key, Durability::Power) {
+                self.inner.delete_each(folder, &names[..at])?;
+                return Err(error);
+            }
+        }
+        self.inner.delete_each(folder, names)
     }
 
     fn append(&self, key: &Key) -> Result<Box<dyn Append>, Error> {

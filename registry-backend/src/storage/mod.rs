@@ -26,6 +26,7 @@ use std::time::SystemTime;
 
 pub(crate) use claim::Claim;
 pub(crate) use error::Error;
+use error::if_found;
 pub(crate) use filesystem::Filesystem;
 pub(crate) use hash::Hasher;
 pub(crate) use layout::Key;
@@ -67,6 +68,9 @@ pub(crate) struct Entry {
     /// Whether it is a folder.
     pub(crate) is_folder: bool,
 }
+
+/// An object to be put: where, and what.
+pub(crate) type Write<'a> = (Key, &'a [u8]);
 
 /// Keeps objects under keys.
 ///
@@ -128,6 +132,17 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// [`Error::NoSpace`]; what was there before is then unchanged.
     fn write(&self, key: &Key, content: &[u8], durability: Durability) -> Result<(), Error>;
 
+    /// Puts small objects, each as [`Driver::write`] does with [`Durability::Power`], step by step:
+    /// all objects of a step are durable before any of the next can be seen. Many of them wait for the
+    /// disk together, where that can be.
+    ///
+    /// # Errors
+    /// [`Error::NoSpace`]; each object is then the old one or the new one, and the new one of no step
+    /// is there without all of those before.
+    fn write_in_steps(&self, steps: &[&[Write<'_>]]) -> Result<(), Error> {
+        one_by_one(self, steps)
+    }
+
     /// Makes a folder and those above it, durably; one that exists is fine.
     ///
     /// # Errors
@@ -139,6 +154,18 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Errors
     /// [`Error::NotFound`] where nothing is.
     fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error>;
+
+    /// Removes each of `names` in a folder, as [`Driver::delete`] does with [`Durability::Power`]; one
+    /// that is not there is fine.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; some are removed then.
+    fn delete_each(&self, folder: &Key, names: &[&str]) -> Result<(), Error> {
+        for name in names {
+            if_found(self.delete(&folder.child(name), Durability::Power))?;
+        }
+        Ok(())
+    }
 
     /// Opens an object to write at its end, making it if needed. That only one is open for a key at
     /// a time is for the caller to see to.
@@ -156,6 +183,12 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Errors
     /// [`Error::Io`].
     fn sweep(&self, before: SystemTime) -> Result<usize, Error>;
+}
+
+/// Writes objects as [`Driver::write_in_steps`] does, each on its own.
+fn one_by_one<D: Driver + ?Sized>(driver: &D, steps: &[&[Write<'_>]]) -> Result<(), Error> {
+    let mut writes = steps.iter().copied().flatten();
+    writes.try_for_each(|(key, content)| driver.write(key, content, Durability::Power))
 }
 
 /// An object open for reading.

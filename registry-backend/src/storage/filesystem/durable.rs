@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use uuid::Uuid;
 
 use super::direct::Direct;
+use crate::storage::error::if_found;
 use crate::storage::{Durability, Error};
 
 /// How many folders are remembered as durable, at some 200 bytes each; forgetting one costs a sync.
@@ -117,6 +118,14 @@ impl Tree {
         }
     }
 
+    /// Takes each of `names` in a folder out of sight, and syncs the folder once.
+    pub(super) fn remove_each(&self, folder: &Path, names: &[&str]) -> Result<(), Error> {
+        for name in names {
+            if_found(self.remove(&folder.join(name), Durability::Process))?;
+        }
+        if_found(sync_folder(folder)).map(drop)
+    }
+
     /// Removes what was staged before `before` and never published.
     pub(super) fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
         let staging = &self.staging;
@@ -142,7 +151,7 @@ impl Tree {
 
     /// Does `action`, which makes folders; once more if one is gone that this process had made
     /// durable, as when somebody removes a repository by hand.
-    fn in_folders(&self, action: impl Fn() -> Result<(), Error>) -> Result<(), Error> {
+    pub(super) fn in_folders<T>(&self, action: impl Fn() -> Result<T, Error>) -> Result<T, Error> {
         match action() {
             Err(Error::NotFound { .. }) => {
                 self.forget(None);
@@ -154,7 +163,7 @@ impl Tree {
 
     /// Makes the folders on the way to `folder`; returns those whose entries are yet to be synced,
     /// deepest first: syncing the deepest usually takes the others along in one journal commit.
-    fn make_folders<'a>(&self, folder: &'a Path) -> Result<Vec<&'a Path>, Error> {
+    pub(super) fn make_folders<'a>(&self, folder: &'a Path) -> Result<Vec<&'a Path>, Error> {
         let fresh: Vec<&Path> = {
             let durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
             folder
@@ -180,14 +189,19 @@ impl Tree {
         for folder in &folders {
             sync_folder(parent(folder))?;
         }
+        self.remember(folders.into_iter().map(Path::to_owned).collect());
+        Ok(())
+    }
+
+    /// Remembers folders as durable, with all above them.
+    pub(super) fn remember(&self, folders: Vec<PathBuf>) {
         let mut durable = self.durable.lock().unwrap_or_else(PoisonError::into_inner);
         if durable.len() + folders.len() > DURABLE_FOLDERS_MAX {
             // Not even these: a folder is only remembered together with all above it.
             durable.clear();
         } else {
-            durable.extend(folders.into_iter().map(Path::to_owned));
+            durable.extend(folders);
         }
-        Ok(())
     }
 
     fn is_durable(&self, folder: &Path) -> bool {
@@ -257,7 +271,7 @@ pub(super) fn with_parent<T>(path: &Path, action: impl Fn() -> io::Result<T>) ->
     result.map_err(|error| Error::io(path, error))
 }
 
-fn parent(path: &Path) -> &Path {
+pub(super) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if parent == Path::new("") => Path::new("."),
         Some(parent) => parent,

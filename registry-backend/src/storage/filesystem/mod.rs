@@ -4,6 +4,7 @@
 //! makes it durable; nothing here renames or unlinks on its own.
 
 mod append;
+mod batch;
 mod direct;
 mod durable;
 mod files;
@@ -21,11 +22,15 @@ use std::time::SystemTime;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::layout::{self, Key};
-use super::{Append, Driver, Durability, Entry, Error, Read, Stat, Wait};
+use super::{Append, Driver, Durability, Entry, Error, Read, Stat, Wait, Write, one_by_one};
 use append::AppendFile;
+use batch::Batch;
 use direct::Direct;
-use durable::Tree;
+use durable::{Staged, Tree};
 use files::Files;
+
+/// How many objects are made durable together; fewer are one by one.
+const BATCH_MIN: usize = 8;
 
 /// The driver for a folder of a local file system.
 #[derive(Debug)]
@@ -33,6 +38,8 @@ pub(crate) struct Filesystem {
     tree: Arc<Tree>,
     files: Files,
     epoch: String,
+    /// Whether many files can be made durable together.
+    batches: bool,
 }
 
 impl Filesystem {
@@ -63,6 +70,7 @@ impl Filesystem {
             tree: Arc::new(tree),
             files: Files::new(root),
             epoch,
+            batches: batch::is_possible(root),
         })
     }
 
@@ -75,6 +83,21 @@ impl Filesystem {
 
     fn path(&self, key: &Key) -> PathBuf {
         key.below(self.tree.root())
+    }
+
+    /// Makes a file with `content` outside of everyone's sight.
+    fn stage(&self, content: &[u8], synced: bool) -> Result<Staged, Error> {
+        let staged = self.tree.stage()?;
+        let write = || {
+            let mut file = OpenOptions::new().write(true).open(staged.path())?;
+            file.write_all(content)?;
+            if synced {
+                file.sync_data()?;
+            }
+            Ok(())
+        };
+        write().map_err(|error: io::Error| Error::io(staged.path(), error))?;
+        Ok(staged)
     }
 
     /// Opens a folder to ask for what is below it: the way there is gone once.
@@ -180,20 +203,29 @@ impl Driver for Filesystem {
     }
 
     fn write(&self, key: &Key, content: &[u8], durability: Durability) -> Result<(), Error> {
-        let staged = self.tree.stage()?;
-        let write = || {
-            let mut file = OpenOptions::new().write(true).open(staged.path())?;
-            file.write_all(content)?;
-            if durability == Durability::Power {
-                file.sync_data()?;
-            }
-            Ok(())
-        };
-        write().map_err(|error: io::Error| Error::io(staged.path(), error))?;
+        let staged = self.stage(content, durability == Durability::Power)?;
         self.tree
             .publish(staged.path(), &self.path(key), durability)?;
         staged.published();
         Ok(())
+    }
+
+    fn write_in_steps(&self, steps: &[&[Write<'_>]]) -> Result<(), Error> {
+        let count: usize = steps.iter().map(|step| step.len()).sum();
+        if count < BATCH_MIN || !self.batches {
+            return one_by_one(self, steps);
+        }
+        let batch = Batch::new(&self.tree)?;
+        let mut staged = Vec::with_capacity(steps.len());
+        for step in steps {
+            let step = step
+                .iter()
+                .map(|(key, content)| Ok((self.stage(content, false)?, self.path(key))));
+            staged.push(step.collect::<Result<Vec<_>, Error>>()?);
+        }
+        batch.sync()?;
+        let mut steps = staged.into_iter().filter(|step| !step.is_empty());
+        steps.try_for_each(|step| batch.publish(step))
     }
 
     fn make_folder(&self, key: &Key) -> Result<(), Error> {
@@ -202,6 +234,10 @@ impl Driver for Filesystem {
 
     fn delete(&self, key: &Key, durability: Durability) -> Result<(), Error> {
         self.tree.remove(&self.path(key), durability)
+    }
+
+    fn delete_each(&self, folder: &Key, names: &[&str]) -> Result<(), Error> {
+        self.tree.remove_each(&self.path(folder), names)
     }
 
     fn append(&self, key: &Key) -> Result<Box<dyn Append>, Error> {
