@@ -5,10 +5,10 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use registry_backend::{BLOCKING_THREADS, Instances};
+use registry_backend::{Instances, blocking_threads};
 use tokio::sync::oneshot;
 
-use crate::config::{self, Role};
+use crate::config::{self, Registry, Role};
 use crate::logging::{Logs, Prepared};
 use crate::role::Args;
 use crate::signals::{Request, Signals};
@@ -21,13 +21,14 @@ const THREADS_END: Duration = Duration::from_secs(10);
 pub(crate) fn run(args: &Args) -> Result<()> {
     args.die_with_supervisor()?;
     role::without_huge_pages();
+    let registry = read(args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers())
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(blocking_threads(registry.configs.len()))
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let served = runtime.block_on(serve(args));
+    let served = runtime.block_on(serve(args, registry));
     runtime.shutdown_timeout(THREADS_END);
     served
 }
@@ -39,10 +40,8 @@ fn workers() -> usize {
     thread::available_parallelism().map_or(1, |threads| threads.get().div_ceil(2))
 }
 
-async fn serve(args: &Args) -> Result<()> {
+async fn serve(args: &Args, registry: Registry) -> Result<()> {
     let mut signals = Signals::listen()?;
-    let config = config::read(&args.config.path, Some(Role::Registry))?;
-    let registry = config.registry.context("the config has no [registry]")?;
     let logs = Logs::start(&registry.log)?;
     role::raise_file_limit();
     let instances = Instances::open(registry.configs)?;
@@ -80,9 +79,13 @@ async fn serve(args: &Args) -> Result<()> {
     }
 }
 
-fn reload(args: &Args, logs: &Logs, instances: &Instances) -> Result<()> {
+fn read(args: &Args) -> Result<Registry> {
     let config = config::read(&args.config.path, Some(Role::Registry))?;
-    let registry = config.registry.context("the config has no [registry]")?;
+    config.registry.context("the config has no [registry]")
+}
+
+fn reload(args: &Args, logs: &Logs, instances: &Instances) -> Result<()> {
+    let registry = read(args)?;
     let log = Prepared::open(&registry.log)?;
     instances.reload(registry.configs)?;
     logs.apply(log);

@@ -49,7 +49,7 @@ mod tests;
 
 pub use app::Error;
 pub use config::Config;
-pub use http::BLOCKING_THREADS;
+pub use http::blocking_threads;
 pub use instances::Instances;
 #[doc(hidden)]
 pub use storage::hash::digest_of;

@@ -1,7 +1,5 @@
 //! `/v2/<name>/blobs/<digest>`
 
-use std::sync::Arc;
-
 use http::{HeaderName, Response, StatusCode, header};
 use oci::range::{ByteRange, ByteRanges};
 use oci::{Digest, RepositoryName, media_type};
@@ -12,8 +10,8 @@ use super::conditions::{entity_tag, none_match_fails, range_applies};
 use super::error::Error;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
-use super::threads::{changing, reading};
-use crate::registry::Blob;
+use super::threads::reading;
+use crate::registry::{Blob, Registry, RepositoryLock};
 
 /// Content under a digest never changes; but who may see it can, so no shared cache may keep it.
 const CACHE_CONTROL: &str = "private, max-age=31536000, immutable";
@@ -78,9 +76,11 @@ pub(super) async fn delete(
     if !call.settings.config.delete {
         return Err(Error::DeleteDisabled);
     }
-    let registry = Arc::clone(call.registry);
-    let (repository, wanted) = (repository.clone(), digest.clone());
-    changing(move || registry.delete_blob(&repository, &wanted)).await?;
+    let wanted = digest.clone();
+    let asking = call.ask_to_change()?;
+    let delete =
+        move |registry: &Registry, lock: &RepositoryLock| registry.delete_blob(lock, &wanted);
+    asking.change_locked(repository, delete).await?;
     let headers = [(CONTENT_DIGEST, digest.to_string())];
     Ok(reply(StatusCode::ACCEPTED, headers, ""))
 }
@@ -91,7 +91,7 @@ async fn open(
     digest: &Digest,
 ) -> Result<Blob, Error> {
     let (repository, digest) = (repository.clone(), digest.clone());
-    reading(call.registry, move |registry, wait| {
+    reading(call, move |registry, wait| {
         registry.blob(&repository, &digest, wait)
     })
     .await
@@ -99,7 +99,7 @@ async fn open(
 
 async fn size(call: &Call<'_>, repository: &RepositoryName, digest: &Digest) -> Result<u64, Error> {
     let (repository, digest) = (repository.clone(), digest.clone());
-    reading(call.registry, move |registry, wait| {
+    reading(call, move |registry, wait| {
         registry.blob_size(&repository, &digest, wait)
     })
     .await

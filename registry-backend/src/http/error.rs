@@ -12,7 +12,7 @@ use oci::{ErrorBody, ErrorCode, Reference, Route};
 use serde_json::{Value, json};
 
 use super::body::Body;
-use super::principal::Principal;
+use super::principal;
 use super::reply;
 use crate::registry;
 
@@ -25,6 +25,9 @@ pub(super) enum Error {
         /// How.
         source: hyper::Error,
     },
+    /// The client went away before its change had begun; nobody sees this.
+    #[error("the client is gone")]
+    ClientGone,
     /// A chunk does not follow the last one, or does not say rightly where it belongs.
     #[error("{reason}")]
     ChunkMisplaced {
@@ -89,6 +92,9 @@ pub(super) enum Error {
     /// A parameter that should be a tag is none.
     #[error("{0}")]
     Tag(#[from] TagError),
+    /// Too many requests of one principal's wait to change storage.
+    #[error("too many of your requests are waiting for the storage")]
+    TooManyRequests,
     /// More tags than one request may set.
     #[error("more than {count_max} tags at once")]
     TooManyTags {
@@ -139,7 +145,7 @@ impl Error {
             repository,
             digest,
             upload_id,
-            user = Principal::of(&request.headers).name(),
+            user = principal::user(&request.headers),
             request_id = request.headers.get("x-request-id").and_then(|id| id.to_str().ok()),
             "request failed"
         );
@@ -148,6 +154,7 @@ impl Error {
     fn status(&self) -> (StatusCode, ErrorCode) {
         let code = match self {
             Self::BodyCut { .. } => ErrorCode::BlobUploadInvalid,
+            Self::ClientGone => return (StatusCode::REQUEST_TIMEOUT, ErrorCode::Unknown),
             Self::ChunkMisplaced { .. } | Self::RangeUnsatisfiable { .. } => {
                 ErrorCode::RangeInvalid
             }
@@ -165,6 +172,7 @@ impl Error {
                 None => return (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
             },
             Self::Tag(_) => ErrorCode::TagInvalid,
+            Self::TooManyRequests => ErrorCode::TooManyRequests,
             Self::TooManyTags { .. } => return (StatusCode::URI_TOO_LONG, ErrorCode::TagInvalid),
         };
         (code.status(), code)
@@ -214,6 +222,7 @@ impl Error {
                 (header::RANGE, range.clone()),
             ],
             Self::MethodNotAllowed { allow } => vec![(header::ALLOW, (*allow).to_owned())],
+            Self::TooManyRequests => vec![(header::RETRY_AFTER, "5".to_owned())],
             Self::RangeUnsatisfiable { size_bytes } => {
                 vec![(header::CONTENT_RANGE, format!("bytes */{size_bytes}"))]
             }

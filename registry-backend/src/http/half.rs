@@ -5,11 +5,12 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use permits::Pool;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::Error;
-use super::threads::Places;
+use super::threads::permitted;
 use crate::registry;
 
 /// How many full pieces wait while another is hashed or written: with none the reading stops whenever
@@ -49,12 +50,12 @@ pub(super) struct Half<T, P> {
 }
 
 impl<T: Send + 'static, P: Send + 'static> Half<T, P> {
-    /// Does `work` with each piece, in `places` that it shares with others.
-    pub(super) fn new(places: &'static Places, half: T, work: Work<T, P>) -> Self {
+    /// Does `work` with each piece, with a permit of `pool`.
+    pub(super) fn new(pool: Pool, half: T, work: Work<T, P>) -> Self {
         let (pieces, waiting) = mpsc::channel(WAITING_MAX);
         Self {
             pieces,
-            task: spawn(places, half, waiting, work),
+            task: spawn(pool, half, waiting, work),
         }
     }
 
@@ -77,25 +78,25 @@ impl<T: Send + 'static, P: Send + 'static> Half<T, P> {
 
 /// Does `work` with what comes from `source`, in a task that ends with it or the first failure.
 pub(super) fn spawn<T: Send + 'static, S: Source>(
-    places: &'static Places,
+    pool: Pool,
     half: T,
     source: S,
     work: Work<T, S::Piece>,
 ) -> JoinHandle<Result<T, Error>> {
-    tokio::spawn(work_off(places, half, source, work))
+    tokio::spawn(work_off(pool, half, source, work))
 }
 
 /// Does `work` with one piece after the other, on one thread as long as there soon is a next and others
 /// need not wait too long for theirs.
 async fn work_off<T: Send + 'static, S: Source>(
-    places: &'static Places,
+    pool: Pool,
     mut half: T,
     mut source: S,
     work: Work<T, S::Piece>,
 ) -> Result<T, Error> {
     while let Some(first) = source.next().await? {
         let turn = move || Ok(turn(half, source, first, work));
-        (half, source) = places.run(turn).await??;
+        (half, source) = permitted(&pool, turn).await??;
     }
     Ok(half)
 }
@@ -164,11 +165,10 @@ impl Wake for Unpark {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::threads::WRITES;
 
     #[tokio::test]
     async fn all_pieces_are_worked_off_in_their_order() {
-        let half = Half::new(&WRITES, Vec::new(), |seen, piece: u32| {
+        let half = Half::new(Pool::new(2), Vec::new(), |seen, piece: u32| {
             seen.push(piece);
             Ok(())
         });
@@ -184,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn few_pieces_wait_for_one_that_takes_long() {
         let (open, gate) = std::sync::mpsc::channel::<()>();
-        let half = Half::new(&WRITES, gate, |gate, _piece: Arc<()>| {
+        let half = Half::new(Pool::new(2), gate, |gate, _piece: Arc<()>| {
             gate.recv().ok();
             Ok(())
         });
@@ -205,10 +205,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_half_gives_way_though_piece_follows_piece() {
-        static ONE: Places = Places::new(1);
-        let busy = Half::new(&ONE, (), |(), ()| Ok(()));
+        let one = Pool::new(1);
+        let busy = Half::new(one.clone(), (), |(), ()| Ok(()));
         assert!(busy.take(()).await);
-        let other = Half::new(&ONE, (), |(), ()| Ok(()));
+        let other = Half::new(one, (), |(), ()| Ok(()));
         assert!(other.take(()).await);
         tokio::select! {
             () = async { while busy.take(()).await {} } => panic!("it takes no more"),
@@ -220,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_a_failure_nothing_more_is_taken_and_the_failure_is_told() {
-        let half = Half::new(&WRITES, (), |(), piece: u32| match piece {
+        let half = Half::new(Pool::new(2), (), |(), piece: u32| match piece {
             3 => Err(registry::Error::WouldWait),
             _ => Ok(()),
         });
@@ -238,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_a_failure() {
-        let half = Half::new(&WRITES, (), |(), ()| panic!("a panic on purpose"));
+        let half = Half::new(Pool::new(2), (), |(), ()| panic!("a panic on purpose"));
         while half.take(()).await {
             tokio::task::yield_now().await;
         }

@@ -1,7 +1,5 @@
 //! `/v2/<name>/manifests/<reference>`
 
-use std::sync::Arc;
-
 use http::{HeaderName, Method, Response, StatusCode, header};
 use oci::{Reference, RepositoryName, Tag};
 
@@ -10,9 +8,9 @@ use super::conditions::{entity_tag, none_match_fails};
 use super::error::Error;
 use super::payload::Payload;
 use super::reply::{CONTENT_DIGEST, reply};
-use super::router::Call;
-use super::threads::{changing, reading};
-use crate::registry::{Layers, NewManifest};
+use super::router::{Call, content_length};
+use super::threads::{permitted, reading};
+use crate::registry::{CheckedManifest, Layers, NewManifest};
 
 /// The spec asks for ten tags at once; each costs some writes to the disk.
 const TAGS_MAX: usize = 100;
@@ -28,7 +26,7 @@ pub(super) async fn get(
     reference: &Reference,
 ) -> Result<Response<Body>, Error> {
     let (repository, reference) = (repository.clone(), reference.clone());
-    let manifest = reading(call.registry, move |registry, wait| {
+    let manifest = reading(call, move |registry, wait| {
         registry.manifest(&repository, &reference, wait)
     })
     .await?;
@@ -61,6 +59,11 @@ pub(super) async fn put(
     payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
     let tags = tags(call, reference)?;
+    let asking = call.ask_to_change()?;
+    let size_bytes = announced(call)?;
+    // As long as it is in memory.
+    let size_max = call.settings.config.max_manifest_size;
+    let _held = asking.to_hold(size_bytes, size_max).await?;
     let content_type = call.parts.headers.get(header::CONTENT_TYPE);
     let new = NewManifest {
         reference: reference.clone(),
@@ -73,9 +76,12 @@ pub(super) async fn put(
     } else {
         Layers::Required
     };
-    let registry = Arc::clone(call.registry);
-    let name = repository.clone();
-    let pushed = changing(move || registry.push_manifest(&name, &new, layers)).await?;
+    let new = check(call, new).await?;
+    let pushed = asking
+        .change_locked(repository, move |registry, lock| {
+            registry.push_manifest(lock, &new, layers)
+        })
+        .await?;
     let mut headers = vec![
         (
             header::LOCATION,
@@ -101,13 +107,14 @@ pub(super) async fn delete(
     if !call.settings.config.delete {
         return Err(Error::DeleteDisabled);
     }
-    let registry = Arc::clone(call.registry);
-    let (repository, reference) = (repository.clone(), reference.clone());
-    changing(move || match &reference {
-        Reference::Digest(digest) => registry.delete_manifest(&repository, digest),
-        Reference::Tag(tag) => registry.delete_tag(&repository, tag),
-    })
-    .await?;
+    let reference = reference.clone();
+    let asking = call.ask_to_change()?;
+    asking
+        .change_locked(repository, move |registry, lock| match &reference {
+            Reference::Digest(digest) => registry.delete_manifest(lock, digest),
+            Reference::Tag(tag) => registry.delete_tag(lock, tag),
+        })
+        .await?;
     Ok(reply(StatusCode::ACCEPTED, [], ""))
 }
 
@@ -127,6 +134,23 @@ fn tags(call: &Call<'_>, reference: &Reference) -> Result<Vec<Tag>, Error> {
         });
     }
     Ok(tags)
+}
+
+/// Returns how large the body is, if that is known.
+fn announced(call: &Call<'_>) -> Result<Option<u64>, Error> {
+    let size_max = call.settings.config.max_manifest_size;
+    match content_length(call) {
+        Some(size_bytes) if size_bytes > size_max => Err(Error::ManifestTooLarge { size_max }),
+        size_bytes => Ok(size_bytes),
+    }
+}
+
+/// Checks a manifest before it waits for anything: on another thread where it is large.
+async fn check(call: &Call<'_>, new: NewManifest) -> Result<CheckedManifest, Error> {
+    if new.is_checked_at_once() {
+        return Ok(new.check()?);
+    }
+    permitted(&call.permits.hashes, move || new.check()).await
 }
 
 async fn read(call: &Call<'_>, payload: &mut Payload) -> Result<Vec<u8>, Error> {

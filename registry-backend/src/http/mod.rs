@@ -2,7 +2,8 @@
 //!
 //! Nothing is decided here about blobs or tags. What the room does see to:
 //! - what is at hand is answered at once, and nobody waits here for the disk;
-//! - a request, once read, is worked off to its end even when the client is gone;
+//! - a change, once begun, is worked off to its end even when the client is gone, and one that only
+//!   waits for its turn is given up;
 //! - a body that nobody wants is read and dropped for a while, so that the client gets to the reply;
 //! - each reply carries the version header, each failure is logged once;
 //! - at the end, requests under way are finished.
@@ -10,6 +11,7 @@
 mod blobs;
 mod body;
 mod catalog;
+mod client;
 mod conditions;
 mod error;
 mod half;
@@ -18,6 +20,7 @@ mod health;
 mod manifests;
 mod pages;
 mod payload;
+mod permits;
 mod principal;
 mod receive;
 mod referrers;
@@ -48,13 +51,15 @@ use tokio::sync::{mpsc, watch};
 use crate::app::{App, Error as AppError};
 use crate::jobs::expire_uploads;
 use body::Body;
+use client::Client;
 use error::Error;
 use handover::Handover;
 use payload::Payload;
+use permits::Permits;
 use stream::Stream;
 
+pub use permits::blocking_threads;
 pub(crate) use socket::bind;
-pub use threads::BLOCKING_THREADS;
 
 /// How long accepting rests when the system cannot give another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -142,6 +147,7 @@ fn accept(serving: &Serving, stream: UnixStream, stopped: watch::Receiver<bool>)
 #[derive(Clone, Debug)]
 struct Serving {
     app: Arc<App>,
+    permits: Arc<Permits>,
     /// How many requests are under way.
     requests: Arc<AtomicUsize>,
     /// Dropped with the last connection and request; nothing is ever sent.
@@ -153,6 +159,7 @@ impl Serving {
         let (alive, ended) = mpsc::channel(1);
         let serving = Self {
             app,
+            permits: Arc::new(Permits::new()),
             requests: Arc::default(),
             _alive: alive,
         };
@@ -187,9 +194,12 @@ async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Re
         let (parts, payload, wishes) = handover.open(request);
         // A task of its own: hyper drops what a client does not wait for, and half a push is worse
         // than a whole one that nobody awaits.
-        let answer = tokio::spawn(answer(under_way, parts, payload));
+        let (client, presence) = Client::new();
+        let answer = tokio::spawn(answer(under_way, client, parts, payload));
         let handover = &handover;
         async move {
+            // Dropped with this, when the client goes away.
+            let _presence = presence;
             let response = answer.await;
             let response =
                 response.unwrap_or_else(|_panic| last(versioned(Error::Panicked.reply())));
@@ -222,11 +232,17 @@ async fn is_true(value: &mut watch::Receiver<bool>) {
     drop(value.wait_for(|value| *value).await);
 }
 
-async fn answer(under_way: UnderWay, parts: Parts, mut payload: Payload) -> Response<Body> {
-    let response = match router::route(&under_way.0.app, &parts, &mut payload).await {
+async fn answer(
+    under_way: UnderWay,
+    client: Client,
+    parts: Parts,
+    mut payload: Payload,
+) -> Response<Body> {
+    let Serving { app, permits, .. } = &under_way.0;
+    let response = match router::route(app, permits, &client, &parts, &mut payload).await {
         Ok(response) => response,
         Err(error) => {
-            error.log(under_way.0.app.registry.name(), &parts);
+            error.log(app.registry.name(), &parts);
             error.reply()
         }
     };

@@ -1,25 +1,38 @@
 //! Who is asking, as the edge has verified, and what they may see, as it has decided.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use http::HeaderMap;
 use oci::{Visibility, visibility};
 
-/// The header that the edge alone sets; it removes what a client sends under this name.
-const HEADER: &str = "x-tidegate-user";
+use crate::registry::Principal;
 
-/// A verified user, or nobody in particular.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Principal<'a>(Option<&'a str>);
+/// The headers that the edge alone sets; it removes what a client sends under these names.
+const USER: &str = "x-tidegate-user";
+const ADDRESS: &str = "x-real-ip";
 
-impl<'a> Principal<'a> {
-    /// Reads what the edge says.
-    pub(super) fn of(headers: &'a HeaderMap) -> Self {
-        let name = headers.get(HEADER).and_then(|name| name.to_str().ok());
-        Self(name.filter(|name| !name.is_empty()))
+/// Returns the name of the verified user, for the log.
+pub(super) fn user(headers: &HeaderMap) -> Option<&str> {
+    let name = headers.get(USER).and_then(|name| name.to_str().ok());
+    name.filter(|name| !name.is_empty())
+}
+
+/// Returns who asks, as far as shares are counted: the verified user, or whoever is at the address
+/// that the edge has seen.
+pub(super) fn principal(headers: &HeaderMap) -> Principal {
+    if let Some(name) = headers.get(USER).filter(|name| !name.is_empty()) {
+        return Principal::User(name.as_bytes().into());
     }
+    let address = headers.get(ADDRESS).and_then(|it| it.to_str().ok());
+    let address = address.and_then(|it| it.parse().ok());
+    address.map_or(Principal::Unknown, |it| Principal::Address(network(it)))
+}
 
-    /// Returns the name for the log.
-    pub(super) fn name(self) -> Option<&'a str> {
-        self.0
+/// Returns the network whose addresses count as one, as they do at the edge.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
     }
 }
 
@@ -42,6 +55,33 @@ pub(super) fn visibility(registry: Option<&str>, headers: &HeaderMap) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shares_are_counted_by_name_and_without_one_by_address() {
+        let of = |headers: &[(&'static str, &[u8])]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.to_vec().try_into().unwrap());
+            }
+            principal(&map)
+        };
+        let address = |text: &str| Principal::Address(text.parse().unwrap());
+        let name = "döcker".as_bytes();
+        assert_eq!(
+            of(&[(USER, name), (ADDRESS, b"192.0.2.1")]),
+            Principal::User(name.into())
+        );
+        assert_eq!(
+            of(&[(USER, b""), (ADDRESS, b"192.0.2.1")]),
+            address("192.0.2.1")
+        );
+        assert_eq!(of(&[(ADDRESS, b"::ffff:192.0.2.1")]), address("192.0.2.1"));
+        for one in ["2001:db8:0:1::1", "2001:db8:0:1:ffff::"] {
+            assert_eq!(of(&[(ADDRESS, one.as_bytes())]), address("2001:db8:0:1::"));
+        }
+        assert_eq!(of(&[]), Principal::Unknown);
+        assert_eq!(of(&[(ADDRESS, b"unix:")]), Principal::Unknown);
+    }
 
     #[test]
     fn what_cannot_be_read_shows_nothing() {

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, header};
 use oci::{Query, Route};
 
 use super::body::Body;
+use super::client::Client;
 use super::error::Error;
 use super::payload::Payload;
+use super::permits::Permits;
 use super::{blobs, catalog, health, manifests, referrers, reply, tags, uploads};
 use crate::app::{App, Settings};
 use crate::registry::Registry;
@@ -18,6 +20,10 @@ use crate::registry::Registry;
 pub(super) struct Call<'a> {
     /// Who does the work.
     pub(super) registry: &'a Arc<Registry>,
+    /// How much may be under way at once.
+    pub(super) permits: &'a Permits,
+    /// Who waits for the answer.
+    pub(super) client: &'a Client,
     /// The settings as they were when the request came.
     pub(super) settings: Arc<Settings>,
     /// The head of the request.
@@ -29,11 +35,15 @@ pub(super) struct Call<'a> {
 /// Leads a request to its endpoint.
 pub(super) async fn route(
     app: &App,
+    permits: &Permits,
+    client: &Client,
     parts: &Parts,
     payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
     let call = Call {
         registry: &app.registry,
+        permits,
+        client,
         settings: app.settings(),
         parts,
         query: Query::parse(parts.uri.query()),
@@ -107,6 +117,12 @@ pub(super) async fn route(
             allow: allow(&route),
         }),
     }
+}
+
+/// Returns how many bytes the request says its body has.
+pub(super) fn content_length(call: &Call<'_>) -> Option<u64> {
+    let length = call.parts.headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 /// Returns the methods that an endpoint knows.

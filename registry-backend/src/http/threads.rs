@@ -1,88 +1,161 @@
-//! Threads for what may block: how many there are, and of what there is only so much at a time.
+//! How work that may block gets to a thread: when the [`Permits`](super::permits::Permits) let it.
+//!
+//! A request that is to change storage [asks](Call::ask_to_change) first, and waits as long as its client
+//! does; from the moment on that its work has begun it is finished, whoever waits for it.
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use oci::RepositoryName;
+use permits::{Permit, Pool};
 
 use super::error::Error;
-use crate::registry::{self, Registry, Wait};
+use super::permits::Share;
+use super::principal::principal;
+use super::router::Call;
+use crate::registry::{self, Principal, Registry, RepositoryLock, Wait};
 
-const CHANGES_MAX: usize = 64;
-const WRITES_MAX: usize = 32;
-const HASHES_MAX: usize = 32;
-
-/// What is left for readers, however many pushes wait for a lock or for the disk.
-const READERS: usize = 32;
-
-/// How many threads for what blocks the registry's runtime is to have.
-pub const BLOCKING_THREADS: usize = CHANGES_MAX + WRITES_MAX + HASHES_MAX + READERS;
-
-/// For changes of storage, which may wait for each other.
-static CHANGES: Places = Places::new(CHANGES_MAX);
-
-/// For writing large bodies, which goes on whatever the changes wait for.
-pub(super) static WRITES: Places = Places::new(WRITES_MAX);
-
-/// For hashing these bodies meanwhile. A thread that hashes may wait for one that writes: had both
-/// their places of the same, all could be taken by those that wait.
-pub(super) static HASHES: Places = Places::new(HASHES_MAX);
-
-/// Places for work of one kind.
+/// A request that is to change storage, and waits for its turn.
 #[derive(Debug)]
-pub(super) struct Places(Semaphore);
+pub(super) struct Asking<'a> {
+    call: &'a Call<'a>,
+    principal: Principal,
+    _entry: Permit,
+}
 
-impl Places {
-    pub(super) const fn new(max: usize) -> Self {
-        Self(Semaphore::const_new(max))
-    }
-
-    /// Runs work on a thread that may block, once there is a place for it; who waits longest is next.
-    pub(super) async fn run<T, F>(&'static self, work: F) -> Result<T, Error>
-    where
-        T: Send + 'static,
-        F: FnOnce() -> Result<T, registry::Error> + Send + 'static,
-    {
-        let place = self
-            .0
-            .acquire()
-            .await
-            .expect("invariant: the semaphore is never closed");
-        let work = move || {
-            let result = work();
-            drop(place);
-            result
-        };
-        blocking(work).await
+impl<'a> Call<'a> {
+    /// Asks to change storage, before anything is done for it.
+    ///
+    /// # Errors
+    /// [`Error::TooManyRequests`].
+    pub(super) fn ask_to_change(&'a self) -> Result<Asking<'a>, Error> {
+        let principal = principal(&self.parts.headers);
+        Ok(Asking {
+            call: self,
+            _entry: self.permits.enter(&principal)?,
+            principal,
+        })
     }
 }
 
-/// Runs work that changes storage, or waits for others who do, on a thread that may block, once there
-/// is one for it.
-pub(super) async fn changing<T, F>(work: F) -> Result<T, Error>
+impl Asking<'_> {
+    /// Returns who asks.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.principal
+    }
+
+    /// Waits for the right to hold a body of `size_bytes` in memory, if that is known, or of
+    /// `size_max`; a small one needs none.
+    pub(super) async fn to_hold(
+        &self,
+        size_bytes: Option<u64>,
+        size_max: u64,
+    ) -> Result<Option<Share>, Error> {
+        let call = self.call;
+        let share = call.permits.body(&self.principal, size_bytes, size_max);
+        call.client.unless_gone(share).await
+    }
+
+    /// Runs work that changes a repository in a way that needs no lock.
+    pub(super) async fn change<T, F>(self, repository: &RepositoryName, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Arc<Registry>) -> Result<T, registry::Error> + Send + 'static,
+    {
+        let call = self.call;
+        let turn = call.permits.change(&self.principal, repository);
+        let turn = call.client.unless_gone(turn).await?;
+        let registry = Arc::clone(call.registry);
+        holding(turn, move || work(&registry)).await
+    }
+
+    /// Runs work that changes the manifests or tags of a repository.
+    pub(super) async fn change_locked<T, F>(
+        self,
+        repository: &RepositoryName,
+        work: F,
+    ) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Registry, &RepositoryLock) -> Result<T, registry::Error> + Send + 'static,
+    {
+        let call = self.call;
+        let turn = call
+            .permits
+            .change_locked(&self.principal, call.registry, repository);
+        let (lock, turn) = call.client.unless_gone(turn).await?;
+        let registry = Arc::clone(call.registry);
+        holding(turn, move || work(&registry, &lock)).await
+    }
+}
+
+/// Runs work that goes on with a change of a repository that has begun: it waits for its turn, too,
+/// but is neither refused nor given up.
+pub(super) async fn going_on<T, F>(
+    call: &Call<'_>,
+    repository: &RepositoryName,
+    work: F,
+) -> Result<T, Error>
 where
     T: Send + 'static,
     F: FnOnce() -> Result<T, registry::Error> + Send + 'static,
 {
-    CHANGES.run(work).await
+    let principal = principal(&call.parts.headers);
+    let turn = call.permits.change(&principal, repository).await;
+    holding(turn, work).await
 }
 
 /// Runs work that reads a little of storage: here, if all is at hand, else on a thread that may
 /// block.
-pub(super) async fn reading<T, F>(registry: &Arc<Registry>, work: F) -> Result<T, Error>
+pub(super) async fn reading<T, F>(call: &Call<'_>, work: F) -> Result<T, Error>
 where
     T: Send + 'static,
     F: Fn(&Registry, Wait) -> Result<T, registry::Error> + Send + 'static,
 {
-    match work(registry, Wait::Never) {
+    match work(call.registry, Wait::Never) {
         Err(registry::Error::WouldWait) => {
-            let registry = Arc::clone(registry);
-            blocking(move || work(&registry, Wait::AsNeeded)).await
+            looking(call, move |registry| work(registry, Wait::AsNeeded)).await
         }
         answer => Ok(answer?),
     }
 }
 
-/// Runs work on a thread that may block; work that changes storage goes by [`changing`].
+/// Runs work that reads storage, on a thread that may block.
+pub(super) async fn looking<T, F>(call: &Call<'_>, work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce(&Registry) -> Result<T, registry::Error> + Send + 'static,
+{
+    let principal = principal(&call.parts.headers);
+    let share = call.permits.read(&principal);
+    let share = call.client.unless_gone(share).await?;
+    let registry = Arc::clone(call.registry);
+    holding(share, move || work(&registry)).await
+}
+
+/// Runs work on a thread that may block, once there is a permit for it.
+pub(super) async fn permitted<T, F>(pool: &Pool, work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, registry::Error> + Send + 'static,
+{
+    holding(pool.acquire(1).await, work).await
+}
+
+/// Runs work on a thread that may block, and holds a permit until it is finished.
+async fn holding<T, F>(permit: impl Send + 'static, work: F) -> Result<T, Error>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, registry::Error> + Send + 'static,
+{
+    let work = move || {
+        let result = work();
+        drop(permit);
+        result
+    };
+    blocking(work).await
+}
+
+/// Runs work on a thread that may block; how much of it there is at once is for the caller to see to.
 pub(super) async fn blocking<T, F>(work: F) -> Result<T, Error>
 where
     T: Send + 'static,
@@ -91,36 +164,5 @@ where
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => Ok(result?),
         Err(_panic) => Err(Error::Panicked),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn reading_goes_on_while_every_change_waits() {
-        let gate = Arc::new(tokio::sync::Mutex::new(()));
-        let closed = gate.lock().await;
-        let changes: Vec<_> = (0..600)
-            .map(|_| {
-                let gate = Arc::clone(&gate);
-                tokio::spawn(changing(move || {
-                    drop(gate.blocking_lock());
-                    Ok(())
-                }))
-            })
-            .collect();
-        while CHANGES.0.available_permits() > 0 {
-            tokio::task::yield_now().await;
-        }
-        let read = tokio::time::timeout(Duration::from_secs(20), blocking(|| Ok(7))).await;
-        assert_eq!(read.unwrap().unwrap(), 7);
-        drop(closed);
-        for change in changes {
-            change.await.unwrap().unwrap();
-        }
     }
 }

@@ -12,8 +12,8 @@ use super::payload::Payload;
 use super::principal::visibility;
 use super::receive::{Received, receive};
 use super::reply::{CONTENT_DIGEST, reply};
-use super::router::Call;
-use super::threads::{blocking, changing};
+use super::router::{Call, content_length};
+use super::threads::{going_on, looking};
 use crate::registry::{Append, Registry};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
@@ -39,27 +39,35 @@ pub(super) async fn begin(
             None => Algorithm::default(),
         },
     };
-    let registry = Arc::clone(call.registry);
-    let id = {
-        let repository = repository.clone();
-        changing(move || registry.begin_upload(&repository, algorithm)).await?
-    };
+    let id = begin_session(call, repository, algorithm).await?;
     let Some(digest) = digest else {
         return Ok(progress(StatusCode::ACCEPTED, repository, &id, 0));
     };
-    let append = open(call.registry, repository, &id, Some(algorithm)).await?;
-    match receive(payload, append, content_length(call)).await {
+    let claim = call.registry.claim_upload(repository, &id).await?;
+    let append = going_on(call, repository, move || claim.open(Some(algorithm))).await?;
+    match receive(call, repository, payload, append, content_length(call)).await {
         Ok(received) => {
-            finish_received(received, &digest).await?;
+            finish_received(call, repository, received, &digest).await?;
             Ok(created(repository, &digest))
         }
         Err(error) => {
             // The client has never heard of the upload, so it cannot go on with it.
             let claim = call.registry.claim_upload(repository, &id).await?;
-            drop(changing(move || claim.cancel()).await);
+            drop(going_on(call, repository, move || claim.cancel()).await);
             Err(error)
         }
     }
+}
+
+async fn begin_session(
+    call: &Call<'_>,
+    repository: &RepositoryName,
+    algorithm: Algorithm,
+) -> Result<UploadId, Error> {
+    let asking = call.ask_to_change()?;
+    let name = repository.clone();
+    let begin = move |registry: &Arc<Registry>| registry.begin_upload(&name, algorithm);
+    asking.change(repository, begin).await
 }
 
 /// Says how much of an upload has been received.
@@ -68,9 +76,9 @@ pub(super) async fn status(
     repository: &RepositoryName,
     id: &UploadId,
 ) -> Result<Response<Body>, Error> {
-    let registry = Arc::clone(call.registry);
     let (name, wanted) = (repository.clone(), id.clone());
-    let size_bytes = blocking(move || registry.upload_size(&name, &wanted)).await?;
+    let look = move |registry: &Registry| registry.upload_size(&name, &wanted);
+    let size_bytes = looking(call, look).await?;
     Ok(progress(StatusCode::NO_CONTENT, repository, id, size_bytes))
 }
 
@@ -81,14 +89,15 @@ pub(super) async fn append(
     id: &UploadId,
     payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
-    let append = open(call.registry, repository, id, None).await?;
+    let append = open(call, repository, id, None).await?;
     let announced = announced(call, repository, id, &append)?;
-    let Received { mut append, rest } = receive(payload, append, announced).await?;
-    let size_bytes = changing(move || {
+    let received = receive(call, repository, payload, append, announced).await?;
+    let Received { mut append, rest } = received;
+    let write = move || {
         append.write(&rest)?;
         Ok(append.size_bytes())
-    })
-    .await?;
+    };
+    let size_bytes = going_on(call, repository, write).await?;
     Ok(progress(StatusCode::ACCEPTED, repository, id, size_bytes))
 }
 
@@ -106,10 +115,10 @@ pub(super) async fn finish(
         .parse()?;
     // Known from here on, so that what comes is hashed once, whatever the upload began with.
     let algorithm = Some(digest.algorithm());
-    let append = open(call.registry, repository, id, algorithm).await?;
+    let append = open(call, repository, id, algorithm).await?;
     let announced = announced(call, repository, id, &append)?;
-    let received = receive(payload, append, announced).await?;
-    finish_received(received, &digest).await?;
+    let received = receive(call, repository, payload, append, announced).await?;
+    finish_received(call, repository, received, &digest).await?;
     Ok(created(repository, &digest))
 }
 
@@ -119,8 +128,9 @@ pub(super) async fn cancel(
     repository: &RepositoryName,
     id: &UploadId,
 ) -> Result<Response<Body>, Error> {
+    let asking = call.ask_to_change()?;
     let claim = call.registry.claim_upload(repository, id).await?;
-    changing(move || claim.cancel()).await?;
+    asking.change(repository, move |_| claim.cancel()).await?;
     Ok(reply(StatusCode::NO_CONTENT, [], ""))
 }
 
@@ -130,34 +140,40 @@ async fn mount(call: &Call<'_>, repository: &RepositoryName) -> Result<Option<Di
     let Some(Mount { digest, from }) = Mount::of(&call.query) else {
         return Ok(None);
     };
-    let registry = Arc::clone(call.registry);
-    let (repository, wanted) = (repository.clone(), digest.clone());
-    let visible = visibility(registry.name(), &call.parts.headers);
-    let mounted = changing(move || {
-        registry.mount_blob(&repository, &wanted, from.as_ref(), visible.as_ref())
-    })
-    .await?;
+    let (name, wanted) = (repository.clone(), digest.clone());
+    let visible = visibility(call.registry.name(), &call.parts.headers);
+    let mount = move |registry: &Arc<Registry>| {
+        registry.mount_blob(&name, &wanted, from.as_ref(), visible.as_ref())
+    };
+    let mounted = call.ask_to_change()?.change(repository, mount).await?;
     Ok(mounted.then_some(digest))
 }
 
 async fn open(
-    registry: &Arc<Registry>,
+    call: &Call<'_>,
     repository: &RepositoryName,
     id: &UploadId,
     algorithm: Option<Algorithm>,
 ) -> Result<Append, Error> {
-    let claim = registry.claim_upload(repository, id).await?;
-    changing(move || claim.open(algorithm)).await
+    let asking = call.ask_to_change()?;
+    let claim = call.registry.claim_upload(repository, id).await?;
+    let open = move |_: &Arc<Registry>| claim.open(algorithm);
+    asking.change(repository, open).await
 }
 
-async fn finish_received(received: Received, digest: &Digest) -> Result<(), Error> {
+async fn finish_received(
+    call: &Call<'_>,
+    repository: &RepositoryName,
+    received: Received,
+    digest: &Digest,
+) -> Result<(), Error> {
     let Received { mut append, rest } = received;
     let digest = digest.clone();
-    changing(move || {
+    let finish = move || {
         append.write(&rest)?;
         append.finish(&digest)
-    })
-    .await
+    };
+    going_on(call, repository, finish).await
 }
 
 /// Returns how many bytes the request says its body has, after checking that they come next.
@@ -194,11 +210,6 @@ fn announced(
         }),
         _ => Ok(Some(content_range.size_bytes())),
     }
-}
-
-fn content_length(call: &Call<'_>) -> Option<u64> {
-    let length = call.parts.headers.get(header::CONTENT_LENGTH)?;
-    length.to_str().ok()?.parse().ok()
 }
 
 fn location(repository: &RepositoryName, id: &UploadId) -> String {

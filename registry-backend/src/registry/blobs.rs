@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use oci::{Digest, RepositoryName, Visibility};
 
-use super::{Error, Registry};
+use super::{Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
 use crate::storage::{self, Durability, Wait, layout};
 
@@ -80,13 +80,8 @@ impl Registry {
     ///
     /// # Errors
     /// [`Error::BlobUnknown`].
-    pub(crate) fn delete_blob(
-        &self,
-        repository: &RepositoryName,
-        digest: &Digest,
-    ) -> Result<(), Error> {
-        let key = layout::layer(repository, digest);
-        let _lock = self.locks.hold(repository);
+    pub(crate) fn delete_blob(&self, lock: &RepositoryLock, digest: &Digest) -> Result<(), Error> {
+        let key = layout::layer(lock.repository(), digest);
         if self.link(&key, Wait::AsNeeded)?.is_none() {
             return Err(Error::BlobUnknown {
                 digest: digest.clone(),

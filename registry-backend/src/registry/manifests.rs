@@ -3,7 +3,7 @@
 use oci::manifest::{Content, Manifest};
 use oci::{Algorithm, Descriptor, Digest, Reference, RepositoryName, Tag, media_type};
 
-use super::{Error, Registry};
+use super::{Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
 use crate::storage::{self, Durability, Hasher, Wait, layout};
 
@@ -35,6 +35,49 @@ pub(crate) struct NewManifest {
     pub(crate) content_type: Option<String>,
     /// Its bytes.
     pub(crate) content: Vec<u8>,
+}
+
+/// A manifest that is what the client says, and can be stored.
+#[derive(Clone, Debug)]
+pub(crate) struct CheckedManifest {
+    digest: Digest,
+    manifest: Manifest,
+    /// The tags that are to name it.
+    tags: Vec<Tag>,
+    content: Vec<u8>,
+}
+
+impl NewManifest {
+    /// Returns whether [`check`](Self::check) takes so little time that it needs no other thread.
+    pub(crate) fn is_checked_at_once(&self) -> bool {
+        self.content.len() as u64 <= HASHED_AT_ONCE_MAX
+    }
+
+    /// Checks all that can be checked without storage.
+    ///
+    /// # Errors
+    /// [`Error::ManifestInvalid`] and [`Error::DigestMismatch`].
+    pub(crate) fn check(self) -> Result<CheckedManifest, Error> {
+        let (algorithm, tag) = match &self.reference {
+            Reference::Digest(digest) => (digest.algorithm(), None),
+            Reference::Tag(tag) => (Algorithm::default(), Some(tag.clone())),
+        };
+        let digest = Hasher::digest(algorithm, &self.content);
+        if let Reference::Digest(expected) = self.reference
+            && expected != digest
+        {
+            return Err(Error::DigestMismatch {
+                expected,
+                actual: digest,
+            });
+        }
+        Ok(CheckedManifest {
+            digest,
+            manifest: Manifest::parse(&self.content, self.content_type.as_deref())?,
+            tags: tag.into_iter().chain(self.tags).collect(),
+            content: self.content,
+        })
+    }
 }
 
 /// What became of a manifest that was pushed.
@@ -130,48 +173,58 @@ impl Registry {
         Ok(Some((stored, manifest)))
     }
 
-    /// Stores a manifest and makes its tags name it. All is checked before anything is written.
+    /// Stores a manifest and makes its tags name it.
     ///
     /// # Errors
-    /// [`Error::ManifestInvalid`], [`Error::ManifestBlobUnknown`] and [`Error::DigestMismatch`].
+    /// [`Error::ManifestBlobUnknown`]; nothing has been written then.
     pub(crate) fn push_manifest(
         &self,
-        repository: &RepositoryName,
-        new: &NewManifest,
+        lock: &RepositoryLock,
+        new: &CheckedManifest,
         layers: Layers,
     ) -> Result<PushedManifest, Error> {
-        let (algorithm, tag) = match &new.reference {
-            Reference::Digest(digest) => (digest.algorithm(), None),
-            Reference::Tag(tag) => (Algorithm::default(), Some(tag)),
-        };
-        let digest = Hasher::digest(algorithm, &new.content);
-        if let Reference::Digest(expected) = &new.reference
-            && *expected != digest
-        {
-            return Err(Error::DigestMismatch {
-                expected: expected.clone(),
-                actual: digest,
-            });
-        }
-        let manifest = Manifest::parse(&new.content, new.content_type.as_deref())?;
-
-        let _lock = self.locks.hold(repository);
-        self.check_blobs(repository, &manifest, layers)?;
-        self.driver
-            .write(&layout::blob(&digest), &new.content, Durability::Power)?;
+        let repository = lock.repository();
+        let CheckedManifest {
+            digest, manifest, ..
+        } = new;
+        self.check_blobs(repository, manifest, layers)?;
         // Distribution before version 3 knows a repository by this folder.
         self.driver.make_folder(&layout::layers(repository))?;
         let size_bytes = new.content.len() as u64;
-        self.indexing_referrer(repository, &manifest, &digest, size_bytes, || {
-            self.write_link(&layout::revision(repository, &digest), &digest)
+        self.indexing_referrer(lock, manifest, digest, size_bytes, || {
+            self.write_manifest(repository, new)
         })?;
-        for tag in tag.into_iter().chain(&new.tags) {
-            self.write_tag(repository, tag, &digest)?;
-        }
         Ok(PushedManifest {
-            digest,
-            subject: manifest.subject.map(|subject| subject.digest),
+            digest: digest.clone(),
+            subject: manifest
+                .subject
+                .as_ref()
+                .map(|subject| subject.digest.clone()),
         })
+    }
+
+    /// Writes a manifest, its link and its tags: each is there only once what it names is.
+    fn write_manifest(
+        &self,
+        repository: &RepositoryName,
+        new: &CheckedManifest,
+    ) -> Result<(), Error> {
+        let CheckedManifest { digest, tags, .. } = new;
+        let link = digest.to_string();
+        let to = |key| (key, link.as_bytes());
+        let content = (layout::blob(digest), new.content.as_slice());
+        let histories = tags
+            .iter()
+            .map(|tag| layout::tag_index(repository, tag, digest));
+        let links: Vec<_> = std::iter::once(layout::revision(repository, digest))
+            .chain(histories)
+            .map(to)
+            .collect();
+        let names: Vec<_> = tags
+            .iter()
+            .map(|tag| to(layout::tag_current(repository, tag)))
+            .collect();
+        Ok(self.driver.write_in_steps(&[&[content], &links, &names])?)
     }
 
     /// Removes a manifest from a repository, with each tag that names it.
@@ -180,20 +233,20 @@ impl Registry {
     /// [`Error::ManifestUnknown`].
     pub(crate) fn delete_manifest(
         &self,
-        repository: &RepositoryName,
+        lock: &RepositoryLock,
         digest: &Digest,
     ) -> Result<(), Error> {
+        let repository = lock.repository();
         let key = layout::revision(repository, digest);
-        let _lock = self.locks.hold(repository);
         if self.link(&key, Wait::AsNeeded)?.is_none() {
             return Err(Error::ManifestUnknown {
                 reference: Reference::Digest(digest.clone()),
             });
         }
         // Tags first: a crash in between must leave no tag that names nothing.
-        self.untag(repository, digest)?;
+        self.untag(lock, digest)?;
         // With its folder, so that the time of the folder above tells when someone else puts it back.
-        self.keeping_index(repository, || {
+        self.keeping_index(lock, || {
             let folder = layout::revision_folder(repository, digest);
             Ok(self.driver.delete(&folder, Durability::Power)?)
         })

@@ -1,7 +1,7 @@
 //! What a registry does: repositories of blobs and manifests, tags, referrers, uploads.
 //!
 //! No HTTP and no paths: a caller brings checked values from [`oci`], and the keys of storage come
-//! from its layout. Methods block, but for [`Registry::claim_upload`] and those that are told
+//! from its layout. Methods block, but for those that are `async` and those that are told
 //! [`Wait::Never`]; one call is one whole step, which finishes even when the client is gone.
 //!
 //! **Invariants:**
@@ -16,18 +16,20 @@ mod blobs;
 mod catalog;
 mod error;
 mod links;
+mod lock;
 mod manifests;
 mod pages;
+mod principal;
 mod referrers;
 mod tags;
 mod uploads;
 mod walk;
 
 use std::collections::HashSet;
-use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 
 use oci::RepositoryName;
+use permits::Keyed;
 
 use crate::storage::{Claim, Driver, Key};
 
@@ -36,9 +38,11 @@ pub(crate) use crate::storage::{Piece, Wait};
 pub(crate) use append::{Append, Hashing, Writing};
 pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
-pub(crate) use manifests::{Layers, NewManifest, STORED_SIZE_MAX};
+pub(crate) use lock::RepositoryLock;
+pub(crate) use manifests::{CheckedManifest, Layers, NewManifest, STORED_SIZE_MAX};
 pub(crate) use pages::{Listing, Page};
-pub(crate) use referrers::Wanted;
+pub(crate) use principal::Principal;
+pub(crate) use referrers::{Referrers, Wanted};
 
 /// The registry over one storage.
 #[derive(Debug)]
@@ -48,7 +52,8 @@ pub(crate) struct Registry {
     driver: Box<dyn Driver>,
     /// Uploads that this process has written to.
     sessions: uploads::Sessions,
-    locks: Locks,
+    /// One permit for each repository, for changes of its manifests and tags.
+    locks: Keyed<RepositoryName>,
     /// Objects already reported as broken.
     reported: Mutex<HashSet<Key>>,
     /// Held for as long as any work on storage can go on.
@@ -62,7 +67,7 @@ impl Registry {
             name: None,
             driver,
             sessions: uploads::Sessions::default(),
-            locks: Locks::default(),
+            locks: Keyed::new(1),
             reported: Mutex::default(),
             _claim: None,
         }
@@ -87,32 +92,5 @@ impl Registry {
             _claim: Some(claim),
             ..self
         }
-    }
-}
-
-/// Keeps changes of one repository's manifests and tags apart, where one reads what another writes.
-#[derive(Debug)]
-struct Locks {
-    hasher: RandomState,
-    /// A repository shares its lock with others: a fixed number needs no bookkeeping.
-    shards: [Mutex<()>; 64],
-}
-
-impl Default for Locks {
-    fn default() -> Self {
-        Self {
-            hasher: RandomState::new(),
-            shards: std::array::from_fn(|_| Mutex::default()),
-        }
-    }
-}
-
-impl Locks {
-    fn hold(&self, repository: &RepositoryName) -> MutexGuard<'_, ()> {
-        let shards = self.shards.len() as u64;
-        let index = usize::try_from(self.hasher.hash_one(repository) % shards).unwrap_or(0);
-        let shard = self.shards.get(index).unwrap_or(&self.shards[0]);
-        // The lock guards the disk, not memory: what a panic left there is for readers to judge.
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use oci::{Algorithm, Descriptor, Digest, Manifest, RepositoryName};
 
-use super::{Error, Registry};
+use super::{Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
 use crate::storage::{Durability, Wait, layout};
 
@@ -63,7 +63,8 @@ impl Referrers {
 }
 
 impl Registry {
-    /// Returns a page of the manifests of a repository that have `subject` as theirs.
+    /// Returns a page of the manifests of a repository that have `subject` as theirs; nothing where
+    /// the index has to be made anew first, which is for [`Registry::referrers_anew`] to do.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -72,28 +73,42 @@ impl Registry {
         repository: &RepositoryName,
         subject: &Digest,
         wanted: &Wanted,
+    ) -> Result<Option<Referrers>, Error> {
+        if self.index_is_complete(repository)? {
+            return self.indexed_referrers(repository, subject, wanted);
+        }
+        // Of a repository without manifests there is no index, and no need for one.
+        let has_manifests = self.has_manifests(repository)?;
+        Ok((!has_manifests).then(Referrers::default))
+    }
+
+    /// As [`Registry::referrers`], but makes the index anew where that has to be.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub(crate) fn referrers_anew(
+        &self,
+        lock: &RepositoryLock,
+        subject: &Digest,
+        wanted: &Wanted,
     ) -> Result<Referrers, Error> {
-        if let Some(referrers) = self.indexed_referrers(repository, subject, wanted)? {
+        // Whoever held the lock before may have completed the index.
+        if let Some(referrers) = self.referrers(lock.repository(), subject, wanted)? {
             return Ok(referrers);
         }
-        let _lock = self.locks.hold(repository);
-        // Whoever held the lock may have completed the index.
-        if let Some(referrers) = self.indexed_referrers(repository, subject, wanted)? {
-            return Ok(referrers);
-        }
-        self.rebuild_index(repository, subject, wanted)
+        self.rebuild_index(lock, subject, wanted)
     }
 
     /// Runs `link`, which links a manifest to its repository, and keeps the index complete if it was.
-    /// The caller holds the repository's lock.
     pub(super) fn indexing_referrer(
         &self,
-        repository: &RepositoryName,
+        lock: &RepositoryLock,
         manifest: &Manifest,
         digest: &Digest,
         size_bytes: u64,
         link: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let repository = lock.repository();
         let mut complete = self.index_is_complete(repository)?;
         if complete && let Some(subject) = &manifest.subject {
             let entry = manifest.as_referrer(digest.clone(), size_bytes);
@@ -111,12 +126,13 @@ impl Registry {
     }
 
     /// Runs `unlink`, which takes a manifest from its repository, and keeps the index complete if it
-    /// was. The caller holds the repository's lock.
+    /// was.
     pub(super) fn keeping_index(
         &self,
-        repository: &RepositoryName,
+        lock: &RepositoryLock,
         unlink: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
+        let repository = lock.repository();
         let complete = self.index_is_complete(repository)?;
         unlink()?;
         if complete {
@@ -149,6 +165,11 @@ impl Registry {
         Ok(stamp)
     }
 
+    fn has_manifests(&self, repository: &RepositoryName) -> Result<bool, Error> {
+        let manifests = layout::manifests(repository);
+        Ok(if_found(self.driver.stat(&manifests, Wait::AsNeeded))?.is_some())
+    }
+
     fn write_stamp(&self, repository: &RepositoryName, stamp: &str) -> Result<(), Error> {
         let key = layout::referrers_stamp(repository);
         Ok(self
@@ -168,17 +189,14 @@ impl Registry {
             .write(&key, &encoded(entry), Durability::Process)?)
     }
 
-    /// Returns what the index holds of a subject; nothing where it is not complete, or where an entry
-    /// cannot be read.
+    /// Returns what an index that is complete holds of a subject; nothing where it no longer is, or
+    /// where an entry cannot be read.
     fn indexed_referrers(
         &self,
         repository: &RepositoryName,
         subject: &Digest,
         wanted: &Wanted,
     ) -> Result<Option<Referrers>, Error> {
-        if !self.index_is_complete(repository)? {
-            return Ok(None);
-        }
         let folder = layout::referrers_of(repository, subject);
         let mut referrers = Referrers::default();
         for algorithm in Algorithm::ALL {
@@ -213,13 +231,14 @@ impl Registry {
     }
 
     /// Makes the index anew from the manifests themselves; returns what refers to `subject`, also
-    /// where there is no room for an index. The caller holds the repository's lock.
+    /// where there is no room for an index.
     fn rebuild_index(
         &self,
-        repository: &RepositoryName,
+        lock: &RepositoryLock,
         subject: &Digest,
         wanted: &Wanted,
     ) -> Result<Referrers, Error> {
+        let repository = lock.repository();
         // Taken first: what others add from here on makes it outdated.
         let stamp = self.stamp(repository)?;
         let index = layout::referrers(repository);
@@ -246,12 +265,7 @@ impl Registry {
                 referrers.offer(wanted, entry, size_bytes);
             }
         }
-        let has_manifests = if_found(
-            self.driver
-                .stat(&layout::manifests(repository), Wait::AsNeeded),
-        )?
-        .is_some();
-        if has_manifests && writing.is_ok() {
+        if writing.is_ok() && self.has_manifests(repository)? {
             writing = self.write_stamp(repository, &stamp);
         }
         if let Err(error) = writing {

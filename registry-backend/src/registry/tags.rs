@@ -2,7 +2,7 @@
 
 use oci::{Digest, Reference, RepositoryName, Tag};
 
-use super::{Error, Listing, Page, Registry};
+use super::{Error, Listing, Page, Registry, RepositoryLock};
 use crate::storage::error::if_found;
 use crate::storage::{Durability, Wait, layout};
 
@@ -65,23 +65,12 @@ impl Registry {
         self.link(&layout::tag_current(repository, tag), wait)
     }
 
-    /// Makes a tag name a manifest; the caller holds the repository's lock.
-    pub(super) fn write_tag(
-        &self,
-        repository: &RepositoryName,
-        tag: &Tag,
-        digest: &Digest,
-    ) -> Result<(), Error> {
-        self.write_link(&layout::tag_index(repository, tag, digest), digest)?;
-        self.write_link(&layout::tag_current(repository, tag), digest)
-    }
-
     /// Removes a tag and its history. The manifest stays.
     ///
     /// # Errors
     /// [`Error::ManifestUnknown`].
-    pub(crate) fn delete_tag(&self, repository: &RepositoryName, tag: &Tag) -> Result<(), Error> {
-        let _lock = self.locks.hold(repository);
+    pub(crate) fn delete_tag(&self, lock: &RepositoryLock, tag: &Tag) -> Result<(), Error> {
+        let repository = lock.repository();
         if self.tag_target(repository, tag, Wait::AsNeeded)?.is_none() {
             return Err(Error::ManifestUnknown {
                 reference: Reference::Tag(tag.clone()),
@@ -92,15 +81,16 @@ impl Registry {
             .delete(&layout::tag(repository, tag), Durability::Power)?)
     }
 
-    /// Removes each tag that names a manifest; the caller holds the repository's lock.
-    pub(super) fn untag(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), Error> {
+    /// Removes each tag that names a manifest.
+    pub(super) fn untag(&self, lock: &RepositoryLock, digest: &Digest) -> Result<(), Error> {
+        let repository = lock.repository();
         for some in self.tag_names(repository)?.chunks(TAGS_AT_ONCE) {
-            for (tag, target) in some.iter().zip(self.tag_targets(repository, some)?) {
-                if target.as_ref() == Some(digest) {
-                    self.driver
-                        .delete(&layout::tag(repository, tag), Durability::Power)?;
-                }
-            }
+            let targets = some.iter().zip(self.tag_targets(repository, some)?);
+            let names: Vec<&str> = targets
+                .filter(|(_, target)| target.as_ref() == Some(digest))
+                .map(|(tag, _)| tag.as_str())
+                .collect();
+            self.driver.delete_each(&layout::tags(repository), &names)?;
         }
         Ok(())
     }

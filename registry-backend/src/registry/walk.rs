@@ -106,7 +106,7 @@ impl Registry {
                     }
                     Err(error) => {
                         self.report_skipped(&folder.child(child), &error);
-                        (self.has_manifests(name), Vec::new())
+                        (self.may_have_manifests(name), Vec::new())
                     }
                 };
                 Found {
@@ -118,8 +118,8 @@ impl Registry {
         found.collect()
     }
 
-    /// Returns whether a repository has, or had, a manifest.
-    fn has_manifests(&self, repository: &RepositoryName) -> bool {
+    /// Returns whether a repository has, or had, a manifest, as far as can be said.
+    fn may_have_manifests(&self, repository: &RepositoryName) -> bool {
         let manifests = layout::manifests(repository);
         match if_found(self.driver.stat(&manifests, Wait::AsNeeded)) {
             Ok(found) => found.is_some(),

@@ -50,8 +50,8 @@ async fn a_manifest_is_durable_before_its_tags() {
     let content = manifest.to_string();
     rig.put_manifest("a", "v1", &manifest).await;
     insta::assert_snapshot!(shown(&faults, &[("MANIFEST", content.as_bytes())]), @"
-    write blobs/sha256/MANIFEST/data
     make repositories/a/_layers
+    write blobs/sha256/MANIFEST/data
     write repositories/a/_manifests/revisions/sha256/MANIFEST/link
     write repositories/a/_manifests/tags/v1/index/sha256/MANIFEST/link
     write repositories/a/_manifests/tags/v1/current/link
@@ -63,6 +63,53 @@ async fn a_manifest_is_durable_before_its_tags() {
     delete repositories/a/_manifests/tags/v1
     delete repositories/a/_manifests/revisions/sha256/MANIFEST
     ");
+}
+
+#[tokio::test]
+async fn of_many_tags_each_is_the_old_one_or_the_new_one_whatever_fails() {
+    let (rig, faults) = rig();
+    let old = rig.push_image("a", "t0", &image("1")).await;
+    let new = image("2").to_string();
+    let digest = sha256(new.as_bytes());
+    let query: Vec<String> = (0..20).map(|number| format!("tag=t{number}")).collect();
+    let put = format!(
+        "PUT /v2/a/manifests/{digest}?{}\ncontent-type: {MANIFEST}",
+        query.join("&")
+    );
+    for part in [
+        blob_path(&digest),
+        format!("revisions/sha256/{}/", digest.hex()),
+        format!("tags/t0/index/sha256/{}", digest.hex()),
+        format!("tags/t13/index/sha256/{}", digest.hex()),
+        "tags/t0/current".to_owned(),
+        "tags/t13/current".to_owned(),
+    ] {
+        faults.break_keys(Some(&part));
+        assert_eq!(rig.send(&put, &new).await.status, 500, "{part}");
+        let moved = part == "tags/t13/current";
+        for number in 0..20 {
+            let reply = rig.get(&format!("/v2/a/manifests/t{number}")).await;
+            let wanted = match (number, moved) {
+                (0..13, true) => Some(&digest),
+                (0, false) => Some(&old),
+                _ => None,
+            };
+            assert_eq!(reply.status, if wanted.is_some() { 200 } else { 404 });
+            let wanted = wanted.map(ToString::to_string);
+            let named = reply.header("docker-content-digest");
+            assert_eq!(named, wanted.as_deref(), "{part}: t{number}");
+        }
+    }
+    faults.break_keys(None);
+    faults.take_record();
+    assert_eq!(rig.send(&put, &new).await.status, 201);
+    let record = faults.take_record();
+    let last_link = record.iter().rposition(|step| !step.contains("/current/"));
+    let first_name = record.iter().position(|step| step.contains("/current/"));
+    assert!(last_link < first_name, "{record:?}");
+    assert_eq!(record.len(), 1 + 1 + 1 + 20 + 20, "{record:?}");
+    let tags = rig.get("/v2/a/tags/list").await.json();
+    assert_eq!(tags["tags"].as_array().unwrap().len(), 20);
 }
 
 #[tokio::test]

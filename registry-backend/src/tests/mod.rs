@@ -9,6 +9,7 @@ mod lists;
 mod manifests;
 mod serving;
 mod slots;
+mod turns;
 mod uploads;
 mod uploads_refused;
 

@@ -9,13 +9,17 @@ mod gather;
 mod hash;
 mod in_slots;
 
+use oci::RepositoryName;
+
 use self::gather::Gather;
 use self::hash::{Hash, Part};
 use self::in_slots::InSlots;
 use super::error::Error;
 use super::half::{self, Half};
 use super::payload::{Lent, Payload};
-use super::threads::{HASHES, WRITES, changing};
+use super::permits::Permits;
+use super::router::Call;
+use super::threads::going_on;
 use crate::registry::{Append, Piece, Writing};
 
 /// A body that is all there: written but for the last piece, which is for the caller to write
@@ -34,6 +38,8 @@ type Stored = (Append, Result<(), Error>);
 /// Receives a body of `announced` bytes, if that is known. A body of another length leaves the
 /// upload as it was; of one that was cut all that came is kept, for the client to go on from there.
 pub(super) async fn receive(
+    call: &Call<'_>,
+    repository: &RepositoryName,
     payload: &mut Payload,
     append: Append,
     announced: Option<u64>,
@@ -43,20 +49,20 @@ pub(super) async fn receive(
     let mut gather = Gather::new(begin, announced);
     let (mut append, ended) = match gather.next(payload).await {
         Ok(Some(full)) => match payload.lend() {
-            Some(lent) => in_slots(lent, &mut gather, full, append).await?,
-            None => over_socket(payload, &mut gather, full, append).await?,
+            Some(lent) => in_slots(call.permits, lent, &mut gather, full, append).await?,
+            None => over_socket(call.permits, payload, &mut gather, full, append).await?,
         },
         ended => (append, ended.map(drop)),
     };
     let actual = gather.size_bytes() - begin;
     let rest = gather.into_rest();
     if let Err(cut) = ended {
-        changing(move || append.write(&rest)).await?;
+        going_on(call, repository, move || append.write(&rest)).await?;
         return Err(cut);
     }
     match announced {
         Some(announced) if announced != actual => {
-            changing(move || append.go_back(mark)).await?;
+            going_on(call, repository, move || append.go_back(mark)).await?;
             Err(Error::LengthMismatch { announced, actual })
         }
         _ => Ok(Received { append, rest }),
@@ -65,13 +71,14 @@ pub(super) async fn receive(
 
 /// Stores `full` and the pieces that are gathered after it.
 async fn over_socket(
+    permits: &Permits,
     payload: &mut Payload,
     gather: &mut Gather,
     full: Piece,
     append: Append,
 ) -> Result<Stored, Error> {
-    let (hash, writing) = apart(append);
-    let hashing = Half::new(&HASHES, hash, Hash::take);
+    let (hash, writing) = apart(permits, append);
+    let hashing = Half::new(permits.hashes.clone(), hash, Hash::take);
     let mut next = Ok(Some(full));
     while let Ok(Some(piece)) = next {
         if !hashing.take(Part::Piece(piece)).await {
@@ -86,15 +93,16 @@ async fn over_socket(
 
 /// Stores `full`, what else was gathered, and what comes in slots after it.
 async fn in_slots(
+    permits: &Permits,
     mut lent: Lent<'_>,
     gather: &mut Gather,
     full: Piece,
     append: Append,
 ) -> Result<Stored, Error> {
-    let (hash, writing) = apart(append);
+    let (hash, writing) = apart(permits, append);
     let receiver = lent.receiver();
     let source = InSlots::new(gather.take(full), receiver.clone(), gather.left());
-    let mut hashing = half::spawn(&HASHES, hash, source, Hash::take);
+    let mut hashing = half::spawn(permits.hashes.clone(), hash, source, Hash::take);
     let (hash, ended) = tokio::select! {
         biased;
         ended = lent.end() => {
@@ -123,11 +131,10 @@ async fn in_slots(
 }
 
 /// Takes an upload apart into what hashes and what writes what was hashed.
-fn apart(append: Append) -> (Hash, Half<Writing, Piece>) {
+fn apart(permits: &Permits, append: Append) -> (Hash, Half<Writing, Piece>) {
     let (hashing, writing) = append.apart();
-    let writing = Half::new(&WRITES, writing, |writing: &mut Writing, piece: Piece| {
-        writing.write(&piece)
-    });
+    let write = |writing: &mut Writing, piece: Piece| writing.write(&piece);
+    let writing = Half::new(permits.writes.clone(), writing, write);
     (Hash::new(hashing, writing.inlet()), writing)
 }
 
@@ -144,21 +151,19 @@ async fn joined(hash: Result<Hash, Error>, writing: Half<Writing, Piece>) -> Res
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use super::*;
-    use crate::http::threads::BLOCKING_THREADS;
-
-    /// More than have a thread at once.
-    const MANY: usize = BLOCKING_THREADS * 2;
+    use crate::http::permits::blocking_threads;
 
     /// Hashes and writes what comes from a client that is faster than the disk.
-    async fn body() {
-        let writing = Half::new(&WRITES, 0, |written, ()| {
+    async fn body(permits: Arc<Permits>) {
+        let writing = Half::new(permits.writes.clone(), 0, |written, ()| {
             *written += 1;
             Ok(())
         });
-        let hashing = Half::new(&HASHES, writing.inlet(), |inlet, pieces| {
+        let hashing = Half::new(permits.hashes.clone(), writing.inlet(), |inlet, pieces| {
             for () in pieces {
                 inlet.blocking_send(()).ok();
             }
@@ -172,13 +177,18 @@ mod tests {
 
     #[test]
     fn bodies_that_are_hashed_leave_threads_for_what_is_written() {
+        let threads = blocking_threads(1);
+        let permits = Arc::new(Permits::new());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
-            .max_blocking_threads(BLOCKING_THREADS)
+            .max_blocking_threads(threads)
             .enable_all()
             .build()
             .unwrap();
-        let bodies: Vec<_> = (0..MANY).map(|_| runtime.spawn(body())).collect();
+        // More than have a thread at once.
+        let bodies: Vec<_> = (0..threads * 2)
+            .map(|_| runtime.spawn(body(Arc::clone(&permits))))
+            .collect();
         let all = async {
             for body in bodies {
                 body.await.unwrap();
