@@ -39,6 +39,12 @@ pub struct Config {
     pub delete: bool,
     /// `max_manifest_size`: the largest manifest that can be pushed.
     pub max_manifest_size: u64,
+    /// `max_uploads`: how many uploads may be open; 0 is no limit.
+    pub max_uploads: usize,
+    /// `max_uploads_per_repository`: how many of them in one repository.
+    pub max_uploads_per_repository: usize,
+    /// `max_uploads_per_principal`: how many of them of one user or, without a login, one address.
+    pub max_uploads_per_principal: usize,
     /// `sparse_images`: whether an image can be pushed without some of its layers.
     pub sparse_images: bool,
     /// `storage.filesystem.root`: the folder that holds `docker/registry/v2`.
@@ -60,6 +66,9 @@ impl Config {
             upload_expiry: Duration::from_secs(7 * 24 * 60 * 60),
             delete: true,
             max_manifest_size: MANIFEST_SIZE_MIN,
+            max_uploads: 10_000,
+            max_uploads_per_repository: 1000,
+            max_uploads_per_principal: 500,
             sparse_images: true,
             root,
             direct_io: true,
@@ -158,6 +167,21 @@ impl Config {
                 );
             }
             self.max_manifest_size = size;
+        }
+        for (key, value) in [
+            ("max_uploads", &mut self.max_uploads),
+            (
+                "max_uploads_per_repository",
+                &mut self.max_uploads_per_repository,
+            ),
+            (
+                "max_uploads_per_principal",
+                &mut self.max_uploads_per_principal,
+            ),
+        ] {
+            if let Some(max) = section.optional(key) {
+                *value = max;
+            }
         }
         if let Some(sparse) = section.optional("sparse_images") {
             self.sparse_images = sparse;
@@ -273,6 +297,7 @@ mod tests {
             "[registry]\nlisten = 'unix:/r'\nsocket_mode = '0600'\nallow_users = ['edge', '7']\n\
              drain_timeout = '1m'\nupload_expiry = '24h'\ndelete = false\n\
              max_manifest_size = '8MiB'\nsparse_images = false\n\
+             max_uploads = 0\nmax_uploads_per_repository = 7\nmax_uploads_per_principal = 5\n\
              storage.filesystem = { root = '/data', direct_io = false }\n",
         );
         let expected = Config {
@@ -282,6 +307,9 @@ mod tests {
             upload_expiry: Duration::from_secs(86_400),
             delete: false,
             max_manifest_size: 8 << 20,
+            max_uploads: 0,
+            max_uploads_per_repository: 7,
+            max_uploads_per_principal: 5,
             sparse_images: false,
             direct_io: false,
             ..Config::new("/r".into(), "/data".into())

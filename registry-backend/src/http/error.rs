@@ -207,6 +207,7 @@ impl Error {
             registry::Error::ManifestInvalid(_)
             | registry::Error::NoSpace { .. }
             | registry::Error::Storage { .. }
+            | registry::Error::TooManyUploads { .. }
             | registry::Error::UploadBusy { .. }
             | registry::Error::UploadUnknown { .. }
             | registry::Error::WouldWait => None,
@@ -223,6 +224,10 @@ impl Error {
             ],
             Self::MethodNotAllowed { allow } => vec![(header::ALLOW, (*allow).to_owned())],
             Self::TooManyRequests => vec![(header::RETRY_AFTER, "5".to_owned())],
+            // Uploads are finished by those who go on with them: that takes longer.
+            Self::Registry(registry::Error::TooManyUploads { .. }) => {
+                vec![(header::RETRY_AFTER, "60".to_owned())]
+            }
             Self::RangeUnsatisfiable { size_bytes } => {
                 vec![(header::CONTENT_RANGE, format!("bytes */{size_bytes}"))]
             }
@@ -243,6 +248,7 @@ fn registry_status(error: &registry::Error) -> (StatusCode, ErrorCode) {
         }
         registry::Error::RepositoryUnknown { .. } => ErrorCode::NameUnknown,
         registry::Error::Storage { .. } | registry::Error::WouldWait => ErrorCode::Unknown,
+        registry::Error::TooManyUploads { .. } => ErrorCode::TooManyRequests,
         registry::Error::UploadBusy { .. } => {
             return (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid);
         }

@@ -14,7 +14,7 @@ use super::receive::{Received, receive};
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::{Call, content_length};
 use super::threads::{going_on, looking};
-use crate::registry::{Append, Registry};
+use crate::registry::{Append, NewUpload, Registry, UploadLimits};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -65,8 +65,18 @@ async fn begin_session(
     algorithm: Algorithm,
 ) -> Result<UploadId, Error> {
     let asking = call.ask_to_change()?;
-    let name = repository.clone();
-    let begin = move |registry: &Arc<Registry>| registry.begin_upload(&name, algorithm);
+    let config = &call.settings.config;
+    let new = NewUpload {
+        repository: repository.clone(),
+        algorithm,
+        principal: asking.principal().clone(),
+        limits: UploadLimits {
+            all: config.max_uploads,
+            repository: config.max_uploads_per_repository,
+            principal: config.max_uploads_per_principal,
+        },
+    };
+    let begin = move |registry: &Arc<Registry>| registry.begin_upload(&new);
     asking.change(repository, begin).await
 }
 

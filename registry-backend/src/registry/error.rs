@@ -3,6 +3,7 @@
 use oci::manifest::ManifestError;
 use oci::{Digest, Reference, RepositoryName, UploadId};
 
+use super::UploadScope;
 use crate::storage;
 
 /// Why the registry did not do what it was asked.
@@ -55,6 +56,14 @@ pub(crate) enum Error {
         /// How.
         source: storage::Error,
     },
+    /// No more uploads may be open.
+    #[error("too many uploads are open{}", of(.scope, .max))]
+    TooManyUploads {
+        /// Of what there are too many.
+        scope: UploadScope,
+        /// How many there may be.
+        max: usize,
+    },
     /// Another request is writing to the upload.
     #[error("another request is writing to this upload")]
     UploadBusy {
@@ -70,6 +79,27 @@ pub(crate) enum Error {
     /// The answer is not at hand: the same can be asked by someone who may wait.
     #[error("answer not at hand")]
     WouldWait,
+}
+
+impl Error {
+    /// Returns whether a principal has too many uploads.
+    pub(super) fn is_about_uploads_of_principal(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyUploads {
+                scope: UploadScope::Principal,
+                ..
+            }
+        )
+    }
+}
+
+fn of(scope: &UploadScope, max: &usize) -> String {
+    match scope {
+        UploadScope::All => format!(": {max} in this registry"),
+        UploadScope::Repository => format!(": {max} in this repository"),
+        UploadScope::Principal => format!(": {max} of yours; finish or cancel some"),
+    }
 }
 
 impl From<storage::Error> for Error {

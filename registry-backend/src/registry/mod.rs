@@ -18,6 +18,7 @@ mod error;
 mod links;
 mod lock;
 mod manifests;
+mod open_uploads;
 mod pages;
 mod principal;
 mod referrers;
@@ -40,9 +41,13 @@ pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
 pub(crate) use lock::RepositoryLock;
 pub(crate) use manifests::{CheckedManifest, Layers, NewManifest, STORED_SIZE_MAX};
+pub(crate) use open_uploads::{UploadLimits, UploadScope};
 pub(crate) use pages::{Listing, Page};
 pub(crate) use principal::Principal;
 pub(crate) use referrers::{Referrers, Wanted};
+pub(crate) use uploads::NewUpload;
+
+use open_uploads::OpenUploads;
 
 /// The registry over one storage.
 #[derive(Debug)]
@@ -52,6 +57,7 @@ pub(crate) struct Registry {
     driver: Box<dyn Driver>,
     /// Uploads that this process has written to.
     sessions: uploads::Sessions,
+    open_uploads: OpenUploads,
     /// One permit for each repository, for changes of its manifests and tags.
     locks: Keyed<RepositoryName>,
     /// Objects already reported as broken.
@@ -67,6 +73,7 @@ impl Registry {
             name: None,
             driver,
             sessions: uploads::Sessions::default(),
+            open_uploads: OpenUploads::default(),
             locks: Keyed::new(1),
             reported: Mutex::default(),
             _claim: None,

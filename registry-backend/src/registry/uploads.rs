@@ -15,7 +15,8 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 use uuid::Uuid;
 
 use super::append::{Append, Hashed};
-use super::{Error, Registry};
+use super::open_uploads::{Look, RESTS_FOR, UploadLimits};
+use super::{Error, Principal, Registry};
 use crate::storage::error::if_found;
 use crate::storage::{Durability, Key, Wait, layout};
 
@@ -26,6 +27,19 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 /// Of how many idle uploads the hash is remembered; at some 500 bytes each. For the others it is
 /// computed again when they go on.
 const SESSIONS_MAX: usize = 4096;
+
+/// An upload that is to begin.
+#[derive(Clone, Debug)]
+pub(crate) struct NewUpload {
+    /// Where.
+    pub(crate) repository: RepositoryName,
+    /// Of what algorithm its digest is expected to be.
+    pub(crate) algorithm: Algorithm,
+    /// Whom it counts for.
+    pub(crate) principal: Principal,
+    /// How many there may be.
+    pub(crate) limits: UploadLimits,
+}
 
 /// Uploads that this process has written to.
 #[derive(Debug, Default)]
@@ -84,25 +98,55 @@ fn forget_idle(sessions: &mut HashMap<(RepositoryName, UploadId), Session>) {
 }
 
 impl Registry {
-    /// Begins an upload whose digest is expected to be of `algorithm`.
+    /// Begins an upload. Where its principal has too many, one that has rested for long makes room.
     ///
     /// # Errors
-    /// [`Error::NoSpace`].
-    pub(crate) fn begin_upload(
-        &self,
-        repository: &RepositoryName,
-        algorithm: Algorithm,
-    ) -> Result<UploadId, Error> {
+    /// [`Error::TooManyUploads`] and [`Error::NoSpace`].
+    pub(crate) fn begin_upload(&self, new: &NewUpload) -> Result<UploadId, Error> {
+        let repository = &new.repository;
         let id: UploadId = Uuid::new_v4()
             .to_string()
             .parse()
             .expect("invariant: an upload id is a UUID");
+        self.count_upload(new, &id)?;
         let now = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let key = layout::upload_started_at(repository, &id);
-        self.driver
-            .write(&key, now.as_bytes(), Durability::Process)?;
-        drop(self.sessions.hashed(repository, &id, algorithm));
+        let written = self.driver.write(&key, now.as_bytes(), Durability::Process);
+        if let Err(error) = written {
+            self.open_uploads.ended(repository, &id);
+            return Err(error.into());
+        }
+        drop(self.sessions.hashed(repository, &id, new.algorithm));
         Ok(id)
+    }
+
+    fn count_upload(&self, new: &NewUpload, id: &UploadId) -> Result<(), Error> {
+        let begin = || {
+            let name = (new.repository.clone(), id.clone());
+            self.open_uploads.begin(name, &new.principal, new.limits)
+        };
+        let Err(refused) = begin() else {
+            return Ok(());
+        };
+        if !refused.is_about_uploads_of_principal() || !self.make_room(&new.principal) {
+            return Err(refused);
+        }
+        begin()
+    }
+
+    /// Removes an upload of a principal's that has rested for long; returns whether there was one.
+    fn make_room(&self, principal: &Principal) -> bool {
+        let before = SystemTime::now().checked_sub(RESTS_FOR);
+        let before = before.unwrap_or(SystemTime::UNIX_EPOCH);
+        let mut resting = self.open_uploads.resting(principal).into_iter();
+        resting.any(|(repository, id)| {
+            let removed = self.expire_upload(&repository, &id, before);
+            if matches!(removed, Ok(false)) {
+                // It was gone on with for longer than a request is remembered.
+                self.open_uploads.went_on(&repository, &id);
+            }
+            removed.unwrap_or(false)
+        })
     }
 
     /// Returns how many bytes an upload has received.
@@ -145,17 +189,19 @@ impl Registry {
         }
     }
 
-    /// Removes the uploads that nobody has written to since `before`; returns how many. What cannot be
-    /// read or removed is passed over.
+    /// Removes the uploads that nobody has written to since `before`, and those without a byte that
+    /// have rested for an hour; returns how many. What cannot be read or removed is passed over.
     ///
     /// # Errors
     /// [`Error::Storage`].
     pub(crate) fn expire_uploads(&self, before: SystemTime) -> Result<usize, Error> {
+        let look = self.open_uploads.look();
         let mut expired = 0;
         self.visit_repositories(None, &mut |found| {
-            expired += self.expire_uploads_of(&found.name, before);
+            expired += self.expire_uploads_of(look, &found.name, before);
             Ok(ControlFlow::Continue(()))
         })?;
+        self.open_uploads.looked(look);
         Ok(expired)
     }
 
@@ -167,7 +213,12 @@ impl Registry {
         Ok(self.driver.sweep(before)?)
     }
 
-    fn expire_uploads_of(&self, repository: &RepositoryName, before: SystemTime) -> usize {
+    fn expire_uploads_of(
+        &self,
+        look: Look,
+        repository: &RepositoryName,
+        before: SystemTime,
+    ) -> usize {
         let folder = layout::uploads(repository);
         let children = if_found(self.driver.list(&folder)).unwrap_or_else(|error| {
             self.report_skipped(&folder, &error);
@@ -179,9 +230,14 @@ impl Registry {
                 continue;
             };
             match self.expire_upload(repository, &id, before) {
-                Ok(is_expired) => expired += usize::from(is_expired),
+                Ok(true) => {
+                    expired += 1;
+                    continue;
+                }
+                Ok(false) => {}
                 Err(error) => self.report_skipped(&folder.child(&child.name), &error),
             }
+            self.open_uploads.found(look, repository, &id);
         }
         expired
     }
@@ -213,18 +269,19 @@ impl Registry {
         id: &UploadId,
         before: SystemTime,
     ) -> Result<bool, Error> {
+        let stat = |key| if_found(self.driver.stat(&key, Wait::AsNeeded));
         // The folder's time is that of the beginning; that of the data moves on with each write.
-        for key in [
-            layout::upload(repository, id),
-            layout::upload_data(repository, id),
-        ] {
-            if let Some(stat) = if_found(self.driver.stat(&key, Wait::AsNeeded))?
-                && stat.modified >= before
-            {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        let begun = stat(layout::upload(repository, id))?;
+        let data = stat(layout::upload_data(repository, id))?;
+        let before = match &data {
+            Some(data) if data.size_bytes > 0 => before,
+            // There is nothing to go on with.
+            _ => SystemTime::now()
+                .checked_sub(RESTS_FOR)
+                .map_or(before, |hour_ago| before.max(hour_ago)),
+        };
+        let mut times = begun.iter().chain(&data).map(|stat| stat.modified);
+        Ok(times.all(|modified| modified < before))
     }
 
     fn check_upload(&self, repository: &RepositoryName, id: &UploadId) -> Result<(), Error> {
@@ -243,8 +300,13 @@ impl Registry {
             self.driver
                 .delete(&layout::upload(repository, id), Durability::Process),
         )?;
-        self.sessions.forget(repository, id);
+        self.forget_upload(repository, id);
         Ok(())
+    }
+
+    fn forget_upload(&self, repository: &RepositoryName, id: &UploadId) {
+        self.sessions.forget(repository, id);
+        self.open_uploads.ended(repository, id);
     }
 }
 
@@ -264,8 +326,15 @@ impl Upload {
     /// Checks that there still is such an upload; of one that is not, nothing is remembered.
     fn check(&self) -> Result<(), Error> {
         let checked = self.registry.check_upload(&self.repository, &self.id);
-        if matches!(checked, Err(Error::UploadUnknown { .. })) {
-            self.registry.sessions.forget(&self.repository, &self.id);
+        match &checked {
+            Ok(()) => self
+                .registry
+                .open_uploads
+                .went_on(&self.repository, &self.id),
+            Err(Error::UploadUnknown { .. }) => {
+                self.registry.forget_upload(&self.repository, &self.id);
+            }
+            Err(_) => {}
         }
         checked
     }
@@ -330,7 +399,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let (registry, faults) = registry(&root);
         let name: RepositoryName = "a".parse().unwrap();
-        let id = registry.begin_upload(&name, Algorithm::Sha256).unwrap();
+        let id = registry.begin_upload(&new("a", 0)).unwrap();
         faults.break_keys(Some("_uploads"));
         let claim = registry.claim_upload(&name, &id).await.unwrap();
         claim.cancel().unwrap_err();
@@ -355,6 +424,93 @@ mod tests {
     ) -> tokio::task::JoinHandle<UploadClaim> {
         let (registry, name, id) = (Arc::clone(registry), name.clone(), id.clone());
         tokio::spawn(async move { registry.claim_upload(&name, &id).await.unwrap() })
+    }
+
+    /// An upload of which a principal may have `principal_max`.
+    fn new(repository: &str, principal_max: usize) -> NewUpload {
+        NewUpload {
+            repository: repository.parse().unwrap(),
+            algorithm: Algorithm::Sha256,
+            principal: Principal::Unknown,
+            limits: UploadLimits {
+                principal: principal_max,
+                ..UploadLimits::default()
+            },
+        }
+    }
+
+    /// Makes an upload as old as it takes to make room.
+    fn age(registry: &Registry, root: &tempfile::TempDir, id: &UploadId) {
+        let name: RepositoryName = "a".parse().unwrap();
+        registry.open_uploads.rested(&name, id);
+        let long_ago = SystemTime::now() - RESTS_FOR * 2;
+        for key in [
+            layout::upload(&name, id),
+            layout::upload_data(&name, id),
+            layout::upload_started_at(&name, id),
+        ] {
+            if let Ok(file) = std::fs::File::open(key.below(root.path())) {
+                file.set_modified(long_ago).unwrap();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_has_rested_makes_room_and_one_that_goes_on_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        let (registry, faults) = registry(&root);
+        let name: RepositoryName = "a".parse().unwrap();
+        let begin = || registry.begin_upload(&new("a", 2));
+        let (first, second) = (begin().unwrap(), begin().unwrap());
+        let refused = || matches!(begin(), Err(Error::TooManyUploads { max: 2, .. }));
+        assert!(refused());
+        age(&registry, &root, &first);
+        let claim = registry.claim_upload(&name, &first).await.unwrap();
+        assert!(refused(), "a request writes to it");
+        let mut append = claim.open(None).unwrap();
+        append.write(b"bytes").unwrap();
+        drop(append);
+        assert!(refused(), "it has just gone on");
+
+        age(&registry, &root, &first);
+        let third = begin().unwrap();
+        assert!(registry.upload_size(&name, &first).is_err());
+        registry.upload_size(&name, &second).unwrap();
+        assert!(refused());
+        let claim = registry.claim_upload(&name, &third).await.unwrap();
+        claim.cancel().unwrap();
+        faults.set_full(true);
+        assert!(matches!(begin(), Err(Error::NoSpace { .. })));
+        faults.set_full(false);
+        begin().unwrap();
+        assert!(refused());
+    }
+
+    #[tokio::test]
+    async fn an_upload_without_a_byte_expires_within_the_hour_and_others_do_not() {
+        let root = tempfile::tempdir().unwrap();
+        let (registry, _) = registry(&root);
+        let name: RepositoryName = "a".parse().unwrap();
+        let mut ids = Vec::new();
+        for _ in 0..4 {
+            ids.push(registry.begin_upload(&new("a", 0)).unwrap());
+        }
+        for id in &ids[1..3] {
+            let claim = registry.claim_upload(&name, id).await.unwrap();
+            let mut append = claim.open(None).unwrap();
+            if *id == ids[1] {
+                append.write(b"bytes").unwrap();
+            }
+        }
+        for id in &ids[..3] {
+            age(&registry, &root, id);
+        }
+        let week_ago = SystemTime::now() - Duration::from_secs(7 * 86_400);
+        assert_eq!(registry.expire_uploads(week_ago).unwrap(), 2);
+        registry.upload_size(&name, &ids[1]).unwrap();
+        registry.upload_size(&name, &ids[3]).unwrap();
+        let in_an_hour = SystemTime::now() + RESTS_FOR;
+        assert_eq!(registry.expire_uploads(in_an_hour).unwrap(), 2);
     }
 
     #[tokio::test]

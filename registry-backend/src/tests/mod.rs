@@ -11,6 +11,7 @@ mod serving;
 mod slots;
 mod turns;
 mod uploads;
+mod uploads_open;
 mod uploads_refused;
 
 use std::io::IoSliceMut;
