@@ -9,8 +9,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    Client, MANIFEST, Rig, Setup, digest, eventually, files_below, image, noise, pause, push_blob,
-    push_image, skip, with_query,
+    Client, MANIFEST, Process, Rig, Setup, digest, eventually, files_below, image, missing, noise,
+    pause, push_blob, push_image, push_manifest, skip, tidegate, with_query,
 };
 
 /// How often the registry is killed. `TIDEGATE_KILL_ROUNDS` asks for more.
@@ -271,55 +271,84 @@ fn the_same_tag_pushed_by_many_at_once_is_one_of_theirs() {
     }
 }
 
+/// A registry whose syncs and renames are written down.
+struct Traced {
+    rig: Rig,
+    trace: PathBuf,
+    _process: Process,
+}
+
+impl Traced {
+    /// Starts one; returns nothing, and says why, where that cannot be.
+    fn start() -> Option<Self> {
+        if missing(&["strace"]).is_some() {
+            skip("no strace");
+            return None;
+        }
+        let mut rig = Rig::start();
+        rig.registry().terminate();
+        let trace = rig.path("trace");
+        let mut traced = Command::new("strace");
+        let calls = "trace=fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,linkat";
+        traced
+            .args(["-f", "-y", "-qq", "-s", "1000", "-e", calls])
+            .arg("-o")
+            .arg(&trace)
+            .arg(tidegate().get_program())
+            .args(["registry", "--config"])
+            .arg(rig.config());
+        let mut process = Process::start(&mut traced, &rig.path("strace.log"));
+        let able = eventually("the traced registry", || {
+            if process.exited().is_some() {
+                return Some(false);
+            }
+            let reply = rig.client().request("GET", "/v2/").try_send().ok()?;
+            (reply.status == 200).then_some(true)
+        });
+        if !able {
+            skip("strace may not trace here");
+            return None;
+        }
+        Some(Self {
+            rig,
+            trace,
+            _process: process,
+        })
+    }
+
+    /// What was written down up to the first line with `part` after the first `from` bytes, and a
+    /// little more.
+    fn until(&self, from: usize, part: &str) -> String {
+        eventually("the trace", || {
+            let text = fs::read_to_string(&self.trace).ok()?;
+            let text = text.get(from..)?;
+            text.contains(part).then(|| text.to_owned())
+        })
+    }
+
+    fn so_far(&self) -> usize {
+        fs::read_to_string(&self.trace).map_or(0, |text| text.len())
+    }
+}
+
+fn is_sync(line: &str) -> bool {
+    ["fsync(", "fdatasync(", "syncfs("]
+        .iter()
+        .any(|call| line.contains(call))
+}
+
 #[test]
 fn an_acknowledged_blob_was_synced_with_its_folders() {
-    use crate::harness::{missing, tidegate, try_run};
-    if missing(&["strace"]).is_some() {
-        skip("no strace");
+    let Some(traced) = Traced::start() else {
         return;
-    }
-    let mut rig = Rig::start();
-    rig.registry().terminate();
-    let trace = rig.path("trace");
-    let mut traced = Command::new("strace");
-    traced
-        .args([
-            "-f",
-            "-y",
-            "-qq",
-            "-e",
-            "trace=fsync,fdatasync,syncfs,sync_file_range,rename,renameat,renameat2,linkat",
-        ])
-        .arg("-o")
-        .arg(&trace)
-        .arg(tidegate().get_program())
-        .args(["registry", "--config"])
-        .arg(rig.config());
-    let mut process = crate::harness::Process::start(&mut traced, &rig.path("strace.log"));
-    let able = eventually("the traced registry", || {
-        if process.exited().is_some() {
-            return Some(false);
-        }
-        let reply = rig.client().request("GET", "/v2/").try_send().ok()?;
-        (reply.status == 200).then_some(true)
-    });
-    if !able {
-        skip("strace may not trace here");
-        return;
-    }
+    };
+    let rig = &traced.rig;
     let blob = push_blob(&rig.client(), "synced/app", &noise(85, 100_000));
     let hex = &blob[7..];
-
-    let text = eventually("the trace", || {
-        let text = fs::read_to_string(&trace).ok()?;
-        text.contains(hex).then_some(text)
-    });
-    drop(try_run(Command::new("true").arg(&trace)));
+    let text = traced.until(0, hex);
     let synced = |what: &str| {
-        text.lines().any(|line| {
-            (line.contains("fsync(") || line.contains("fdatasync(") || line.contains("syncfs("))
-                && line.contains(what)
-        }) || text.contains("syncfs(")
+        let names = |line: &str| is_sync(line) && line.contains(what);
+        text.lines().any(names) || text.contains("syncfs(")
     };
     // The bytes, under whatever name they had; the folder that got the name; the link's folder.
     assert!(
@@ -334,15 +363,61 @@ fn an_acknowledged_blob_was_synced_with_its_folders() {
 
     // One that is written past the page cache is synced no less, before it gets its name.
     let large = push_blob(&rig.client(), "synced/app", &noise(86, 3_000_000));
-    let text = eventually("the trace of the large blob", || {
-        let text = fs::read_to_string(&trace).ok()?;
-        let named = text.find(&large[7..])?;
-        let (before, _) = text.split_at(named);
-        Some(before.rsplit('\n').take(20).collect::<Vec<_>>().join("\n"))
-    });
+    let text = traced.until(0, &large[7..]);
+    let (before, _) = text.split_at(text.find(&large[7..]).unwrap());
+    let text = before.rsplit('\n').take(20).collect::<Vec<_>>().join("\n");
     let is_data_sync = |line: &str| line.contains("fdatasync(") && line.contains("_uploads");
     assert!(
         text.lines().any(is_data_sync),
         "the large blob was not synced before it was moved:\n{text}"
     );
+}
+
+/// 100 tags took 200 files, each synced with its folders, one after the other: more than a second, in
+/// which nobody else could push to the repository.
+#[test]
+fn the_tags_of_one_manifest_are_synced_together_and_after_what_they_name() {
+    let Some(traced) = Traced::start() else {
+        return;
+    };
+    let client = traced.rig.client();
+    push_image(&client, "synced/app", "first", &image(87, &[10]));
+    let tagged = image(88, &[10]);
+    push_blob(&client, "synced/app", &tagged.config);
+    push_blob(&client, "synced/app", &tagged.layers[0]);
+    let from = traced.so_far();
+    let tags: Vec<String> = (0..100).map(|number| format!("tag=t{number:02}")).collect();
+    let reference = format!("{}?{}", tagged.digest(), tags.join("&"));
+    push_manifest(
+        &client,
+        "synced/app",
+        &reference,
+        MANIFEST,
+        &tagged.manifest,
+    )
+    .expect(201);
+    let text = traced.until(from, "/tags/t99/current/link");
+    let lines: Vec<&str> = text.lines().collect();
+    let syncs: Vec<usize> = (0..lines.len()).filter(|at| is_sync(lines[*at])).collect();
+    println!("{} syncs", syncs.len());
+    assert!(!syncs.is_empty() && syncs.len() <= 4, "{text}");
+    // Each kind of thing was moved to its place only after a sync that came after the one before.
+    let moved = |part: &str| -> (usize, usize) {
+        let is_it = |at: &usize| lines[*at].contains("rename") && lines[*at].contains(part);
+        let mut at = (0..lines.len()).filter(is_it);
+        let first = at.next().expect(part);
+        (first, at.last().unwrap_or(first))
+    };
+    let hex = &tagged.digest()[7..];
+    let blob = moved(&format!("blobs/sha256/{}/{hex}/data", &hex[..2]));
+    let revision = moved(&format!("revisions/sha256/{hex}/link"));
+    let (histories, names) = (
+        moved(&format!("/index/sha256/{hex}/")),
+        moved("/current/link"),
+    );
+    let synced = |from: usize, to: usize| syncs.iter().any(|at| (from..to).contains(at));
+    assert!(synced(0, blob.0), "the contents were not synced:\n{text}");
+    assert!(synced(blob.1, revision.0), "{text}");
+    assert!(synced(revision.1.max(histories.1), names.0), "{text}");
+    assert!(synced(names.1, lines.len()), "{text}");
 }

@@ -35,6 +35,7 @@ mod drain;
 mod durability;
 mod edge_http;
 mod edge_tls;
+mod fairness;
 mod full_disk;
 mod http2_readers;
 mod instances;
