@@ -18,6 +18,9 @@ pub(crate) struct Args {
 /// Runs `tidegate check`.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let config = config::read(&args.config.path, args.role)?;
+    for warning in config.log_warnings(args.role) {
+        note(format_args!("warning: {warning}"));
+    }
     for warning in config.edge.warnings() {
         note(format_args!("warning: {warning}"));
     }

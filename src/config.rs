@@ -53,6 +53,22 @@ pub(crate) struct Config {
     pub(crate) registry: Option<Registry>,
 }
 
+impl Config {
+    /// Returns what is not wrong with the log files of this role, or of both, and not good either.
+    pub(crate) fn log_warnings(&self, role: Option<Role>) -> Vec<String> {
+        let edge = (role != Some(Role::Registry)).then_some(&self.log);
+        let registry = (role != Some(Role::Edge)).then_some(self.registry.as_ref());
+        let registry = registry.flatten().map(|registry| &registry.log);
+        edge.into_iter()
+            .flat_map(Log::warnings)
+            .chain(registry.into_iter().flat_map(|log| {
+                let of_registry = |warning| format!("registry.{warning}");
+                log.warnings().into_iter().map(of_registry)
+            }))
+            .collect()
+    }
+}
+
 /// What the role of the registry takes from the file.
 pub(crate) struct Registry {
     pub(crate) log: Log,

@@ -17,6 +17,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     role::without_huge_pages();
     let config = config::read(&args.config.path, Some(Role::Edge))?;
     let logs = Logs::start(&config.log)?;
+    let _last_word = logs.last_word();
     role::raise_file_limit();
     let edge = Edge::bind(config.edge)?;
     obey_signals(Watched {

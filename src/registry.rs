@@ -43,6 +43,7 @@ fn workers() -> usize {
 async fn serve(args: &Args, registry: Registry) -> Result<()> {
     let mut signals = Signals::listen()?;
     let logs = Logs::start(&registry.log)?;
+    let _last_word = logs.last_word();
     role::raise_file_limit();
     let instances = Instances::open(registry.configs)?;
     let listeners = instances.bind()?;

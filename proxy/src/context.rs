@@ -45,6 +45,8 @@ pub(crate) struct Context {
     pub(crate) certified: Option<Certified>,
     /// Who is asking.
     pub(crate) principal: Principal,
+    /// Whether it was let in.
+    pub(crate) admitted: bool,
     /// What may go on of it.
     pub(crate) admission: Admission,
     /// Its places among the requests under way.
@@ -92,6 +94,7 @@ impl Context {
             audience: Audience::Anyone,
             certified: None,
             principal: Principal::anonymous(),
+            admitted: false,
             admission: Admission::default(),
             places: Vec::new(),
             body: RequestBody::default(),

@@ -41,7 +41,7 @@
 //!    a blob in large pieces up and from the registry's open file down; all else goes by Pingora, to
 //!    an address of `upstream`.
 //! 6. `filter::response_headers` marks the reply. When all is sent, or when it failed, there is one
-//!    line in the access log.
+//!    line in the access log; of a flood of requests that were refused, some (`telemetry::refused`).
 //!
 //! # Invariants
 //! - **Identity headers from downstream are removed, always**, and set only from what was verified

@@ -30,6 +30,7 @@ use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
 use crate::state::{Current, State};
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::refused;
 use crate::tls::TicketKeys;
 
 /// How often the files that say who may come in are looked at.
@@ -213,6 +214,7 @@ impl Edge {
             }
         });
         runtime.shutdown_timeout(THREADS_END);
+        refused::report();
         drained
     }
 }

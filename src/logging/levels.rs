@@ -6,8 +6,10 @@ use std::str::FromStr;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
+use super::limit::LEFT_OUT;
+
 /// The target of the events that make up the access log.
-const ACCESS: &str = "access";
+pub(super) const ACCESS: &str = "access";
 
 /// Our own crates: `level = "debug"` is about them, not about the libraries below.
 const OWN: [&str; 5] = ["oci", "proxy", "registry_backend", "settings", "tidegate"];
@@ -47,6 +49,8 @@ impl Levels {
             .with_targets(CLIENTS.map(|target| (target, clients)))
             .with_targets(OWN.map(|target| (target, self.own)))
             .with_target(ACCESS, LevelFilter::INFO)
+            // These tell of lines that were let through.
+            .with_target(LEFT_OUT, LevelFilter::INFO)
             .with_targets(self.targets.iter().cloned())
             .with_targets((!access).then_some((ACCESS, LevelFilter::OFF)))
     }

@@ -3,24 +3,28 @@
 //! Two streams: what the program has to say, and one `access` event per request. They share a
 //! destination unless `access_file` parts them. Every setting changes with a reload, and each file
 //! is opened again then, so that logrotate can move it away.
+//!
+//! Whatever clients do, the log grows at a bounded rate: see [`limit`]. Nobody but its owner and root
+//! decides what a log file is: see [`file`].
 
+mod file;
 mod levels;
+mod limit;
 mod stream;
 
-use std::io;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
-use rustix::fs::{Access, access};
+use anyhow::{Context as _, Result, anyhow};
 use settings::Section;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::files;
 use levels::{Levels, UnknownLevel};
+use limit::Limit;
 use stream::{Sink, Stream};
 
 /// The environment variable that takes the place of every `level` key.
@@ -39,7 +43,7 @@ impl Log {
     /// Reads `[log]`; `writes` says whether this process is the one that will write the files.
     pub(crate) fn read(section: &mut Section, writes: bool) -> Self {
         let mut log = Self::read_common(section, writes);
-        log.access_file = file(section, "access_file", writes);
+        log.access_file = log_file(section, "access_file", writes);
         log
     }
 
@@ -57,9 +61,21 @@ impl Log {
         Self {
             format: section.parsed("format"),
             level: section.parsed("level"),
-            file: file(section, "file", writes),
+            file: log_file(section, "file", writes),
             access_file: None,
         }
+    }
+
+    /// Returns what is not wrong with the files and not good either.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let files = [("file", &self.file), ("access_file", &self.access_file)];
+        let named = files
+            .into_iter()
+            .filter_map(|(key, path)| Some((key, path.as_deref()?)))
+            .filter(|(_, path)| Sink::device(path).is_none());
+        named
+            .filter_map(|(key, path)| Some(format!("log.{key}: {}", file::exposure(path)?)))
+            .collect()
     }
 
     /// The levels in force: the environment's before the config's.
@@ -75,22 +91,13 @@ impl Log {
 
 /// Reads the path of a log file and notes whether it could be written, without creating it: the
 /// one who checks a config is often not the user who will write the log.
-fn file(section: &mut Section, key: &str, writes: bool) -> Option<PathBuf> {
+fn log_file(section: &mut Section, key: &str, writes: bool) -> Option<PathBuf> {
     let path = section.path(key)?;
-    if writes {
-        let target = if path.exists() {
-            path.as_path()
-        } else {
-            files::directory(&path)
-        };
-        if path.is_dir() {
-            section.problem(key, format!("{}: is a folder", path.display()));
-        } else if let Err(error) = access(target, Access::WRITE_OK) {
-            section.problem(
-                key,
-                format!("write {}: {}", path.display(), io::Error::from(error)),
-            );
-        }
+    if writes
+        && Sink::device(&path).is_none()
+        && let Err(error) = file::check(&path)
+    {
+        section.problem(key, format!("{}: {error}", path.display()));
     }
     Some(path)
 }
@@ -119,6 +126,16 @@ impl FromStr for LogFormat {
 pub(crate) struct Logs {
     main: Stream,
     access: Stream,
+    limit: Arc<Limit>,
+}
+
+/// Tells, once it is dropped, which lines were left out last: hold it to the end of the process.
+pub(crate) struct LastWord(Arc<Limit>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.report();
+    }
 }
 
 /// Settings that are sure to work: the files are open.
@@ -126,6 +143,7 @@ pub(crate) struct Prepared {
     format: LogFormat,
     main: (Targets, Sink),
     access: (Targets, Sink),
+    warnings: Vec<String>,
 }
 
 impl Prepared {
@@ -148,6 +166,7 @@ impl Prepared {
                 Some(sink) => (levels.access_filter(), sink),
                 None => (Targets::new(), Sink::Stderr),
             },
+            warnings: log.warnings(),
         })
     }
 }
@@ -159,14 +178,24 @@ impl Logs {
     /// As [`Prepared::open`].
     pub(crate) fn start(log: &Log) -> Result<Self> {
         let prepared = Prepared::open(log)?;
-        let (main, main_layer) = Stream::new();
-        let (access, access_layer) = Stream::new();
+        let limit = Limit::start().context("start the thread of the log")?;
+        let (main, main_layer) = Stream::new(Arc::clone(&limit));
+        let (access, access_layer) = Stream::new(Arc::clone(&limit));
         tracing_subscriber::registry()
             .with(vec![main_layer, access_layer])
             .try_init()?;
-        let logs = Self { main, access };
+        let logs = Self {
+            main,
+            access,
+            limit,
+        };
         logs.apply(prepared);
         Ok(logs)
+    }
+
+    /// Returns what is to be dropped last.
+    pub(crate) fn last_word(&self) -> LastWord {
+        LastWord(Arc::clone(&self.limit))
     }
 
     /// Takes on other settings.
@@ -176,6 +205,7 @@ impl Logs {
             format,
             main,
             access,
+            warnings,
         }: Prepared,
     ) {
         self.main.change(format, main);
@@ -183,6 +213,9 @@ impl Logs {
         // Libraries that speak to the `log` crate are asked there first, and by this alone.
         let level = LevelFilter::current().to_string().parse();
         log::set_max_level(level.unwrap_or(log::LevelFilter::Trace));
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
     }
 }
 
@@ -190,23 +223,63 @@ impl Logs {
 mod tests {
     use super::*;
 
-    #[test]
-    fn reload_moves_the_lines_to_another_file_and_format() {
+    /// A log that writes to `name` in a folder, and the folder.
+    fn logging(name: &str) -> (Logs, impl tracing::Subscriber, Log, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
-        let (main, layer) = Stream::new();
-        let (access, access_layer) = Stream::new();
-        let logs = Logs { main, access };
-        let log = |name: &str, format| Log {
+        let limit = Limit::start().unwrap();
+        let (main, layer) = Stream::new(Arc::clone(&limit));
+        let (access, access_layer) = Stream::new(Arc::clone(&limit));
+        let logs = Logs {
+            main,
+            access,
+            limit,
+        };
+        let log = Log {
             file: Some(folder.path().join(name)),
-            format: Some(format),
             ..Log::default()
         };
-        logs.apply(Prepared::open(&log("first", LogFormat::Text)).unwrap());
+        logs.apply(Prepared::open(&log).unwrap());
         let subscriber = tracing_subscriber::registry().with(vec![layer, access_layer]);
+        (logs, subscriber, log, folder)
+    }
+
+    #[test]
+    fn what_a_flood_leaves_out_is_told_with_its_level_and_target() {
+        let (logs, subscriber, log, _folder) = logging("log");
+        tracing::subscriber::with_default(subscriber, || {
+            for frame in 0..100_000 {
+                tracing::warn!(target: "h2::ping", "frame {frame}");
+                tracing::debug!(target: "h2::ping", "nobody asked for this");
+            }
+            tracing::info!(target: "access", "GET /v2/");
+            drop(logs.last_word());
+        });
+        let text = std::fs::read_to_string(log.file.unwrap()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() < 30, "{} lines", lines.len());
+        assert!(text.contains(" INFO access: GET /v2/"), "{text}");
+        let last = lines.last().unwrap();
+        let begin = " WARN tidegate::left_out: lines were left out left_out=";
+        let (_, rest) = last.split_once(begin).unwrap();
+        let (left_out, rest) = rest.split_once(' ').unwrap();
+        assert_eq!(rest, r#"of="h2::ping" like="frame 0""#);
+        assert_eq!(
+            left_out.parse::<usize>().unwrap() + lines.len() - 2,
+            100_000
+        );
+    }
+
+    #[test]
+    fn reload_moves_the_lines_to_another_file_and_format() {
+        let (logs, subscriber, log, folder) = logging("first");
         tracing::subscriber::with_default(subscriber, || {
             tracing::info!(target: "tidegate", answer = 42, "one");
             std::fs::rename(folder.path().join("first"), folder.path().join("first.1")).unwrap();
-            logs.apply(Prepared::open(&log("first", LogFormat::Json)).unwrap());
+            let json = Log {
+                format: Some(LogFormat::Json),
+                ..log
+            };
+            logs.apply(Prepared::open(&json).unwrap());
             tracing::info!(target: "access", status = 200, "GET /v2/");
         });
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();

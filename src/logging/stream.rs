@@ -1,7 +1,7 @@
 //! A stream of lines: how they are written, and where they go.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,13 +9,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
 use tracing::Subscriber;
+use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{DefaultFields, Format, Full, Json, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use super::LogFormat;
+use super::limit::{Limit, Limited};
+use super::{LogFormat, file};
 
 pub(super) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -27,8 +29,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Makes a stream that lets nothing through yet.
-    pub(super) fn new() -> (Self, BoxedLayer) {
+    /// Makes a stream that lets nothing through yet, and never more than `limit` says.
+    pub(super) fn new(limit: Arc<Limit>) -> (Self, BoxedLayer) {
         let formatter = Arc::new(Formatter::default());
         let destination = Destination(Arc::new(RwLock::new(Sink::Stderr)));
         let (filter, handle) = reload::Layer::new(Targets::new());
@@ -38,7 +40,7 @@ impl Stream {
             .with_writer(destination.clone())
             // A full disk must not turn into lines about lines on stderr.
             .log_internal_errors(false)
-            .with_filter(filter)
+            .with_filter(filter.and(Limited(limit)))
             .boxed();
         (
             Self {
@@ -87,7 +89,9 @@ impl<'a> MakeWriter<'a> for Destination {
 #[derive(Clone)]
 pub(super) enum Sink {
     File(Arc<File>),
+    Nowhere,
     Stderr,
+    Stdout,
 }
 
 impl Sink {
@@ -96,15 +100,32 @@ impl Sink {
         let Some(path) = path else {
             return Ok(Self::Stderr);
         };
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        Ok(Self::File(Arc::new(
-            file.with_context(|| format!("open {}", path.display()))?,
-        )))
+        if let Some(sink) = Self::device(path) {
+            return Ok(sink);
+        }
+        let file = file::open(path).with_context(|| format!("open {}", path.display()))?;
+        Ok(Self::File(Arc::new(file)))
+    }
+
+    /// Returns what a path means that is the name of no file, as people use it in containers. These
+    /// paths are links to others, down to whatever the descriptor is, and are never opened.
+    pub(super) fn device(path: &Path) -> Option<Self> {
+        match path.to_str()? {
+            "/dev/null" => Some(Self::Nowhere),
+            "/dev/stderr" => Some(Self::Stderr),
+            "/dev/stdout" => Some(Self::Stdout),
+            _ => None,
+        }
     }
 
     fn has_colour(&self) -> bool {
         let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        matches!(self, Self::Stderr) && wanted && io::stderr().is_terminal()
+        wanted
+            && match self {
+                Self::File(_) | Self::Nowhere => false,
+                Self::Stderr => io::stderr().is_terminal(),
+                Self::Stdout => io::stdout().is_terminal(),
+            }
     }
 }
 
@@ -112,7 +133,9 @@ impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::File(file) => file.write(bytes),
+            Self::Nowhere => Ok(bytes.len()),
             Self::Stderr => io::stderr().write(bytes),
+            Self::Stdout => io::stdout().write(bytes),
         }
     }
 

@@ -41,6 +41,8 @@ mod http2_readers;
 mod instances;
 mod layering;
 mod layout_interchange;
+mod log_files;
+mod log_floods;
 mod logs;
 mod manifests;
 mod memory;

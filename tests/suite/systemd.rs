@@ -124,9 +124,23 @@ fn the_units_do_what_the_roles_need() {
             "ExecStartPre=",
             "User=",
             "Restart=",
+            // Neither can take the machine from the other.
+            "MemoryHigh=",
+            "MemoryMax=",
+            "TasksMax=",
         ] {
             assert!(text.contains(line), "{name}: no {line}");
         }
+        // A folder that the other may not write to.
+        let folder = format!("\nLogsDirectory=tidegate/{role}\n");
+        assert!(
+            text.contains(&folder),
+            "{name}: no folder of its own for logs"
+        );
+        let mode = text
+            .lines()
+            .find_map(|line| line.strip_prefix("LogsDirectoryMode="));
+        assert!(matches!(mode, Some("0700" | "0750")), "{name}: {mode:?}");
         assert!(text.contains(&format!("tidegate {role}")), "{name}");
         let ports = text.lines().any(|line| {
             line.starts_with("AmbientCapabilities=") && line.contains("CAP_NET_BIND_SERVICE")

@@ -74,6 +74,7 @@ fn farewell(session: &Session, ctx: &Context) -> impl FnOnce(usize) + Send + 'st
             client,
             site: site.as_ref().map(|site| &*site.name),
             principal: principal.name(),
+            admitted: true,
             protocol: protocol(version),
             method: method.as_str(),
             path: &path,

@@ -133,7 +133,9 @@ impl ProxyHttp for EdgeProxy {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         // In memory of its own: a reply may take hours, and there can be thousands of them.
-        let decided = match Box::pin(self.admit(session, ctx)).await {
+        let way = Box::pin(self.admit(session, ctx)).await;
+        ctx.admitted = way.is_ok();
+        let decided = match way {
             Ok(Way::Upstream) => {
                 let site = ctx.site.clone();
                 return match site.as_ref().and_then(|site| site.upstream.socket()) {
@@ -353,6 +355,7 @@ impl ProxyHttp for EdgeProxy {
             client: ctx.client(),
             site: ctx.site.as_ref().map(|site| &*site.name),
             principal: ctx.principal.name(),
+            admitted: ctx.admitted,
             protocol: protocol(head.version),
             method: head.method.as_str(),
             path: head.uri.path(),

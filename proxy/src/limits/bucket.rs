@@ -34,6 +34,11 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
+    /// Returns whether one more fits into what is lost in a second.
+    pub(crate) fn has_room(&self, now: Instant, leak: f64) -> bool {
+        self.full_for(now, leak, leak).is_zero()
+    }
+
     /// Returns how long it takes until one more fits into `size`; nothing when it does now.
     pub(crate) fn full_for(&self, now: Instant, leak: f64, size: f64) -> Duration {
         let over = self.level(now, leak) + 1.0 - size;

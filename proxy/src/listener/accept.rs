@@ -23,7 +23,6 @@ use super::secured::Secured;
 use super::socket::Socket;
 use crate::config::Limits;
 use crate::state::{Current, State};
-use crate::telemetry::news::News;
 use crate::tls::accept::Failure;
 
 /// What is read from and written to a client at once: measured, a third fewer system calls for a
@@ -56,9 +55,6 @@ struct Entrance {
     current: Arc<Current>,
     places: Arc<Places>,
     stop: ShutdownWatch,
-    exhausted: News,
-    refused: News,
-    failed: News,
 }
 
 /// One accept loop.
@@ -104,9 +100,6 @@ pub(crate) async fn serve(
         current,
         places: Arc::default(),
         stop,
-        exhausted: News::default(),
-        refused: News::default(),
-        failed: News::default(),
     });
     let mut loops = JoinSet::new();
     for (index, bound) in bound.into_iter().enumerate() {
@@ -153,10 +146,7 @@ impl Entrance {
                 // The client was gone before its turn came.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    if let Some(worth) = self.exhausted.worth() {
-                        let unsaid = worth.unsaid;
-                        tracing::error!(%error, unsaid, "connections cannot be taken");
-                    }
+                    tracing::error!(%error, "connections cannot be taken");
                     // Asked again at once, the answer would be the same.
                     sleep(EXHAUSTED).await;
                 }
@@ -169,7 +159,7 @@ impl Entrance {
         let state = self.current.take();
         let place = match self.place(&state, peer.ip(), door) {
             Ok(place) => place,
-            Err(refused) => return self.tell(&refused, peer.ip(), door),
+            Err(refused) => return tell(&refused, peer.ip(), door),
         };
         tokio::spawn(Arc::clone(self).serve(stream, peer, place, door));
     }
@@ -208,7 +198,7 @@ impl Entrance {
                     .process_new(stream, &self.stop.clone())
                     .await;
             }
-            Err(refused) => self.tell(&refused, client.ip(), door),
+            Err(refused) => tell(&refused, client.ip(), door),
         }
     }
 
@@ -247,28 +237,26 @@ impl Entrance {
         secured.get_mut().set_shaking_hands(false);
         Ok(Some(Box::new(Secured::new(secured))))
     }
+}
 
-    /// Says why a connection went no further. Anyone can cause this, so not too often.
-    fn tell(&self, refused: &Refused, client: IpAddr, door: Door) {
-        let client = client.to_canonical();
-        let listener = door.index;
-        if let Refused::Handshake(failure) = refused {
-            if failure.is_silence() {
-                tracing::debug!(%client, listener, "a client went away before its handshake");
-            } else if let Some(worth) = self.failed.worth() {
-                tracing::info!(
-                    %client,
-                    listener,
-                    server_name = failure.server_name(),
-                    because = %failure,
-                    unsaid = worth.unsaid,
-                    "handshake failed"
-                );
-            }
-        } else if let Some(worth) = self.refused.worth() {
-            let unsaid = worth.unsaid;
-            tracing::info!(%client, listener, because = %refused, unsaid, "connection refused");
-        }
+/// Says why a connection went no further.
+fn tell(refused: &Refused, client: IpAddr, door: Door) {
+    let client = client.to_canonical();
+    let listener = door.index;
+    let Refused::Handshake(failure) = refused else {
+        tracing::info!(%client, listener, because = %refused, "connection refused");
+        return;
+    };
+    if failure.is_silence() {
+        tracing::debug!(%client, listener, "a client went away before its handshake");
+    } else {
+        tracing::info!(
+            %client,
+            listener,
+            server_name = failure.server_name(),
+            because = %failure,
+            "handshake failed"
+        );
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) async fn answer(socket: Socket, client: SocketAddr, state: &State) ->
         client: Some(client.ip().to_canonical()),
         site: None,
         principal: None,
+        admitted: false,
         protocol: protocol(head.version),
         method: head.method.as_str(),
         path: head.uri.path(),

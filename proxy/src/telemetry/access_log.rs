@@ -1,12 +1,16 @@
 //! One event per request, with the target `access`.
 //!
-//! The path stands in it, its query never: tokens travel there. Headers never stand in it.
+//! The path stands in it, its query never: tokens travel there. Headers never stand in it. Of requests
+//! that were refused before it was known who asks, only so many a second have one: see [`refused`].
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::metrics;
+use super::{metrics, refused};
+
+/// The status of failed authentication.
+const UNAUTHORIZED: u16 = 401;
 
 /// Whose fault it is that a request failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +39,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) client: Option<IpAddr>,
     pub(crate) site: Option<&'a str>,
     pub(crate) principal: Option<&'a str>,
+    /// Whether it was let in, to whatever answers it.
+    pub(crate) admitted: bool,
     pub(crate) protocol: &'static str,
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
@@ -55,9 +61,14 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Writes the line, and counts the request.
+    /// Writes the line, if it has one, and counts the request.
     pub(crate) fn emit(&self) {
         metrics::count_request(self.status, self.bytes_in, self.bytes_out);
+        // Wrong credentials may also be what the page for tokens was let in with, or another service.
+        let is_refused = !self.admitted || self.status == UNAUTHORIZED;
+        if is_refused && self.principal.is_none() && !refused::has_line(self.client) {
+            return;
+        }
         tracing::info!(
             target: "access",
             client = self.client.map(tracing::field::display),

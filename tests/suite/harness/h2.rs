@@ -13,6 +13,10 @@ pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RESET: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
+
+/// Of SETTINGS and PING: an answer.
+pub(crate) const ACK: u8 = 1;
 
 /// The setting that says how much the server may send on a stream at first.
 pub(crate) const INITIAL_WINDOW: u16 = 4;
@@ -120,6 +124,18 @@ impl H2 {
             stream: u32::from_be_bytes([head[5] & 0x7f, head[6], head[7], head[8]]),
             payload,
         })
+    }
+
+    /// Waits until the server has read all that was sent.
+    pub(crate) fn settle(&mut self) -> io::Result<()> {
+        const OURS: &[u8] = b"settled?";
+        self.send(&frame(PING, 0, 0, OURS))?;
+        loop {
+            let frame = self.receive()?;
+            if frame.kind == PING && frame.flags & ACK != 0 && frame.payload == OURS {
+                return Ok(());
+            }
+        }
     }
 
     /// Everything up to the end of `stream`: its frames alone.
