@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Digest;
+use crate::keys::{self, Distinct};
 
 /// Free-form notes on a manifest or descriptor.
 pub type Annotations = BTreeMap<String, String>;
 
 /// A pointer at content (image-spec, "Descriptors"), without the fields that a registry ignores.
+///
+/// One is read only where its keys are the same to every decoder, those that are ignored included.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct Descriptor {
     /// What the content is.
     pub media_type: String,
@@ -31,10 +34,40 @@ pub struct Descriptor {
     pub annotations: Annotations,
 }
 
+impl<'de> Distinct<'de> for Descriptor {
+    const KEYS: &'static [&'static str] = &[
+        "mediaType",
+        "digest",
+        "size",
+        "urls",
+        "annotations",
+        "data",
+        "artifactType",
+        "platform",
+    ];
+
+    fn fields<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Descriptor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        keys::distinct(deserializer)
+    }
+}
+
+impl Serialize for Descriptor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The derived function, not this one: it belongs to the type and so comes first.
+        Self::serialize(self, serializer)
+    }
+}
+
 /// Reads `null` as the default: Go's encoders write it for an empty list or map.
 pub(crate) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
-    D: serde::Deserializer<'de>,
+    D: Deserializer<'de>,
     T: Default + Deserialize<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())

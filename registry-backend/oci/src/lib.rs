@@ -6,6 +6,7 @@
 //! - [`query`]: its query string; [`mount`]: the blob that one asks to mount;
 //! - [`pattern`]: which repositories a rule is about; [`visibility`]: which ones someone may see;
 //! - [`manifest`], [`descriptor`], [`media_type`]: what a manifest says, read without changing a byte;
+//!   [`stored`]: the same, of one that may have been stored by others, with fewer demands;
 //! - [`range`]: `Range` of downloads and `Content-Range` of uploads; [`handover`]: open
 //!   files and shared memory in the place of bodies;
 //! - [`error`]: the error codes and their JSON.
@@ -19,6 +20,7 @@ pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod handover;
+mod keys;
 pub mod manifest;
 pub mod media_type;
 pub mod mount;
@@ -28,6 +30,7 @@ pub mod range;
 pub mod reference;
 pub mod repository;
 pub mod route;
+pub mod stored;
 pub mod visibility;
 
 pub use descriptor::{Annotations, Descriptor};
@@ -40,4 +43,5 @@ pub use query::Query;
 pub use reference::{Reference, Tag};
 pub use repository::RepositoryName;
 pub use route::{Action, Route, UploadId};
+pub use stored::Stored;
 pub use visibility::Visibility;

@@ -1,8 +1,9 @@
 //! What a manifest says, read from its bytes without changing one of them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::descriptor::{Annotations, Descriptor, or_default};
+use crate::keys::{self, Distinct};
 use crate::{Digest, media_type};
 
 /// A parsed manifest or index: what a registry must know of it.
@@ -38,29 +39,21 @@ pub enum Content {
 }
 
 impl Manifest {
-    /// Reads a manifest that was sent with the `Content-Type` in `declared`, or read back without
-    /// one: its media type is not stored anywhere but in itself.
+    /// Reads a manifest that is pushed, and was sent with the `Content-Type` in `declared`. What was
+    /// stored before is read by [`Stored`](crate::Stored), which asks less of it.
     ///
     /// # Errors
     /// [`ManifestError`] when it is no JSON, of an unknown type, or says two things at once.
     pub fn parse(bytes: &[u8], declared: Option<&str>) -> Result<Self, ManifestError> {
         let written: Written = serde_json::from_slice(bytes)?;
         let media_type = written.media_type(declared.map(media_type::essence))?;
+        if !media_type::is_pushable(&media_type) {
+            return Err(ManifestError::Unsupported { media_type });
+        }
         if written.schema_version != Some(2) {
             return Err(ManifestError::SchemaVersion);
         }
         let content = match media_type.as_str() {
-            media_type::OCI_MANIFEST | media_type::DOCKER_MANIFEST => {
-                // One document must not be an image to one client and an index to another
-                // (CVE-2021-41190).
-                if written.manifests.is_some() {
-                    return Err(ManifestError::Ambiguous);
-                }
-                Content::Image {
-                    config: written.config.ok_or(ManifestError::Missing("config"))?,
-                    layers: written.layers.ok_or(ManifestError::Missing("layers"))?,
-                }
-            }
             media_type::OCI_INDEX | media_type::DOCKER_LIST => {
                 if written.config.is_some() || written.layers.is_some() {
                     return Err(ManifestError::Ambiguous);
@@ -71,7 +64,17 @@ impl Manifest {
                         .ok_or(ManifestError::Missing("manifests"))?,
                 }
             }
-            _ => return Err(ManifestError::Unsupported { media_type }),
+            _ => {
+                // One document must not be an image to one client and an index to another
+                // (CVE-2021-41190).
+                if written.manifests.is_some() {
+                    return Err(ManifestError::Ambiguous);
+                }
+                Content::Image {
+                    config: written.config.ok_or(ManifestError::Missing("config"))?,
+                    layers: written.layers.ok_or(ManifestError::Missing("layers"))?,
+                }
+            }
         };
         Ok(Self {
             media_type,
@@ -102,7 +105,7 @@ impl Manifest {
 
 /// The JSON as written; unknown fields are the client's own and stay in the bytes.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(remote = "Self", rename_all = "camelCase")]
 struct Written {
     schema_version: Option<u64>,
     media_type: Option<String>,
@@ -117,10 +120,33 @@ struct Written {
     annotations: Annotations,
 }
 
+impl<'de> Distinct<'de> for Written {
+    const KEYS: &'static [&'static str] = &[
+        "schemaVersion",
+        "mediaType",
+        "artifactType",
+        "config",
+        "layers",
+        "manifests",
+        "subject",
+        "annotations",
+    ];
+
+    fn fields<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(deserializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Written {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        keys::distinct(deserializer)
+    }
+}
+
 /// Tells `null`, which Go writes for an empty list, from a field that is not there at all.
 fn some_or_empty<'de, D>(deserializer: D) -> Result<Option<Vec<Descriptor>>, D::Error>
 where
-    D: serde::Deserializer<'de>,
+    D: Deserializer<'de>,
 {
     or_default(deserializer).map(Some)
 }
@@ -185,14 +211,17 @@ pub enum ManifestError {
     /// A field that its type demands is not there.
     #[error("manifest has no {0:?}")]
     Missing(&'static str),
-    /// It is of Docker's schema 1, given up by every client since 2017.
-    #[error("manifest is of docker's schema 1, which is not supported")]
+    /// It is of Docker's schema 1, which every client has given up since 2017.
+    #[error("manifest is of docker's schema 1, which can be pulled from here but not pushed")]
     Schema1,
     /// Its `schemaVersion` is not 2.
     #[error("manifest must have schemaVersion 2")]
     SchemaVersion,
-    /// Its media type is not one of a manifest.
-    #[error("media type {media_type:?} is not one of a manifest")]
+    /// Its media type is not one of a manifest, or of one that is pushed no more.
+    #[error(
+        "media type {media_type:?} is not one of a manifest that can be pushed: \
+         OCI's image manifest or index, or docker's manifest or list of version 2"
+    )]
     Unsupported {
         /// The media type in question.
         media_type: String,
@@ -270,12 +299,79 @@ mod tests {
                 r#"{"schemaVersion":2,"mediaType":"text/x"}"#,
                 "media type \"text/x\"",
             ),
+            (
+                r#"{"mediaType":"application/vnd.oci.artifact.manifest.v1+json"}"#,
+                "media type \"application/vnd.oci.artifact.manifest.v1+json\" is not one",
+            ),
         ] {
             let error = Manifest::parse(body.as_bytes(), None)
                 .unwrap_err()
                 .to_string();
             assert!(error.starts_with(expected), "{body}: {error}");
         }
+    }
+
+    #[test]
+    fn a_key_that_go_would_take_for_a_known_one_is_refused() {
+        for (extra, key, known) in [
+            (r#","MediaType":"x""#, "MediaType", "mediaType"),
+            (r#","Manifests":[]"#, "Manifests", "manifests"),
+            (r#","SUBJECT":null"#, "SUBJECT", "subject"),
+            (
+                ",\"\u{17f}chemaVersion\":1",
+                "\u{17f}chemaVersion",
+                "schemaVersion",
+            ),
+            (
+                r#","\u017fchemaVersion":1"#,
+                "\u{17f}chemaVersion",
+                "schemaVersion",
+            ),
+            (r#","\u004dediaType":"x""#, "MediaType", "mediaType"),
+        ] {
+            let error = Manifest::parse(image(extra).as_bytes(), None).unwrap_err();
+            let expected = format!("key {key:?} differs from {known:?} only in case");
+            assert!(error.to_string().contains(&expected), "{extra}: {error}");
+        }
+        for key in Descriptor::KEYS {
+            let miscased = key.to_uppercase();
+            let text = image("").replacen("\"size\":2", &format!("\"size\":2,\"{miscased}\":0"), 1);
+            let error = Manifest::parse(text.as_bytes(), None).unwrap_err();
+            let expected = format!("key {miscased:?} differs from {key:?} only in case");
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+        let kept = image(r#","Layer":[],"media-type":"x","urls":["u"],"Digest":"x""#);
+        assert!(Manifest::parse(kept.as_bytes(), None).is_ok());
+    }
+
+    #[test]
+    fn a_key_that_is_there_twice_is_refused() {
+        for (text, key) in [
+            (image(r#","schemaVersion":2"#), "schemaVersion"),
+            (image(r#","layers":[]"#), "layers"),
+            (
+                image("").replace("\"size\":2", "\"size\":2,\"size\":2"),
+                "size",
+            ),
+            (
+                image("").replace("\"size\":2", "\"urls\":[],\"urls\":[],\"size\":2"),
+                "urls",
+            ),
+        ] {
+            let error = Manifest::parse(text.as_bytes(), None).unwrap_err();
+            let expected = format!("key {key:?} is there twice");
+            assert!(error.to_string().contains(&expected), "{text}: {error}");
+        }
+        // What nobody reads may say what it likes.
+        let other = image(r#","x":{"size":1,"Size":2},"y":1,"y":2"#);
+        assert!(Manifest::parse(other.as_bytes(), None).is_ok());
+    }
+
+    #[test]
+    fn a_descriptor_is_an_object_as_it_is_to_go() {
+        let list = format!(r#"["application/vnd.x","{EMPTY}",2]"#);
+        let text = format!(r#"{{"schemaVersion":2,"config":{list},"layers":[]}}"#);
+        assert!(Manifest::parse(text.as_bytes(), None).is_err());
     }
 
     #[test]

@@ -15,6 +15,11 @@ pub const DOCKER_SCHEMA1_SIGNED: &str = "application/vnd.docker.distribution.man
 /// A blob.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 
+/// Returns whether manifests of this type may be pushed.
+pub fn is_pushable(media_type: &str) -> bool {
+    [OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST].contains(&media_type)
+}
+
 /// Returns whether layers of this type may be absent from the registry (image-spec,
 /// "Non-distributable layers").
 pub fn is_nondistributable(media_type: &str) -> bool {

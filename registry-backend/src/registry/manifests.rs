@@ -1,7 +1,7 @@
 //! Manifests: stored byte for byte, linked to their repository, named by tags.
 
 use oci::manifest::{Content, Manifest};
-use oci::{Algorithm, Descriptor, Digest, Reference, RepositoryName, Tag, media_type};
+use oci::{Algorithm, Descriptor, Digest, Reference, RepositoryName, Stored, Tag, media_type};
 
 use super::{Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
@@ -126,14 +126,15 @@ impl Registry {
 
     /// Returns a manifest that a repository has, and what it says.
     ///
-    /// One that cannot be read as a manifest is absent: distribution does not store media types, so
+    /// Whatever is a JSON object is a manifest here, also of a kind that cannot be pushed: others have
+    /// written to the tree before. What is none is absent: distribution does not store media types, so
     /// what the bytes do not say nobody knows.
     pub(super) fn revision(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
         wait: Wait,
-    ) -> Result<Option<(StoredManifest, Manifest)>, Error> {
+    ) -> Result<Option<(StoredManifest, Stored)>, Error> {
         let Some(target) = self.link(&layout::revision(repository, digest), wait)? else {
             return Ok(None);
         };
@@ -158,19 +159,19 @@ impl Registry {
             self.report(&key, "manifest does not match its digest: taken as absent");
             return Ok(None);
         }
-        let manifest = match Manifest::parse(&content, None) {
-            Ok(manifest) => manifest,
+        let said = match Stored::read(&content) {
+            Ok(said) => said,
             Err(error) => {
-                self.report(&key, &format!("taken as absent: {error}"));
+                self.report(&key, &format!("no manifest, taken as absent: {error}"));
                 return Ok(None);
             }
         };
         let stored = StoredManifest {
             digest: digest.clone(),
-            media_type: manifest.media_type.clone(),
+            media_type: said.media_type.clone(),
             content,
         };
-        Ok(Some((stored, manifest)))
+        Ok(Some((stored, said)))
     }
 
     /// Stores a manifest and makes its tags name it.

@@ -24,6 +24,9 @@ const ENTRY_SIZE_MAX: u64 = 16 << 20;
 
 const STAMP_SIZE_MAX: u64 = 1024;
 
+/// Which manifests an index is of: one that was made when fewer were understood is not complete.
+const INDEX_VERSION: &str = "v2";
+
 /// A page ends before its descriptors are larger than this, unless it is a single one: clients read
 /// no larger manifests, and a page is held in memory.
 const PAGE_BYTES: usize = 4 << 20;
@@ -153,7 +156,7 @@ impl Registry {
 
     /// Returns the stamp of a repository as it stands.
     fn stamp(&self, repository: &RepositoryName) -> Result<String, Error> {
-        let mut stamp = self.driver.epoch().to_owned();
+        let mut stamp = format!("{INDEX_VERSION} {}", self.driver.epoch());
         for algorithm in Algorithm::ALL {
             let folder = layout::revisions(repository, algorithm);
             let modified = match if_found(self.driver.stat(&folder, Wait::AsNeeded))? {
@@ -248,19 +251,18 @@ impl Registry {
         };
         let mut referrers = Referrers::default();
         for digest in self.revisions(repository)? {
-            let Some((stored, manifest)) = self.revision(repository, &digest, Wait::AsNeeded)?
-            else {
+            let Some((stored, said)) = self.revision(repository, &digest, Wait::AsNeeded)? else {
                 continue;
             };
-            let Some(its_subject) = &manifest.subject else {
+            let Some(its_subject) = &said.subject else {
                 continue;
             };
-            let entry = manifest.as_referrer(digest, stored.content.len() as u64);
+            let entry = said.as_referrer(digest, stored.content.len() as u64);
             if writing.is_ok() {
-                writing = self.write_entry(repository, &its_subject.digest, &entry);
+                writing = self.write_entry(repository, its_subject, &entry);
             }
             let is_after = wanted.last.as_ref().is_none_or(|last| entry.digest > *last);
-            if its_subject.digest == *subject && is_after {
+            if *its_subject == *subject && is_after {
                 let size_bytes = encoded(&entry).len();
                 referrers.offer(wanted, entry, size_bytes);
             }

@@ -4,6 +4,7 @@ mod apart;
 mod at_hand;
 mod blobs;
 mod failures;
+mod foreign;
 mod handover;
 mod lists;
 mod manifests;
