@@ -69,7 +69,7 @@ impl Config {
             max_uploads: 10_000,
             max_uploads_per_repository: 1000,
             max_uploads_per_principal: 500,
-            sparse_images: true,
+            sparse_images: false,
             root,
             direct_io: true,
         }
@@ -296,7 +296,7 @@ mod tests {
         let config = read(
             "[registry]\nlisten = 'unix:/r'\nsocket_mode = '0600'\nallow_users = ['edge', '7']\n\
              drain_timeout = '1m'\nupload_expiry = '24h'\ndelete = false\n\
-             max_manifest_size = '8MiB'\nsparse_images = false\n\
+             max_manifest_size = '8MiB'\nsparse_images = true\n\
              max_uploads = 0\nmax_uploads_per_repository = 7\nmax_uploads_per_principal = 5\n\
              storage.filesystem = { root = '/data', direct_io = false }\n",
         );
@@ -310,7 +310,7 @@ mod tests {
             max_uploads: 0,
             max_uploads_per_repository: 7,
             max_uploads_per_principal: 5,
-            sparse_images: false,
+            sparse_images: true,
             direct_io: false,
             ..Config::new("/r".into(), "/data".into())
         };

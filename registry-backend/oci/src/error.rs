@@ -110,7 +110,8 @@ impl fmt::Display for ErrorCode {
 /// The body of an error reply: `{"errors":[{"code","message","detail"}]}`.
 #[derive(Clone, Debug, Serialize)]
 pub struct ErrorBody {
-    errors: [ErrorEntry; 1],
+    /// One at least.
+    errors: Vec<ErrorEntry>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -128,7 +129,7 @@ impl ErrorBody {
     /// Says what went wrong, in words that a person reads in the client's output.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
-            errors: [ErrorEntry {
+            errors: vec![ErrorEntry {
                 code: code.as_str(),
                 message: message.into(),
                 detail: Value::Null,
@@ -136,11 +137,19 @@ impl ErrorBody {
         }
     }
 
-    /// Adds what a program may want to read.
+    /// Adds to the last error what a program may want to read.
     #[must_use]
     pub fn with_detail(mut self, detail: Value) -> Self {
-        let [entry] = &mut self.errors;
-        entry.detail = detail;
+        if let Some(entry) = self.errors.last_mut() {
+            entry.detail = detail;
+        }
+        self
+    }
+
+    /// Adds what else went wrong.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.errors.extend(other.errors);
         self
     }
 
@@ -166,5 +175,9 @@ mod tests {
             String::from_utf8(body.to_json()).unwrap(),
             r#"{"errors":[{"code":"BLOB_UNKNOWN","message":"blob unknown","detail":{"digest":"x"}}]}"#
         );
+        let two = body.and(ErrorBody::new(ErrorCode::SizeInvalid, "size"));
+        let json: Value = serde_json::from_slice(&two.to_json()).unwrap();
+        assert_eq!(json["errors"][0]["detail"]["digest"], "x");
+        assert_eq!(json["errors"][1]["code"], "SIZE_INVALID");
     }
 }

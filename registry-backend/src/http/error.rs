@@ -8,7 +8,7 @@ use http::{HeaderName, Response, StatusCode, header};
 use oci::digest::DigestError;
 use oci::reference::TagError;
 use oci::route::RouteError;
-use oci::{ErrorBody, ErrorCode, Reference, Route};
+use oci::{Digest, ErrorBody, ErrorCode, Reference, Route};
 use serde_json::{Value, json};
 
 use super::body::Body;
@@ -107,10 +107,17 @@ impl Error {
     /// Returns the reply: status, code and JSON of the spec.
     pub(super) fn reply(&self) -> Response<Body> {
         let (status, code) = self.status();
-        let mut body = ErrorBody::new(code, self.message());
-        if let Some(detail) = self.detail() {
-            body = body.with_detail(detail);
-        }
+        let body = match self {
+            Self::Registry(registry::Error::ManifestBlobUnknown { digests }) => missing(digests),
+            _ => None,
+        };
+        let body = body.unwrap_or_else(|| {
+            let body = ErrorBody::new(code, self.message());
+            match self.detail() {
+                Some(detail) => body.with_detail(detail),
+                None => body,
+            }
+        });
         reply::json(status, self.headers(), body.to_json())
     }
 
@@ -193,8 +200,7 @@ impl Error {
             return None;
         };
         match error {
-            registry::Error::BlobUnknown { digest }
-            | registry::Error::ManifestBlobUnknown { digest } => Some(json!({ "digest": digest })),
+            registry::Error::BlobUnknown { digest } => Some(json!({ "digest": digest })),
             registry::Error::DigestMismatch { expected, actual } => {
                 Some(json!({ "expected": expected, "actual": actual }))
             }
@@ -204,7 +210,8 @@ impl Error {
             registry::Error::RepositoryUnknown { repository } => {
                 Some(json!({ "name": repository }))
             }
-            registry::Error::ManifestInvalid(_)
+            registry::Error::ManifestBlobUnknown { .. }
+            | registry::Error::ManifestInvalid(_)
             | registry::Error::NoSpace { .. }
             | registry::Error::Storage { .. }
             | registry::Error::TooManyUploads { .. }
@@ -234,6 +241,17 @@ impl Error {
             _ => Vec::new(),
         }
     }
+}
+
+/// Returns an error for each blob that a manifest lacks, as distribution does; clients show the
+/// messages alone.
+fn missing(digests: &[Digest]) -> Option<ErrorBody> {
+    let errors = digests.iter().map(|digest| {
+        let message = format!("the repository does not have the blob {digest}");
+        ErrorBody::new(ErrorCode::ManifestBlobUnknown, message)
+            .with_detail(json!({ "digest": digest }))
+    });
+    errors.reduce(ErrorBody::and)
 }
 
 fn registry_status(error: &registry::Error) -> (StatusCode, ErrorCode) {

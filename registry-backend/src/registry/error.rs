@@ -23,11 +23,11 @@ pub(crate) enum Error {
         /// What the bytes say.
         actual: Digest,
     },
-    /// A manifest points at a blob that its repository does not have.
-    #[error("manifest points at a blob that the repository does not have")]
+    /// A manifest points at blobs that its repository does not have.
+    #[error("manifest points at {} blobs that the repository does not have", digests.len())]
     ManifestBlobUnknown {
-        /// The missing blob.
-        digest: Digest,
+        /// The missing blobs, not all of them where there are very many.
+        digests: Vec<Digest>,
     },
     /// The bytes are no manifest.
     #[error(transparent)]

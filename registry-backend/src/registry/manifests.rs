@@ -1,7 +1,9 @@
 //! Manifests: stored byte for byte, linked to their repository, named by tags.
 
+use std::collections::HashSet;
+
 use oci::manifest::{Content, Manifest};
-use oci::{Algorithm, Descriptor, Digest, Reference, RepositoryName, Stored, Tag, media_type};
+use oci::{Algorithm, Digest, Reference, RepositoryName, Stored, Tag, media_type};
 
 use super::{Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
@@ -9,6 +11,9 @@ use crate::storage::{self, Durability, Hasher, Wait, layout};
 
 /// A manifest stored by anyone may be this large; what clients read stops at 4 MiB and a little.
 pub(crate) const STORED_SIZE_MAX: u64 = 16 << 20;
+
+/// So many blobs that an image lacks are named; the rest waits for the next try.
+const MISSING_MAX: usize = 100;
 
 /// To hash more than this takes longer than to have it done by a thread that nobody waits for.
 const HASHED_AT_ONCE_MAX: u64 = 64 << 10;
@@ -254,7 +259,8 @@ impl Registry {
     }
 
     /// Checks that a repository has the blobs that an image points at: its config, and its layers
-    /// where they are required.
+    /// where they are required. As in distribution, one that is to be had at a URL is needed here all
+    /// the same, unless it is of a type that must not be distributed.
     ///
     /// The manifests that an index lists may be absent: clients push indexes of which they hold only
     /// some platforms. So may a subject (spec, "Pushing Manifests with Subject").
@@ -271,19 +277,26 @@ impl Registry {
             Layers::Required => layers.as_slice(),
             Layers::Optional => &[],
         };
-        for Descriptor { digest, .. } in std::iter::once(config)
-            .chain(layers)
-            .filter(|blob| !media_type::is_nondistributable(&blob.media_type))
-        {
-            match self.blob_size(repository, digest, Wait::AsNeeded) {
+        let mut asked = HashSet::new();
+        let mut missing = Vec::new();
+        for blob in std::iter::once(config).chain(layers) {
+            if media_type::is_nondistributable(&blob.media_type) || !asked.insert(&blob.digest) {
+                continue;
+            }
+            match self.blob_size(repository, &blob.digest, Wait::AsNeeded) {
                 Ok(_) => {}
-                Err(Error::BlobUnknown { digest }) => {
-                    return Err(Error::ManifestBlobUnknown { digest });
-                }
+                Err(Error::BlobUnknown { digest }) => missing.push(digest),
                 Err(error) => return Err(error),
             }
+            if missing.len() == MISSING_MAX {
+                break;
+            }
         }
-        Ok(())
+        if missing.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::ManifestBlobUnknown { digests: missing })
+        }
     }
 
     /// Returns the digests of a repository's manifests.

@@ -58,6 +58,10 @@ async fn to_name_a_blob_or_a_manifest_is_not_to_have_it() {
     rig.push_blob("mine", CONFIG).await;
     let mut naming = image("2");
     naming["layers"][0]["digest"] = json!(layer);
+    let put = format!("PUT /v2/mine/manifests/naming\ncontent-type: {MANIFEST}");
+    let refused = rig.send(&put, naming.to_string()).await;
+    assert_eq!(refused.code(), "MANIFEST_BLOB_UNKNOWN");
+    rig.allow_sparse_images();
     rig.put_manifest("mine", "naming", &naming).await;
     let index = json!({
         "schemaVersion": 2, "mediaType": INDEX,

@@ -167,10 +167,10 @@ async fn what_a_manifest_points_at_must_be_there() {
     let head = format!("PUT /v2/a/manifests/v1\ncontent-type: {MANIFEST}");
     insta::assert_snapshot!(rig.send(&head, &content).await, @r#"
     400 Bad Request
-    content-length: 211
+    content-length: 510
     content-type: application/json
 
-    {"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"manifest points at a blob that the repository does not have","detail":{"digest":"sha256:acd6f2226f6019b3db1d0a7bbb62ccf13738d2d3bd9c583edbe654a4f39afc3b"}}]}
+    {"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"the repository does not have the blob sha256:acd6f2226f6019b3db1d0a7bbb62ccf13738d2d3bd9c583edbe654a4f39afc3b","detail":{"digest":"sha256:acd6f2226f6019b3db1d0a7bbb62ccf13738d2d3bd9c583edbe654a4f39afc3b"}},{"code":"MANIFEST_BLOB_UNKNOWN","message":"the repository does not have the blob sha256:e28d98ac666afd34f089b971a663264d54d67a60ddc82996d48d8f3c204eb75f","detail":{"digest":"sha256:e28d98ac666afd34f089b971a663264d54d67a60ddc82996d48d8f3c204eb75f"}}]}
     "#);
     assert_eq!(rig.get("/v2/a/manifests/v1").await.status, 404);
     rig.push_image("b", "v1", &image("1")).await;
@@ -182,13 +182,9 @@ async fn what_a_manifest_points_at_must_be_there() {
 }
 
 #[tokio::test]
-async fn layers_may_be_absent_unless_they_are_required() {
+async fn layers_must_be_there_unless_images_may_be_sparse() {
     let rig = Rig::new();
     rig.push_blob("a", CONFIG).await;
-    rig.put_manifest("a", "sparse", &image("1")).await;
-    let mut config = rig.app.settings().config.clone();
-    config.sparse_images = false;
-    rig.app.change(config);
     let head = format!("PUT /v2/a/manifests/whole\ncontent-type: {MANIFEST}");
     let reply = rig.send(&head, image("1").to_string()).await;
     assert_eq!(
@@ -199,7 +195,35 @@ async fn layers_may_be_absent_unless_they_are_required() {
         reply.json()["errors"][0]["detail"]["digest"],
         json!(sha256(LAYER))
     );
-    rig.push_image("a", "whole", &image("1")).await;
+    rig.allow_sparse_images();
+    rig.put_manifest("a", "sparse", &image("1")).await;
+}
+
+#[tokio::test]
+async fn each_missing_blob_is_named_once_and_no_more_than_a_hundred_of_them() {
+    let rig = Rig::new();
+    rig.push_blob("a", CONFIG).await;
+    let layer = |number: u32| {
+        let kind = "application/vnd.oci.image.layer.v1.tar";
+        let mut layer = descriptor(kind, format!("layer {}", number / 2).as_bytes());
+        // To be had elsewhere, too: it is needed here all the same.
+        layer["urls"] = json!(["https://example.com/layer"]);
+        layer
+    };
+    let head = format!("PUT /v2/a/manifests/v1\ncontent-type: {MANIFEST}");
+    for (count, named) in [(6, 3), (2000, 100)] {
+        let mut manifest = image("1");
+        manifest["layers"] = (0..count).map(layer).collect();
+        let reply = rig.send(&head, manifest.to_string()).await;
+        assert_eq!(reply.status, 400);
+        let json = reply.json();
+        let errors = json["errors"].as_array().unwrap();
+        assert_eq!(errors.len(), named);
+        for (number, error) in (0..).zip(errors) {
+            assert_eq!(error["code"], "MANIFEST_BLOB_UNKNOWN");
+            assert_eq!(error["detail"]["digest"], layer(number * 2)["digest"]);
+        }
+    }
 }
 
 #[tokio::test]

@@ -112,6 +112,13 @@ impl Rig {
         self.server = Self::serve(&self.app);
     }
 
+    /// Lets images be pushed without their layers.
+    fn allow_sparse_images(&self) {
+        let mut config = self.app.settings().config.clone();
+        config.sparse_images = true;
+        self.app.change(config);
+    }
+
     /// Leaves the socket to someone else.
     async fn stop(&mut self) {
         self.server.abort();
