@@ -18,6 +18,12 @@ use oci::{ErrorBody, ErrorCode};
 use crate::auth::certificate::Objection;
 use crate::limits::request_body::TooLarge;
 
+/// The methods that every site knows, as `Allow` lists them.
+pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// So much of a header's name is shown to whoever sent it.
+const NAME_SHOWN_MAX: usize = 100;
+
 /// Who reads the body of a refusal.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Audience {
@@ -49,6 +55,11 @@ pub(crate) enum Rejection {
     HeadersTooLarge,
     /// Something failed here.
     Internal,
+    /// The site does not pass on requests with this method.
+    MethodNotAllowed {
+        /// The methods that it does.
+        allow: String,
+    },
     /// The connection was made for another site.
     Misdirected,
     /// There is no such page on a registry's site.
@@ -58,6 +69,8 @@ pub(crate) enum Rejection {
         /// When to come back.
         retry_after: Duration,
     },
+    /// The value of this header has blanks around it.
+    PaddedHeader(HeaderName),
     /// The path under `/v2/` names nothing.
     Route(RouteError),
     /// The client stopped sending.
@@ -98,7 +111,7 @@ impl From<TooLarge> for Rejection {
 impl Rejection {
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadHost | Self::BadRequest => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadRequest | Self::PaddedHeader(_) => StatusCode::BAD_REQUEST,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy | Self::Overloaded { .. } | Self::UpstreamUnreachable => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -106,6 +119,7 @@ impl Rejection {
             Self::Certificate(_) | Self::Denied => StatusCode::FORBIDDEN,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Route(error) => error
                 .code()
@@ -128,8 +142,10 @@ impl Rejection {
             Self::BadHost
             | Self::BadRequest
             | Self::HeadersTooLarge
+            | Self::MethodNotAllowed { .. }
             | Self::Misdirected
             | Self::NotFound
+            | Self::PaddedHeader(_)
             | Self::UnknownHost
             | Self::UriTooLong => ErrorCode::Unsupported,
             Self::BodyTooLarge { .. } => ErrorCode::SizeInvalid,
@@ -160,7 +176,11 @@ impl Rejection {
             Self::Misdirected => {
                 "this connection was not made for the site that is asked for".to_owned()
             }
+            Self::MethodNotAllowed { .. } => "method not allowed here".to_owned(),
             Self::NotFound => "not found".to_owned(),
+            Self::PaddedHeader(name) => {
+                format!("header \"{name:.NAME_SHOWN_MAX$}\" has blanks around its value")
+            }
             Self::Overloaded { .. } => "the service is busy, try again shortly".to_owned(),
             Self::Route(error) => error.to_string(),
             Self::TooManyFailures { .. } => "too many failed logins, try again later".to_owned(),
@@ -207,6 +227,10 @@ impl Rejection {
                     .headers
                     .push((RETRY_AFTER, HeaderValue::from_static("5")));
             }
+            Self::MethodNotAllowed { allow } => {
+                let allow = HeaderValue::try_from(allow);
+                reply.headers.extend(allow.map(|allow| (ALLOW, allow)));
+            }
             Self::BadHost
             | Self::BadRequest
             | Self::BodyTooLarge { .. }
@@ -216,6 +240,7 @@ impl Rejection {
             | Self::Internal
             | Self::Misdirected
             | Self::NotFound
+            | Self::PaddedHeader(_)
             | Self::Route(_)
             | Self::Timeout
             | Self::UnknownHost
@@ -260,7 +285,7 @@ impl Reply {
 
     /// Returns what a registry's client is told of the methods there are.
     pub(crate) fn methods() -> Self {
-        let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+        let methods = HeaderValue::from_static(METHODS);
         Self {
             status: StatusCode::NO_CONTENT,
             headers: vec![(ALLOW, methods)],
@@ -395,6 +420,17 @@ mod tests {
     }
 
     #[test]
+    fn of_a_header_with_a_long_name_only_the_beginning_is_shown() {
+        let name: HeaderName = "a".repeat(200).parse().unwrap();
+        let reply = Rejection::PaddedHeader(name).reply(Audience::Anyone);
+        let expected = format!(
+            "header \"{}\" has blanks around its value\n",
+            "a".repeat(100)
+        );
+        assert_eq!(reply.body, expected);
+    }
+
+    #[test]
     fn statuses_and_codes_go_together() {
         let route = |path| Rejection::Route(oci::Route::parse(path).unwrap_err());
         for (rejection, status, code) in [
@@ -412,6 +448,11 @@ mod tests {
             (Rejection::UriTooLong, 414, "UNSUPPORTED"),
             (Rejection::Busy, 503, "TOOMANYREQUESTS"),
             (Rejection::Internal, 500, "UNKNOWN"),
+            (
+                Rejection::PaddedHeader("x".parse().unwrap()),
+                400,
+                "UNSUPPORTED",
+            ),
         ] {
             let reply = rejection.reply(Audience::RegistryClient);
             assert_eq!(reply.status, status, "{rejection:?}");
@@ -432,5 +473,11 @@ mod tests {
         }
         let reply = Rejection::UpstreamUnreachable.reply(Audience::RegistryClient);
         assert_eq!(header(&reply, "retry-after"), ["5"]);
+        let allow = "GET, HEAD".to_owned();
+        let reply = Rejection::MethodNotAllowed { allow }.reply(Audience::RegistryClient);
+        assert_eq!(
+            (reply.status.as_u16(), header(&reply, "allow")),
+            (405, vec!["GET, HEAD"])
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
+use http::request::Parts;
 use http::uri::PathAndQuery;
 use oci::{Action, Mount, Query, Route, Visibility};
 
@@ -86,6 +87,8 @@ pub(crate) struct Site {
     /// How long browsers are told to come back with TLS alone.
     pub(crate) hsts: Option<Duration>,
     pub(crate) max_body_size: Option<u64>,
+    /// The methods that it passes on beyond those that every site does.
+    pub(crate) methods: Box<[Method]>,
     pub(crate) quotas: config::Quotas,
     pub(crate) auth: Option<config::Auth>,
     pub(crate) access: Access,
@@ -121,6 +124,7 @@ impl Site {
             upstream,
             hsts: config.hsts,
             max_body_size: config.max_body_size,
+            methods: config.methods.into(),
             quotas: config.quotas,
             auth: config.auth,
             access: config.access,
@@ -145,6 +149,11 @@ impl Site {
         } else {
             Audience::Anyone
         }
+    }
+
+    /// Refuses a method that is not passed on here.
+    pub(crate) fn admit_method(&self, parts: &Parts) -> Result<(), Refused> {
+        filter::methods::check(parts, self.upstream.is_registry(), &self.methods)
     }
 
     /// Refuses an address that the site's lists keep out, whoever it is.
@@ -234,6 +243,7 @@ mod tests {
             hsts: None,
             upstream: Arc::clone(&upstream),
             max_body_size: None,
+            methods: Vec::new(),
             quotas: config::Quotas::default(),
             auth: None,
             access: Access::default(),

@@ -245,7 +245,7 @@ fn the_shipped_config_is_good_with_every_commented_default_on() {
 }
 
 /// The keys that the program reads, from top to bottom.
-const KEYS: [&str; 77] = [
+const KEYS: &[&str] = &[
     "drain_timeout",
     "workers",
     "trusted_proxies",
@@ -255,6 +255,7 @@ const KEYS: [&str; 77] = [
     "certificate",
     "upstream",
     "max_body_size",
+    "allow_methods",
     "realm",
     "htpasswd_file",
     "remember_for",

@@ -1,8 +1,7 @@
-//! Who the request is from, as the upstream is told: set from what was verified here, or stripped,
-//! and never left as it came.
+//! Who the request is from, as the upstream is told: set from what was verified here. What a client
+//! says of it has been stripped by `filter::guarded`.
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
-use http::request::Parts;
 use oci::{Visibility, visibility};
 
 use super::Principal;
@@ -17,26 +16,6 @@ const FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 /// Tells the registry which repositories it may list.
 pub(crate) const CATALOG: HeaderName = HeaderName::from_static(visibility::HEADER);
 
-/// The names by which services behind a proxy let themselves be told who is asking.
-const CLAIMS: [&str; 7] = [
-    "x-auth-user",
-    "x-authenticated-user",
-    "x-forwarded-access-token",
-    "x-forwarded-email",
-    "x-forwarded-groups",
-    "x-forwarded-preferred-username",
-    "x-forwarded-user",
-];
-
-/// How such names begin where there is a family of them: who is asking, in which groups and roles.
-const CLAIM_FAMILIES: [&str; 5] = [
-    "remote-",
-    "x-auth-request-",
-    "x-remote-",
-    "x-tidegate-",
-    "x-webauth-",
-];
-
 /// What the site does with names and passwords.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Terms {
@@ -46,13 +25,8 @@ pub(crate) struct Terms {
     pub(crate) authenticated_here: bool,
 }
 
-/// Adds what `parts` must lose and gain before it goes upstream.
-pub(crate) fn set_or_strip(parts: &Parts, principal: &Principal, terms: Terms, edits: &mut Edits) {
-    for name in parts.headers.keys() {
-        if claims_identity(name) {
-            edits.remove(name.clone());
-        }
-    }
+/// Adds what a request must lose and gain before it goes upstream.
+pub(crate) fn tell(principal: &Principal, terms: Terms, edits: &mut Edits) {
     if terms.registry || terms.authenticated_here {
         edits.remove(AUTHORIZATION);
     }
@@ -74,24 +48,20 @@ pub(crate) fn catalog(visible: &Visibility) -> HeaderValue {
     value.unwrap_or_else(|_never| HeaderValue::from_static("-**"))
 }
 
-fn claims_identity(name: &HeaderName) -> bool {
-    // Services that turn headers into variables cannot tell `_` from `-`.
-    let name = name.as_str().replace('_', "-");
-    let of_family = CLAIM_FAMILIES.iter().any(|family| name.starts_with(family));
-    of_family || CLAIMS.contains(&name.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use http::request::Parts;
+
     use super::*;
     use crate::auth::{Origin, User};
-    use crate::filter::parts_for_test as parts;
+    use crate::filter::{guarded, parts_for_test as parts};
 
     fn outcome(parts: &Parts, principal: &Principal, terms: Terms) -> Vec<String> {
         let mut edits = Edits::default();
-        set_or_strip(parts, principal, terms, &mut edits);
+        guarded::strip(&parts.headers, false, &mut edits);
+        tell(principal, terms, &mut edits);
         let mut headers = parts.headers.clone();
         edits.apply(&mut headers);
         let mut lines: Vec<String> = headers

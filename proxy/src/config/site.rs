@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use settings::Section;
 
 use super::certificate::Certificate;
@@ -13,6 +14,7 @@ use crate::acme::Storage;
 use crate::auth::Groups;
 use crate::auth::access::Access;
 use crate::auth::token::Scheme;
+use crate::filter;
 use crate::tls::ClientAuth;
 
 /// A set of hosts and what is done with their requests.
@@ -27,6 +29,8 @@ pub(crate) struct Site {
     pub(crate) upstream: Arc<Upstream>,
     /// The longest body that is let through; without one, any.
     pub(crate) max_body_size: Option<u64>,
+    /// The methods that are passed on beyond those that every site passes on.
+    pub(crate) methods: Vec<Method>,
     /// How many requests are taken.
     pub(crate) quotas: Quotas,
     /// How to log in; without it, nobody has a name.
@@ -107,6 +111,7 @@ fn read(
     let upstream = upstream(&mut section, around.upstreams);
     let quotas = section.table("limits").map(Quotas::read);
     let max_body_size = section.size("max_body_size").filter(|size| *size > 0);
+    let methods = methods(&mut section, upstream.as_deref());
     let authenticates = section.has("auth");
     let mut groups = Groups::default();
     let auth = section
@@ -136,6 +141,7 @@ fn read(
         hsts,
         upstream,
         max_body_size,
+        methods,
         quotas: quotas.unwrap_or_default(),
         auth,
         access,
@@ -156,6 +162,30 @@ fn hosts(section: &mut Section, taken: &mut HashMap<HostPattern, String>) -> Vec
         }
     }
     hosts
+}
+
+fn methods(section: &mut Section, upstream: Option<&Upstream>) -> Vec<Method> {
+    const KEY: &str = "allow_methods";
+    let methods: Vec<Method> = section.parsed_list(KEY).unwrap_or_default();
+    if !methods.is_empty() && upstream.is_some_and(|upstream| upstream.registry) {
+        section.problem(KEY, "is for other upstreams: a registry has its own");
+    }
+    for (at, method) in methods.iter().enumerate() {
+        if *method == Method::CONNECT {
+            section.problem(KEY, "\"CONNECT\" is never passed on");
+        } else if filter::methods::is_common(method) {
+            section.problem(KEY, format!("\"{method}\" is passed on everywhere"));
+        } else if method
+            .as_str()
+            .bytes()
+            .any(|byte| byte.is_ascii_lowercase())
+        {
+            section.problem(KEY, format!("\"{method}\": methods are in capital letters"));
+        } else if methods.iter().take(at).any(|other| other == method) {
+            section.problem(KEY, format!("\"{method}\" is there twice"));
+        }
+    }
+    methods
 }
 
 fn upstream(section: &mut Section, upstreams: &[Arc<Upstream>]) -> Option<Arc<Upstream>> {

@@ -277,3 +277,30 @@ fn keys_alone_are_checked_without_a_look_at_any_file() {
             .contains("site[0].upstrem")
     );
 }
+
+#[test]
+fn methods_are_for_other_upstreams_and_each_is_a_new_one() {
+    let folder = folder();
+    let other = "[[upstream]]\nname = \"web\"\npeers = [\"127.0.0.1:80\"]\n";
+    let written = |upstream: &str, methods: &str| {
+        let site = format!("upstream = \"{upstream}\"\nallow_methods = [{methods}]");
+        let text = GOOD.replace("upstream = \"registry\"", &site);
+        let config = read_in(folder.path(), &format!("{text}{other}"))?;
+        let [site] = &config.sites[..] else { panic!() };
+        Ok(site.methods.iter().map(ToString::to_string).collect())
+    };
+    let good: Result<Vec<String>, String> = written("web", "'PROPFIND', 'TRACE'");
+    assert_eq!(good.unwrap(), ["PROPFIND", "TRACE"]);
+    for (upstream, methods, problem) in [
+        ("registry", "'PROPFIND'", "is for other upstreams"),
+        ("web", "'CONNECT'", "\"CONNECT\" is never passed on"),
+        ("web", "'PUT'", "\"PUT\" is passed on everywhere"),
+        ("web", "'propfind'", "methods are in capital letters"),
+        ("web", "'LOCK', 'LOCK'", "\"LOCK\" is there twice"),
+        ("web", "'A B'", "invalid HTTP method"),
+    ] {
+        let error = written(upstream, methods).unwrap_err();
+        assert!(error.contains("allow_methods"), "{methods}: {error}");
+        assert!(error.contains(problem), "{methods}: {error}");
+    }
+}

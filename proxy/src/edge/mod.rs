@@ -37,7 +37,7 @@ use crate::context::Context;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
 use crate::filter::response_headers::REQUEST_ID;
-use crate::filter::{Decision, Edits, Refused, http2};
+use crate::filter::{Decision, Edits, Refused, guarded, http2};
 use crate::in_flight::InFlight;
 use crate::limits::quota::Ledger;
 use crate::limits::resets;
@@ -223,6 +223,8 @@ impl ProxyHttp for EdgeProxy {
         body::begin(session, ctx);
         let mut edits = Edits::default();
         let parts: &Parts = session.req_header();
+        let trusted = ctx.origin.is_some_and(|origin| origin.is_trusted());
+        guarded::strip(&parts.headers, trusted, &mut edits);
         if let Some(origin) = &ctx.origin {
             let host = ctx.host.as_ref().map_or("", Host::authority);
             origin.tell(parts, scheme(session), host, &mut edits);
@@ -232,7 +234,7 @@ impl ProxyHttp for EdgeProxy {
                 registry: site.upstream.is_registry(),
                 authenticated_here: site.authenticates(),
             };
-            identity::set_or_strip(parts, &ctx.principal, terms, &mut edits);
+            identity::tell(&ctx.principal, terms, &mut edits);
         }
         if let Some(visible) = &ctx.admission.visible {
             edits.set(identity::CATALOG, identity::catalog(visible));

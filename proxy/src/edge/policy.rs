@@ -5,7 +5,7 @@
 //! 2. The host, and the site that it names. Without TLS there is nothing but the answer to an ACME
 //!    challenge and the way to TLS.
 //! 3. The connection: it must be one for that site, by its certificate and the client's.
-//! 4. The address: whether it is let in here, then how much it and everyone may ask for.
+//! 4. The address: whether it is let in here, then how much it and everyone may ask for. The method.
 //! 5. The pages for tokens, which are the edge's own; then, of the registry, its API alone.
 //! 6. Who is asking, and how much that one may ask for.
 //! 7. What they may do; last, how large a body may be.
@@ -86,6 +86,7 @@ impl EdgeProxy {
         for subject in [Subject::Address(client), Subject::Everyone] {
             ctx.places.extend(self.ledger.enter(site, subject)?);
         }
+        site.admit_method(parts)?;
         if let Some(page) = site.page(parts) {
             ctx.audience = Audience::RegistryClient;
             return Ok(Way::Desk(page));

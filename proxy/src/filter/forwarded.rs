@@ -1,21 +1,25 @@
 //! Where a request came from, and what the upstream is told about it.
 //!
 //! `X-Forwarded-For`, `-Proto`, `-Host`, `X-Real-IP` and `Forwarded` (RFC 7239). What comes in under
-//! these names is believed only from the proxies that the config trusts, and replaced otherwise.
+//! these names is believed only from the proxies that the config trusts ([`guarded`](super::guarded)
+//! takes it out otherwise), and replaced.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 
-use super::Edits;
 use super::addresses::Network;
+use super::hops::FOR;
 use super::host::Host;
+use super::{Edits, hops};
 
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+
+/// How many trusted proxies may be between a client and this edge.
+const HOPS_MAX: usize = 64;
 
 /// Where a request came from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,7 +40,7 @@ impl Origin {
         let trusted = trusts(peer);
         let mut client = peer;
         if trusted {
-            for hop in chain(headers).into_iter().rev() {
+            for hop in hops::backwards(headers).take(HOPS_MAX) {
                 // What cannot be read was not written by a proxy to be trusted.
                 let Some(address) = hop else { break };
                 client = address;
@@ -83,10 +87,6 @@ impl Origin {
     /// Adds what the upstream is told, with the scheme and host of this hop.
     pub(crate) fn tell(&self, parts: &Parts, scheme: &'static str, host: &str, edits: &mut Edits) {
         let headers = &parts.headers;
-        if !self.trusted {
-            let mut claimed = headers.keys().filter(|name| is_claim(name));
-            claimed.by_ref().for_each(|name| edits.remove(name.clone()));
-        }
         let before = |name: &HeaderName| {
             let list = joined(headers, name);
             list.filter(|_| self.trusted)
@@ -99,8 +99,8 @@ impl Origin {
         let forwarded = if self.trusted && headers.contains_key(FOR) {
             // The proxy may have let its client's `Forwarded` through: the hops are those it
             // wrote down itself.
-            let hops = chain(headers).into_iter();
-            let hops = hops.map(|hop| {
+            let hops: Vec<_> = hops::backwards(headers).collect();
+            let hops = hops.into_iter().rev().map(|hop| {
                 format!(
                     "for={}, ",
                     hop.map_or_else(|| "unknown".into(), quoted_node)
@@ -108,7 +108,12 @@ impl Origin {
             });
             Some(hops.collect::<String>().into_bytes())
         } else {
-            before(&FORWARDED).map(|list| [&list[..], b", "].concat())
+            let mut values = headers.get_all(FORWARDED).iter();
+            let continues = values.all(|value| hops::is_forwarded(value.as_bytes()));
+            before(&FORWARDED).map(|list| match continues {
+                true => [&list[..], b", "].concat(),
+                false => b"for=unknown, ".to_vec(),
+            })
         };
         let forwarded = [forwarded.unwrap_or_default(), element.into_bytes()].concat();
         set(edits, FORWARDED, &forwarded);
@@ -136,44 +141,6 @@ fn set(edits: &mut Edits, name: HeaderName, value: &[u8]) {
     }
 }
 
-fn is_claim(name: &HeaderName) -> bool {
-    // Services that turn headers into variables cannot tell `_` from `-`.
-    let name = name.as_str().replace('_', "-");
-    name.starts_with("x-forwarded-") || matches!(name.as_str(), "forwarded" | "x-real-ip")
-}
-
-/// Returns the hops that earlier proxies wrote down, the client first; `None` is one that cannot be
-/// read.
-fn chain(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
-    // Whichever is there counts, readable or not: a proxy that keeps the one lets its client write
-    // whatever it likes into the other.
-    if headers.contains_key(FOR) {
-        elements(headers, &FOR).map(node).collect()
-    } else {
-        let elements = elements(headers, &FORWARDED);
-        elements.map(|element| node(for_of(element)?)).collect()
-    }
-}
-
-fn elements<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    let values = headers.get_all(name).iter();
-    values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-}
-
-/// Returns for whom an element of `Forwarded` speaks.
-fn for_of(element: &[u8]) -> Option<&[u8]> {
-    element.split(|byte| *byte == b';').find_map(|pair| {
-        let at = pair.iter().position(|byte| *byte == b'=')?;
-        let (name, value) = pair.split_at_checked(at)?;
-        let value = value.get(1..)?.trim_ascii();
-        let bare = value.strip_prefix(b"\"").unwrap_or(value);
-        let bare = bare.strip_suffix(b"\"").unwrap_or(bare);
-        name.trim_ascii()
-            .eq_ignore_ascii_case(b"for")
-            .then_some(bare)
-    })
-}
-
 /// Returns all values of a list that is there and says something.
 fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
     let values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
@@ -181,18 +148,6 @@ fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<Vec<u8>> {
         .filter(|value| !value.trim_ascii().is_empty())
         .collect();
     (!values.is_empty()).then(|| values.join(&b", "[..]))
-}
-
-/// Reads an address as proxies write it: alone, or with a port.
-fn node(text: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(text).ok()?.trim();
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|text| text.strip_suffix(']'));
-    let address = bare.unwrap_or(text).parse().ok();
-    address
-        .or_else(|| text.parse().ok().map(|socket: SocketAddr| socket.ip()))
-        .map(|address: IpAddr| address.to_canonical())
 }
 
 /// Writes an address as a node of `Forwarded` (RFC 7239, section 6).
@@ -216,7 +171,7 @@ fn quoted(host: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::filter::parts_for_test as parts;
+    use crate::filter::{guarded, parts_for_test as parts};
 
     fn proxies() -> Vec<Network> {
         ["10.0.0.0/8", "fd00::/8"]
@@ -279,6 +234,11 @@ mod tests {
                 &[("forwarded", "for=1.1.1.1, proto=http")],
                 "10.0.0.1",
             ),
+            (
+                "10.0.0.1",
+                &[("forwarded", "for=1.1.1.1;host=\"a, for=6.6.6.6\"")],
+                "1.1.1.1",
+            ),
         ] {
             let origin = Origin::of(&parts(headers).headers, peer.parse().unwrap(), &proxies());
             assert_eq!(origin.client().to_string(), client, "{peer} {headers:?}");
@@ -320,11 +280,31 @@ mod tests {
         );
     }
 
+    #[test]
+    fn forwarded_is_not_continued_where_what_is_added_would_be_taken_for_a_part_of_it() {
+        let told = told(
+            "10.0.0.1",
+            "a.test",
+            &[("Forwarded", "for=\"6.6.6.6, for=1.1.1.1")],
+        );
+        assert_eq!(
+            told,
+            [
+                "forwarded: for=unknown, for=10.0.0.1;host=a.test;proto=https",
+                "x-forwarded-for: 10.0.0.1",
+                "x-forwarded-host: a.test",
+                "x-forwarded-proto: https",
+                "x-real-ip: 1.1.1.1",
+            ]
+        );
+    }
+
     fn told(peer: &str, host: &str, headers: &[(&str, &str)]) -> Vec<String> {
         let parts = parts(headers);
         let mut edits = Edits::default();
-        Origin::of(&parts.headers, peer.parse().unwrap(), &proxies())
-            .tell(&parts, "https", host, &mut edits);
+        let origin = Origin::of(&parts.headers, peer.parse().unwrap(), &proxies());
+        guarded::strip(&parts.headers, origin.is_trusted(), &mut edits);
+        origin.tell(&parts, "https", host, &mut edits);
         let mut headers = parts.headers;
         edits.apply(&mut headers);
         let mut lines: Vec<String> = headers

@@ -18,8 +18,10 @@ pub(crate) fn check(parts: &Parts) -> Result<(), Rejection> {
         // Whoever reads HTTP/1.1 takes it off (RFC 9113, section 8.2.1).
         is_space(value.as_bytes().first()) || is_space(value.as_bytes().last())
     };
-    if parts.version == Version::HTTP_2 && parts.headers.values().any(changes) {
-        return Err(Rejection::BadRequest);
+    if parts.version == Version::HTTP_2
+        && let Some((name, _)) = parts.headers.iter().find(|(_, value)| changes(value))
+    {
+        return Err(Rejection::PaddedHeader(name.clone()));
     }
     let mut lengths = parts.headers.get_all(CONTENT_LENGTH).iter();
     let is_number = |length: &HeaderValue| {
@@ -73,7 +75,11 @@ mod tests {
         ] {
             let request = http::Request::builder().version(version).header("x", value);
             let parts = request.body(()).unwrap().into_parts().0;
-            assert_eq!(check(&parts).is_ok(), holds, "{version:?} {value:?}");
+            let expected = match holds {
+                true => Ok(()),
+                false => Err(Rejection::PaddedHeader("x".parse().unwrap())),
+            };
+            assert_eq!(check(&parts), expected, "{version:?} {value:?}");
         }
     }
 }

@@ -136,6 +136,17 @@ impl Route {
         }
     }
 
+    /// Returns the methods that the endpoint has, as `Allow` lists them.
+    pub fn methods(&self) -> &'static str {
+        match self {
+            Self::Base | Self::Catalog | Self::Referrers { .. } | Self::Tags { .. } => "GET, HEAD",
+            Self::Blob { .. } => "GET, HEAD, DELETE",
+            Self::Manifest { .. } => "GET, HEAD, PUT, DELETE",
+            Self::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
+            Self::Uploads { .. } => "POST",
+        }
+    }
+
     /// Returns what a request with `method` would do; `None` for the base, which does nothing.
     ///
     /// Everything about an upload, its cancellation included, is part of a push.

@@ -114,7 +114,7 @@ pub(super) async fn route(
         }
 
         _ => Err(Error::MethodNotAllowed {
-            allow: allow(&route),
+            allow: route.methods(),
         }),
     }
 }
@@ -123,17 +123,6 @@ pub(super) async fn route(
 pub(super) fn content_length(call: &Call<'_>) -> Option<u64> {
     let length = call.parts.headers.get(header::CONTENT_LENGTH)?;
     length.to_str().ok()?.parse().ok()
-}
-
-/// Returns the methods that an endpoint knows.
-fn allow(route: &Route) -> &'static str {
-    match route {
-        Route::Base | Route::Catalog | Route::Referrers { .. } | Route::Tags { .. } => "GET, HEAD",
-        Route::Blob { .. } => "GET, HEAD, DELETE",
-        Route::Manifest { .. } => "GET, HEAD, PUT, DELETE",
-        Route::Upload { .. } => "GET, HEAD, PATCH, PUT, DELETE",
-        Route::Uploads { .. } => "POST",
-    }
 }
 
 /// Says that the API is spoken here.
