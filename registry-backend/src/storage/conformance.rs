@@ -40,8 +40,19 @@ fn asked<T: Debug>(ask: impl Fn(Wait) -> Result<T, Error>) -> Result<T, Error> {
     answer
 }
 
+/// Reads an object, alone and with the object itself.
 fn read(driver: &dyn Driver, key: &Key, size_max: u64) -> Result<Vec<u8>, Error> {
-    asked(|wait| driver.read(key, size_max, wait))
+    let read = asked(|wait| driver.read(key, size_max, wait));
+    let and_opened = asked(|wait| {
+        let (content, open) = driver.read_open(key, size_max, wait)?;
+        let mut again = vec![0; content.len()];
+        open.read_at(0, &mut again).unwrap();
+        assert_eq!(open.size_bytes(), content.len() as u64);
+        assert!(again == content, "{key}");
+        Ok(content)
+    });
+    assert_eq!(format!("{and_opened:?}"), format!("{read:?}"));
+    read
 }
 
 fn stat(driver: &dyn Driver, key: &Key) -> Result<Stat, Error> {
@@ -153,7 +164,11 @@ fn what_is_open_stays_readable(driver: &dyn Driver) {
     driver.write(&key, b"old", Durability::Process).unwrap();
     let open = open(driver, &key);
     driver.write(&key, b"new", Durability::Process).unwrap();
+    let (_, new) = driver.read_open(&key, 3, Wait::AsNeeded).unwrap();
     driver.delete(&key, Durability::Power).unwrap();
+    let mut content = [0; 3];
+    new.read_at(0, &mut content).unwrap();
+    assert_eq!(&content, b"new");
     for open in open {
         let mut content = [0; 3];
         open.unwrap().read_at(0, &mut content).unwrap();
@@ -229,6 +244,16 @@ fn a_folder_is_listed_in_order(driver: &dyn Driver) {
         listed,
         expected.map(|(name, is_folder)| (name.to_owned(), is_folder))
     );
+    let mut visited = Vec::new();
+    driver
+        .visit(&folder, &mut |name| visited.push(name.to_owned()))
+        .unwrap();
+    visited.sort_unstable();
+    assert_eq!(visited, expected.map(|(name, _)| name));
+    let nothing = driver.visit(&folder.child("nothing"), &mut |name| {
+        panic!("{name} is not there")
+    });
+    assert!(matches!(nothing, Err(Error::NotFound { .. })));
 }
 
 fn many_are_read_and_listed_as_one_is(driver: &dyn Driver) {

@@ -122,6 +122,16 @@ impl Driver for Faulty {
         self.inner.read(key, size_max, wait)
     }
 
+    fn read_open(
+        &self,
+        key: &Key,
+        size_max: u64,
+        wait: Wait,
+    ) -> Result<(Vec<u8>, Box<dyn Read>), Error> {
+        self.faults.waiting(wait);
+        self.inner.read_open(key, size_max, wait)
+    }
+
     fn open(&self, key: &Key, wait: Wait) -> Result<Box<dyn Read>, Error> {
         self.faults.waiting(wait);
         self.faults.reading(key)?;

@@ -84,6 +84,18 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// [`Error::WouldWait`].
     fn read(&self, key: &Key, size_max: u64, wait: Wait) -> Result<Vec<u8>, Error>;
 
+    /// Does as [`Driver::read`], and returns also the object that was read, open: whoever reads it again
+    /// reads what was read here, whatever is at `key` by then.
+    ///
+    /// # Errors
+    /// Those of [`Driver::read`].
+    fn read_open(
+        &self,
+        key: &Key,
+        size_max: u64,
+        wait: Wait,
+    ) -> Result<(Vec<u8>, Box<dyn Read>), Error>;
+
     /// Opens an object to read parts of it. What is open stays readable when the key is deleted or
     /// replaced.
     ///
@@ -102,6 +114,16 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Errors
     /// [`Error::NotFound`] where no folder is.
     fn list(&self, key: &Key) -> Result<Vec<Entry>, Error>;
+
+    /// Calls `visit` with the name of each child of a folder, in any order: for folders so large that
+    /// their list had better not be held.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where no folder is.
+    fn visit(&self, key: &Key, visit: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        self.list(key)?.iter().for_each(|child| visit(&child.name));
+        Ok(())
+    }
 
     /// Returns the whole of the small object at `rest` below each of `names` in a folder, as
     /// [`Driver::read`] does of one: sooner than one after the other, where that can be.

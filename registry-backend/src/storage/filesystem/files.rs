@@ -12,7 +12,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, openat, openat2, statat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, RawDirEntry, ResolveFlags, openat, openat2, statat,
+};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use crate::storage::{Entry, Wait};
@@ -68,13 +70,23 @@ impl Files {
         wait: Wait,
     ) -> io::Result<Option<Vec<u8>>> {
         let file = self.open(at, path, wait)?;
+        self.read_whole(&file, size_max, wait)
+    }
+
+    /// Returns the whole of an open file, or nothing where it is larger than `size_max`.
+    pub(super) fn read_whole(
+        &self,
+        file: &File,
+        size_max: u64,
+        wait: Wait,
+    ) -> io::Result<Option<Vec<u8>>> {
         let size_max = usize::try_from(size_max).unwrap_or(usize::MAX);
         // One byte more than may be there tells whether it is.
         let mut content = vec![0; size_max.saturating_add(1).min(FIRST_READ_BYTES)];
         let mut filled = 0;
         loop {
             let (_, rest) = content.split_at_mut(filled);
-            let read = self.read_at(&file, rest, filled as u64, wait)?;
+            let read = self.read_at(file, rest, filled as u64, wait)?;
             let is_full = read == rest.len();
             filled += read;
             if filled > size_max {
@@ -104,31 +116,43 @@ impl Files {
         path: &Path,
         wait: Wait,
     ) -> io::Result<Vec<Entry>> {
-        let folder = self.open_as(at, path, OFlags::RDONLY | OFlags::DIRECTORY, wait)?;
         let mut entries = Vec::new();
+        self.visit(at, path, wait, &mut |folder, child, name| {
+            let is_folder = match child.file_type() {
+                FileType::Directory => true,
+                FileType::Symlink | FileType::Unknown => {
+                    let stat = statat(folder, child.file_name(), AtFlags::empty());
+                    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
+                }
+                _ => false,
+            };
+            let name = name.to_owned();
+            entries.push(Entry { name, is_folder });
+        })?;
+        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(entries)
+    }
+
+    /// Visits the children of a folder, in any order.
+    pub(super) fn visit(
+        &self,
+        at: BorrowedFd<'_>,
+        path: &Path,
+        wait: Wait,
+        visit: &mut dyn FnMut(&File, &RawDirEntry<'_>, &str),
+    ) -> io::Result<()> {
+        let folder = self.open_as(at, path, OFlags::RDONLY | OFlags::DIRECTORY, wait)?;
         let mut buffer = Vec::with_capacity(LIST_BYTES);
         let mut children = RawDir::new(&folder, buffer.spare_capacity_mut());
         while let Some(child) = children.next() {
             let child = child?;
             // No key has a name that is not UTF-8, so such a file is not ours.
-            let Ok(name) = child.file_name().to_str() else {
-                continue;
-            };
-            let is_folder = match child.file_type() {
-                FileType::Directory => true,
-                FileType::Symlink | FileType::Unknown => {
-                    let stat = statat(&folder, child.file_name(), AtFlags::empty());
-                    stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_dir())
-                }
-                _ => false,
-            };
-            if !matches!(name, "." | "..") {
-                let name = name.to_owned();
-                entries.push(Entry { name, is_folder });
+            match child.file_name().to_str() {
+                Ok("." | "..") | Err(_) => {}
+                Ok(name) => visit(&folder, &child, name),
             }
         }
-        entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        Ok(entries)
+        Ok(())
     }
 
     fn read_at(

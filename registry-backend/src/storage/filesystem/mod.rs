@@ -139,6 +139,30 @@ impl Driver for Filesystem {
             .ok_or(Error::TooLarge { path, size_max })
     }
 
+    fn read_open(
+        &self,
+        key: &Key,
+        size_max: u64,
+        wait: Wait,
+    ) -> Result<(Vec<u8>, Box<dyn Read>), Error> {
+        let path = self.path(key);
+        let read = || {
+            let file = self.files.open(CWD, &path, wait)?;
+            Ok((self.files.read_whole(&file, size_max, wait)?, file))
+        };
+        let (content, file) = read().map_err(|error: io::Error| Error::io(&path, error))?;
+        let Some(content) = content else {
+            return Err(Error::TooLarge { path, size_max });
+        };
+        let size_bytes = content.len() as u64;
+        let file = OpenFile {
+            path,
+            file,
+            size_bytes,
+        };
+        Ok((content, Box::new(file)))
+    }
+
     fn open(&self, key: &Key, wait: Wait) -> Result<Box<dyn Read>, Error> {
         let path = self.path(key);
         let open = || {
@@ -173,6 +197,13 @@ impl Driver for Filesystem {
         let path = self.path(key);
         self.files
             .list(CWD, &path, Wait::AsNeeded)
+            .map_err(|error| Error::io(&path, error))
+    }
+
+    fn visit(&self, key: &Key, visit: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        let path = self.path(key);
+        self.files
+            .visit(CWD, &path, Wait::AsNeeded, &mut |_, _, name| visit(name))
             .map_err(|error| Error::io(&path, error))
     }
 
