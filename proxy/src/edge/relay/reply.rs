@@ -1,8 +1,8 @@
 //! What the registry answers, on its way to the client.
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderValue;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Version};
 use oci::handover;
 use oci::range::ByteRange;
 use pingora::Result;
@@ -74,6 +74,12 @@ impl Reply<'_> {
             head.insert_header(CONTENT_LENGTH, part.size_bytes())?;
         }
         if sent == Sent::Part && answer::outlasts_patience(self.session.req_header()) {
+            self.session.set_keepalive(None);
+        }
+        if self.session.req_header().version == Version::HTTP_10
+            && head.remove_header(&TRANSFER_ENCODING).is_some()
+        {
+            // It knows no chunks: its body ends with the connection.
             self.session.set_keepalive(None);
         }
         self.proxy
