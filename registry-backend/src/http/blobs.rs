@@ -5,9 +5,11 @@ use oci::range::{ByteRange, ByteRanges};
 use oci::{Digest, RepositoryName, media_type};
 use uuid::Uuid;
 
-use super::body::{Body, Part};
+use super::body::Body;
+use super::bounds::Pieces;
 use super::conditions::{entity_tag, none_match_fails, range_applies};
 use super::error::Error;
+use super::parts::Part;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::Call;
 use super::threads::reading;
@@ -29,6 +31,7 @@ pub(super) async fn get(
     }
     let blob = open(call, repository, digest).await?;
     let size_bytes = blob.size_bytes();
+    let pieces = &call.bounds.pieces;
     let ranges = call
         .parts
         .headers
@@ -36,17 +39,17 @@ pub(super) async fn get(
         .filter(|_| range_applies(&call.parts.headers, &entity_tag))
         .and_then(|ranges| ByteRanges::parse(ranges.to_str().ok()?));
     let Some(ranges) = ranges else {
-        return Ok(whole(digest, blob));
+        return Ok(whole(digest, blob, pieces));
     };
     let ranges = ranges
         .resolve(size_bytes)
         .map_err(|_none| Error::RangeUnsatisfiable { size_bytes })?;
     let sum: u64 = ranges.iter().map(|range| range.size_bytes()).sum();
     Ok(match ranges.as_slice() {
-        [range] => single(digest, blob, *range),
+        [range] => single(digest, blob, *range, pieces),
         // Who asks for more than there is gets all of it, once.
-        _ if sum > size_bytes => whole(digest, blob),
-        ranges => multiple(digest, blob, ranges),
+        _ if sum > size_bytes => whole(digest, blob, pieces),
+        ranges => multiple(digest, blob, ranges, pieces),
     })
 }
 
@@ -114,7 +117,7 @@ fn common(digest: &Digest) -> [(HeaderName, String); 4] {
     ]
 }
 
-fn whole(digest: &Digest, blob: Blob) -> Response<Body> {
+fn whole(digest: &Digest, blob: Blob, pieces: &Pieces) -> Response<Body> {
     let all = blob
         .size_bytes()
         .checked_sub(1)
@@ -122,10 +125,10 @@ fn whole(digest: &Digest, blob: Blob) -> Response<Body> {
     let headers = common(digest)
         .into_iter()
         .chain([(header::CONTENT_TYPE, media_type::OCTET_STREAM.to_owned())]);
-    reply(StatusCode::OK, headers, Body::parts(blob, all))
+    reply(StatusCode::OK, headers, Body::parts(blob, all, pieces))
 }
 
-fn single(digest: &Digest, blob: Blob, range: ByteRange) -> Response<Body> {
+fn single(digest: &Digest, blob: Blob, range: ByteRange, pieces: &Pieces) -> Response<Body> {
     let headers = common(digest).into_iter().chain([
         (header::CONTENT_TYPE, media_type::OCTET_STREAM.to_owned()),
         (
@@ -133,12 +136,12 @@ fn single(digest: &Digest, blob: Blob, range: ByteRange) -> Response<Body> {
             content_range(range, blob.size_bytes()),
         ),
     ]);
-    let body = Body::parts(blob, [Part::Range(range)]);
+    let body = Body::parts(blob, [Part::Range(range)], pieces);
     reply(StatusCode::PARTIAL_CONTENT, headers, body)
 }
 
 /// Several ranges, in the order asked (RFC 9110, section 14.6).
-fn multiple(digest: &Digest, blob: Blob, ranges: &[ByteRange]) -> Response<Body> {
+fn multiple(digest: &Digest, blob: Blob, ranges: &[ByteRange], pieces: &Pieces) -> Response<Body> {
     let boundary = Uuid::new_v4().simple().to_string();
     let mut parts = Vec::with_capacity(ranges.len() * 2 + 1);
     for range in ranges {
@@ -158,7 +161,7 @@ fn multiple(digest: &Digest, blob: Blob, ranges: &[ByteRange]) -> Response<Body>
     reply(
         StatusCode::PARTIAL_CONTENT,
         headers,
-        Body::parts(blob, parts),
+        Body::parts(blob, parts, pieces),
     )
 }
 

@@ -1,20 +1,19 @@
-//! Reply bodies: bytes at hand, or parts of a blob that are read while they are sent.
+//! Reply bodies: bytes at hand, or what is read or made while it is sent.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 use oci::range::ByteRange;
-use tokio::task::JoinHandle;
 
 use super::UnderWay;
-use crate::registry::{self, Blob};
-
-/// How much is read at once. One such piece is being sent while the next is being read, so a
-/// download holds two of them, whatever the size of the blob.
-const PIECE_BYTES: u64 = 512 << 10;
+use super::bounds::Pieces;
+use super::error::Error;
+use super::held::Held;
+use super::lists::Pages;
+use super::parts::{Part, Parts};
+use crate::registry::Blob;
 
 /// The body of a reply.
 #[derive(Debug)]
@@ -27,40 +26,22 @@ pub(super) struct Body {
 enum Content {
     /// Bytes at hand.
     Whole(Option<Bytes>),
-    /// Parts of a blob.
+    /// Parts of an open file.
     Parts(Box<Parts>),
-}
-
-/// What a body is made of, in order.
-#[derive(Debug)]
-pub(super) enum Part {
-    /// Bytes at hand.
-    Text(Bytes),
-    /// A part of the blob.
-    Range(ByteRange),
-}
-
-/// Parts of a blob, and where the reading of them stands.
-#[derive(Debug)]
-pub(super) struct Parts {
-    blob: Blob,
-    rest: VecDeque<Part>,
-    reading: Option<JoinHandle<Result<Bytes, registry::Error>>>,
-    size_bytes: u64,
+    /// Pages of a list, which are made one after the other.
+    Pages(Box<Pages>),
+    /// Many bytes in memory.
+    Held(Box<Held>),
 }
 
 impl Body {
     /// Returns a body of `parts`, read from `blob` on the way.
-    pub(super) fn parts(blob: Blob, parts: impl IntoIterator<Item = Part>) -> Self {
-        let rest: VecDeque<Part> = parts.into_iter().collect();
-        let size_bytes = rest.iter().map(Part::size_bytes).sum();
-        Content::Parts(Box::new(Parts {
-            blob,
-            rest,
-            reading: None,
-            size_bytes,
-        }))
-        .into()
+    pub(super) fn parts(
+        blob: Blob,
+        parts: impl IntoIterator<Item = Part>,
+        pieces: &Pieces,
+    ) -> Self {
+        Content::Parts(Box::new(Parts::new(blob, parts, pieces))).into()
     }
 
     /// Keeps `under_way` until the body is sent, or given up.
@@ -74,23 +55,18 @@ impl Body {
         let Content::Parts(parts) = &self.content else {
             return None;
         };
-        let [Part::Range(range)] = *parts.rest.as_slices().0 else {
-            return None;
-        };
-        if parts.reading.is_some() {
-            return None;
-        }
-        let blob = parts.blob.clone();
-        blob.as_file()?;
+        let file = parts.as_file()?;
         self.content = Content::Whole(None);
-        Some((blob, range))
+        Some(file)
     }
 
-    /// Returns the number of bytes that are yet to be sent.
-    fn size_bytes(&self) -> u64 {
+    /// Returns the number of bytes that are yet to be sent, where that is known.
+    fn size_bytes(&self) -> Option<u64> {
         match &self.content {
-            Content::Whole(content) => content.as_ref().map_or(0, |content| content.len() as u64),
-            Content::Parts(parts) => parts.size_bytes,
+            Content::Whole(content) => Some(content.as_ref().map_or(0, |it| it.len() as u64)),
+            Content::Parts(parts) => Some(parts.size_bytes()),
+            Content::Pages(pages) => pages.is_over().then_some(0),
+            Content::Held(held) => Some(held.size_bytes()),
         }
     }
 }
@@ -101,6 +77,18 @@ impl From<Content> for Body {
             content,
             _under_way: None,
         }
+    }
+}
+
+impl From<Pages> for Body {
+    fn from(pages: Pages) -> Self {
+        Content::Pages(Box::new(pages)).into()
+    }
+}
+
+impl From<Held> for Body {
+    fn from(held: Held) -> Self {
+        Content::Held(Box::new(held)).into()
     }
 }
 
@@ -128,86 +116,29 @@ impl From<Vec<u8>> for Body {
     }
 }
 
-impl Part {
-    fn size_bytes(&self) -> u64 {
-        match self {
-            Self::Text(text) => text.len() as u64,
-            Self::Range(range) => range.size_bytes(),
-        }
-    }
-}
-
-impl Parts {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, registry::Error>>> {
-        if let Some(Part::Text(_)) = self.rest.front()
-            && self.reading.is_none()
-            && let Some(Part::Text(text)) = self.rest.pop_front()
-        {
-            return Poll::Ready(Some(Ok(text)));
-        }
-        if self.reading.is_none() {
-            self.read_ahead();
-        }
-        let Some(reading) = &mut self.reading else {
-            return Poll::Ready(None);
-        };
-        let result = ready!(Pin::new(reading).poll(cx));
-        self.reading = None;
-        self.read_ahead();
-        Poll::Ready(result.ok())
-    }
-
-    /// Starts to read the next piece, if one of the blob is next.
-    fn read_ahead(&mut self) {
-        let Some(Part::Range(range)) = self.rest.front_mut() else {
-            return;
-        };
-        let offset = range.first;
-        let len = range.size_bytes().min(PIECE_BYTES);
-        if len == range.size_bytes() {
-            self.rest.pop_front();
-        } else {
-            range.first += len;
-        }
-        let blob = self.blob.clone();
-        self.reading = Some(tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; usize::try_from(len).unwrap_or(0)];
-            blob.read_at(offset, &mut piece)?;
-            Ok(piece.into())
-        }));
-    }
-}
-
 impl hyper::body::Body for Body {
     type Data = Bytes;
-    type Error = registry::Error;
+    type Error = Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, registry::Error>>> {
-        match &mut self.get_mut().content {
-            Content::Whole(content) => Poll::Ready(content.take().map(|all| Ok(Frame::data(all)))),
-            Content::Parts(parts) => {
-                let next = ready!(parts.poll_next(cx));
-                match &next {
-                    Some(Ok(piece)) => parts.size_bytes -= piece.len() as u64,
-                    Some(Err(error)) => tracing::error!(
-                        error = error as &dyn std::error::Error,
-                        "blob could not be read to its end"
-                    ),
-                    None => {}
-                }
-                Poll::Ready(next.map(|piece| piece.map(Frame::data)))
-            }
-        }
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let next = match &mut self.get_mut().content {
+            Content::Whole(content) => content.take().map(Ok),
+            Content::Parts(parts) => ready!(parts.poll_next(cx)),
+            Content::Pages(pages) => ready!(pages.poll_next(cx)),
+            Content::Held(held) => ready!(held.poll_next(cx)),
+        };
+        Poll::Ready(next.map(|piece| piece.map(Frame::data)))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.size_bytes() == 0
+        self.size_bytes() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.size_bytes())
+        self.size_bytes()
+            .map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }

@@ -95,6 +95,9 @@ pub(super) enum Error {
     /// Too many requests of one principal's wait to change storage.
     #[error("too many of your requests are waiting for the storage")]
     TooManyRequests,
+    /// A client takes next to nothing of a reply, and others wait for the memory that it is in.
+    #[error("reply taken too slowly while others wait")]
+    TakenTooSlowly,
     /// More tags than one request may set.
     #[error("more than {count_max} tags at once")]
     TooManyTags {
@@ -172,7 +175,7 @@ impl Error {
                 return (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid);
             }
             Self::PageSize => ErrorCode::PaginationNumberInvalid,
-            Self::Panicked | Self::Slots(_) => ErrorCode::Unknown,
+            Self::Panicked | Self::Slots(_) | Self::TakenTooSlowly => ErrorCode::Unknown,
             Self::Registry(error) => return registry_status(error),
             Self::Route(error) => match error.code() {
                 Some(code) => code,
@@ -212,6 +215,7 @@ impl Error {
             }
             registry::Error::ManifestBlobUnknown { .. }
             | registry::Error::ManifestInvalid(_)
+            | registry::Error::ManifestLarge { .. }
             | registry::Error::NoSpace { .. }
             | registry::Error::Storage { .. }
             | registry::Error::TooManyUploads { .. }
@@ -265,7 +269,9 @@ fn registry_status(error: &registry::Error) -> (StatusCode, ErrorCode) {
             return (StatusCode::INSUFFICIENT_STORAGE, ErrorCode::Unknown);
         }
         registry::Error::RepositoryUnknown { .. } => ErrorCode::NameUnknown,
-        registry::Error::Storage { .. } | registry::Error::WouldWait => ErrorCode::Unknown,
+        registry::Error::ManifestLarge { .. }
+        | registry::Error::Storage { .. }
+        | registry::Error::WouldWait => ErrorCode::Unknown,
         registry::Error::TooManyUploads { .. } => ErrorCode::TooManyRequests,
         registry::Error::UploadBusy { .. } => {
             return (StatusCode::CONFLICT, ErrorCode::BlobUploadInvalid);

@@ -1,16 +1,25 @@
 //! `/v2/<name>/manifests/<reference>`
 
+use std::sync::Arc;
+
 use http::{HeaderName, Method, Response, StatusCode, header};
+use oci::range::ByteRange;
 use oci::{Reference, RepositoryName, Tag};
 
 use super::body::Body;
+use super::bounds::kib;
 use super::conditions::{entity_tag, none_match_fails};
 use super::error::Error;
+use super::parts::Part;
 use super::payload::Payload;
+use super::principal::principal;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::{Call, content_length};
-use super::threads::{permitted, reading};
-use crate::registry::{CheckedManifest, Layers, NewManifest};
+use super::threads::{blocking, permitted, reading};
+use crate::registry::{
+    self, Blob, CHECKED_AT_ONCE_MAX, CheckedManifest, Layers, ManifestContent, NewManifest,
+    StoredManifest, Wait,
+};
 
 /// The spec asks for ten tags at once; each costs some writes to the disk.
 const TAGS_MAX: usize = 100;
@@ -25,11 +34,7 @@ pub(super) async fn get(
     repository: &RepositoryName,
     reference: &Reference,
 ) -> Result<Response<Body>, Error> {
-    let (repository, reference) = (repository.clone(), reference.clone());
-    let manifest = reading(call, move |registry, wait| {
-        registry.manifest(&repository, &reference, wait)
-    })
-    .await?;
+    let manifest = find(call, repository, reference).await?;
     let entity_tag = entity_tag(&manifest.digest);
     let unchanged = none_match_fails(&call.parts.headers, &entity_tag);
     let headers = [
@@ -39,16 +44,54 @@ pub(super) async fn get(
     if unchanged {
         return Ok(reply(StatusCode::NOT_MODIFIED, headers, ""));
     }
-    let headers = headers.into_iter().chain([
-        (header::CONTENT_TYPE, manifest.media_type),
-        (header::CONTENT_LENGTH, manifest.content.len().to_string()),
-    ]);
-    let body = if call.parts.method == Method::HEAD {
-        Body::from("")
-    } else {
-        Body::from(manifest.content)
-    };
-    Ok(reply(StatusCode::OK, headers, body))
+    let headers = headers
+        .into_iter()
+        .chain([(header::CONTENT_TYPE, manifest.media_type)]);
+    let size_bytes = manifest.content.size_bytes();
+    let length = || [(header::CONTENT_LENGTH, size_bytes.to_string())];
+    if call.parts.method == Method::HEAD {
+        return Ok(reply(StatusCode::OK, headers.chain(length()), ""));
+    }
+    Ok(match manifest.content {
+        ManifestContent::Bytes(bytes) => reply(StatusCode::OK, headers.chain(length()), bytes),
+        // How long it is, whoever sends the file knows.
+        ManifestContent::File(file) => reply(StatusCode::OK, headers, whole(file, call)),
+    })
+}
+
+/// Returns the whole of a file as a body.
+fn whole(file: Blob, call: &Call<'_>) -> Body {
+    let last = file.size_bytes().checked_sub(1);
+    let all = last.map(|last| Part::Range(ByteRange { first: 0, last }));
+    Body::parts(file, all, &call.bounds.pieces)
+}
+
+/// Finds a manifest: at hand, if it is small and the kernel has it in memory.
+async fn find(
+    call: &Call<'_>,
+    repository: &RepositoryName,
+    reference: &Reference,
+) -> Result<StoredManifest, Error> {
+    let (name, wanted) = (repository.clone(), reference.clone());
+    let found = reading(call, move |registry, wait| {
+        registry.manifest(&name, &wanted, CHECKED_AT_ONCE_MAX, wait)
+    });
+    let mut found = found.await;
+    // One that is large is held while it is checked. It can be another one by then, and larger.
+    while let Err(Error::Registry(registry::Error::ManifestLarge { size_bytes })) = found {
+        let principal = principal(&call.parts.headers);
+        let room = call.bounds.manifests.acquire(principal, kib(size_bytes));
+        let room = call.client.unless_gone(room).await?;
+        let registry = Arc::clone(call.registry);
+        let (name, wanted) = (repository.clone(), reference.clone());
+        let work = move || {
+            let found = registry.manifest(&name, &wanted, size_bytes, Wait::AsNeeded);
+            drop(room);
+            found
+        };
+        found = blocking(work).await;
+    }
+    found
 }
 
 /// Stores a manifest.

@@ -5,20 +5,26 @@
 //! - a change, once begun, is worked off to its end even when the client is gone, and one that only
 //!   waits for its turn is given up;
 //! - a body that nobody wants is read and dropped for a while, so that the client gets to the reply;
+//! - what a client does not take is not held for it: a body is read or made as it leaves;
 //! - each reply carries the version header, each failure is logged once;
 //! - at the end, requests under way are finished.
 
 mod blobs;
 mod body;
+mod bounds;
 mod catalog;
 mod client;
 mod conditions;
 mod error;
+mod gate;
 mod half;
 mod handover;
 mod health;
+mod held;
+mod lists;
 mod manifests;
 mod pages;
+mod parts;
 mod payload;
 mod permits;
 mod principal;
@@ -26,6 +32,7 @@ mod receive;
 mod referrers;
 mod reply;
 mod router;
+mod shelf;
 mod socket;
 mod stream;
 mod tags;
@@ -51,6 +58,7 @@ use tokio::sync::{mpsc, watch};
 use crate::app::{App, Error as AppError};
 use crate::jobs::expire_uploads;
 use body::Body;
+use bounds::Bounds;
 use client::Client;
 use error::Error;
 use handover::Handover;
@@ -148,6 +156,8 @@ fn accept(serving: &Serving, stream: UnixStream, stopped: watch::Receiver<bool>)
 struct Serving {
     app: Arc<App>,
     permits: Arc<Permits>,
+    /// How much replies may take.
+    bounds: Arc<Bounds>,
     /// How many requests are under way.
     requests: Arc<AtomicUsize>,
     /// Dropped with the last connection and request; nothing is ever sent.
@@ -160,6 +170,7 @@ impl Serving {
         let serving = Self {
             app,
             permits: Arc::new(Permits::new()),
+            bounds: Arc::default(),
             requests: Arc::default(),
             _alive: alive,
         };
@@ -238,8 +249,14 @@ async fn answer(
     parts: Parts,
     mut payload: Payload,
 ) -> Response<Body> {
-    let Serving { app, permits, .. } = &under_way.0;
-    let response = match router::route(app, permits, &client, &parts, &mut payload).await {
+    let Serving {
+        app,
+        permits,
+        bounds,
+        ..
+    } = &under_way.0;
+    let rights = router::Rights { permits, bounds };
+    let response = match router::route(app, rights, &client, &parts, &mut payload).await {
         Ok(response) => response,
         Err(error) => {
             error.log(app.registry.name(), &parts);

@@ -5,7 +5,7 @@ use oci::Query;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::error::Error;
-use crate::registry::{Listing, Page};
+use crate::registry::Page;
 
 /// What stands for itself in a query (RFC 3986, section 2.3) is left as it is.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
@@ -23,6 +23,7 @@ pub(super) fn page(query: &Query<'_>, size_default: Option<usize>) -> Result<Pag
     Ok(Page {
         size_max,
         last: query.first("last").map(str::to_owned),
+        ..Page::default()
     })
 }
 
@@ -31,11 +32,16 @@ pub(super) fn encoded(value: &str) -> impl std::fmt::Display {
     utf8_percent_encode(value, RESERVED)
 }
 
-/// Returns the header that leads to the next page, if there is one.
-pub(super) fn link(path: &str, page: &Page, listing: &Listing) -> Option<(HeaderName, String)> {
-    let last = listing.names.last().filter(|_| listing.more)?;
-    let last = encoded(last);
-    let size_max = page.size_max?;
-    let link = format!("<{path}?n={size_max}&last={last}>; rel=\"next\"");
+/// Returns the header that leads to the next page of as many, which begins after `end`.
+pub(super) fn link(
+    path: &str,
+    size_max: Option<usize>,
+    end: Option<&str>,
+) -> Option<(HeaderName, String)> {
+    let link = format!(
+        "<{path}?n={}&last={}>; rel=\"next\"",
+        size_max?,
+        encoded(end?)
+    );
     Some((header::LINK, link))
 }

@@ -7,6 +7,7 @@ use http::{Method, Response, StatusCode, header};
 use oci::{Query, Route};
 
 use super::body::Body;
+use super::bounds::Bounds;
 use super::client::Client;
 use super::error::Error;
 use super::payload::Payload;
@@ -22,6 +23,8 @@ pub(super) struct Call<'a> {
     pub(super) registry: &'a Arc<Registry>,
     /// How much may be under way at once.
     pub(super) permits: &'a Permits,
+    /// How much of what the replies to all requests take.
+    pub(super) bounds: &'a Arc<Bounds>,
     /// Who waits for the answer.
     pub(super) client: &'a Client,
     /// The settings as they were when the request came.
@@ -32,17 +35,25 @@ pub(super) struct Call<'a> {
     pub(super) query: Query<'a>,
 }
 
+/// What requests share.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rights<'a> {
+    pub(super) permits: &'a Permits,
+    pub(super) bounds: &'a Arc<Bounds>,
+}
+
 /// Leads a request to its endpoint.
 pub(super) async fn route(
     app: &App,
-    permits: &Permits,
+    rights: Rights<'_>,
     client: &Client,
     parts: &Parts,
     payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
     let call = Call {
         registry: &app.registry,
-        permits,
+        permits: rights.permits,
+        bounds: rights.bounds,
         client,
         settings: app.settings(),
         parts,

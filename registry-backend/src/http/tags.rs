@@ -1,32 +1,25 @@
 //! `/v2/<name>/tags/list`
 
-use std::sync::Arc;
-
-use http::{Response, StatusCode};
+use http::Response;
 use oci::RepositoryName;
-use serde_json::json;
 
 use super::body::Body;
 use super::error::Error;
-use super::pages::{link, page};
-use super::reply;
+use super::lists::{self, Names};
+use super::pages::page;
 use super::router::Call;
-use super::threads::blocking;
 
-/// Lists the tags of a repository.
+/// Lists the tags of a repository: all of them where the client does not say how many.
 pub(super) async fn list(
     call: &Call<'_>,
     repository: &RepositoryName,
 ) -> Result<Response<Body>, Error> {
     let page = page(&call.query, None)?;
-    let registry = Arc::clone(call.registry);
-    let (name, wanted) = (repository.clone(), page.clone());
-    let work = move || {
-        let listing = registry.tags(&name, &wanted)?;
-        let content = json!({ "name": name, "tags": listing.names }).to_string();
-        Ok((listing, content))
+    let names = Names::Tags {
+        repository: repository.clone(),
+        ahead: None,
     };
-    let (listing, content) = blocking(work).await?;
-    let link = link(&format!("/v2/{repository}/tags/list"), &page, &listing);
-    Ok(reply::json(StatusCode::OK, link, content))
+    let opening = format!("{{\"name\":\"{repository}\",\"tags\":[");
+    let path = format!("/v2/{repository}/tags/list");
+    lists::list(call, names, page, opening, &path).await
 }

@@ -12,7 +12,7 @@ use crate::storage::{self, Durability, Wait, layout};
 
 /// A blob that is open for reading; it stays readable when it is deleted.
 #[derive(Clone, Debug)]
-pub(crate) struct Blob(Arc<dyn storage::Read>);
+pub(crate) struct Blob(pub(super) Arc<dyn storage::Read>);
 
 impl Blob {
     /// Returns the size.

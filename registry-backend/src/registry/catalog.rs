@@ -10,6 +10,9 @@ impl Registry {
     /// Returns a page of the repositories that have, or had, a manifest, in the order of their
     /// bytes: of those that `visible` shows, as if there were no others.
     ///
+    /// Where a number of them is asked for and they do not fit in the page, the rest is counted to
+    /// find the `end`; it takes no memory.
+    ///
     /// # Errors
     /// [`Error::Storage`].
     pub(crate) fn catalog(
@@ -18,14 +21,29 @@ impl Registry {
         visible: Option<&Visibility>,
     ) -> Result<Listing, Error> {
         let mut listing = Listing::default();
+        let mut is_full = false;
+        let mut count = 0;
+        let mut last = None;
         self.visit_visible(page.last.as_deref(), visible, &mut |found| {
-            Ok(
-                if !found.has_manifests || listing.offer(page, found.name.as_str()) {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
-                },
-            )
+            let name = found.name.as_str();
+            if !found.has_manifests {
+                return Ok(ControlFlow::Continue(()));
+            }
+            if page.until.as_deref().is_some_and(|until| name > until) {
+                return Ok(ControlFlow::Break(()));
+            }
+            is_full = is_full || !listing.offer(page, name);
+            match page.size_max {
+                Some(max) if count >= max => {
+                    listing.end = last.take();
+                    return Ok(ControlFlow::Break(()));
+                }
+                None if is_full => return Ok(ControlFlow::Break(())),
+                _ => {}
+            }
+            count += 1;
+            last = page.size_max.map(|_| name.to_owned());
+            Ok(ControlFlow::Continue(()))
         })?;
         Ok(listing)
     }
@@ -37,6 +55,7 @@ mod tests {
 
     use oci::{Digest, Reference, RepositoryName};
 
+    use super::super::pages::json_bytes;
     use super::*;
     use crate::storage::faulty::{Faults, Faulty};
     use crate::storage::{Driver as _, Durability, Filesystem, Wait, layout};
@@ -59,7 +78,7 @@ mod tests {
         let mut pages = Vec::new();
         let mut page = Page {
             size_max: Some(size_max),
-            last: None,
+            ..Page::default()
         };
         loop {
             let listing = registry.catalog(&page, visible).unwrap();
@@ -89,6 +108,39 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_in_a_page_is_counted_to_find_the_end() {
+        let root = tempfile::tempdir().unwrap();
+        let names = ["a", "b", "c", "d", "e"];
+        let registry = registry_with(&root, &names);
+        let list = |size_max, fit: usize, last: Option<&str>, until: Option<&str>| {
+            let page = Page {
+                size_max,
+                bytes_max: fit * json_bytes("a"),
+                last: last.map(str::to_owned),
+                until: until.map(str::to_owned),
+            };
+            let listing = registry.catalog(&page, None).unwrap();
+            (listing.names.concat(), listing.more, listing.end)
+        };
+        let end = |name: &str| Some(name.to_owned());
+        for (listed, expected) in [
+            (list(Some(3), 9, None, None), ("abc", true, end("c"))),
+            (list(Some(3), 2, None, None), ("ab", true, end("c"))),
+            (list(Some(3), 0, None, None), ("a", true, end("c"))),
+            (list(Some(5), 2, None, None), ("ab", true, None)),
+            (list(Some(9), 9, None, None), ("abcde", false, None)),
+            (list(Some(0), 9, None, None), ("", true, None)),
+            (list(None, 2, Some("b"), None), ("cd", true, None)),
+            (list(None, 9, Some("b"), Some("c")), ("c", false, None)),
+            (list(None, 9, Some("b"), Some("cc")), ("c", false, None)),
+            (list(None, 1, Some("b"), Some("d")), ("c", true, None)),
+        ] {
+            let (names, more, end) = listed;
+            assert_eq!((names.as_str(), more, end), expected);
+        }
+    }
+
+    #[test]
     fn a_page_starts_after_a_name_that_need_not_exist() {
         let root = tempfile::tempdir().unwrap();
         let registry = registry_with(&root, &["a", "a/b", "c"]);
@@ -101,8 +153,8 @@ mod tests {
             ("", vec!["a", "a/b", "c"]),
         ] {
             let page = Page {
-                size_max: None,
                 last: Some(last.to_owned()),
+                ..Page::default()
             };
             let listing = registry.catalog(&page, None).unwrap();
             assert_eq!(listing.names, expected, "{last}");
@@ -172,7 +224,8 @@ mod tests {
             ["a"]
         );
         let digest: Digest = format!("sha256:{}", "0".repeat(64)).parse().unwrap();
-        let unknown = registry.manifest(&name, &Reference::Digest(digest), Wait::AsNeeded);
+        let reference = Reference::Digest(digest);
+        let unknown = registry.manifest(&name, &reference, u64::MAX, Wait::AsNeeded);
         assert!(matches!(unknown, Err(Error::ManifestUnknown { .. })));
     }
 }

@@ -32,6 +32,12 @@ pub(crate) enum Error {
     /// The bytes are no manifest.
     #[error(transparent)]
     ManifestInvalid(#[from] ManifestError),
+    /// The manifest is larger than the caller would have read: it may ask again for as much.
+    #[error("manifest has {size_bytes} bytes, more than were to be read")]
+    ManifestLarge {
+        /// Its size.
+        size_bytes: u64,
+    },
     /// The repository has no such manifest.
     #[error("manifest unknown to the repository")]
     ManifestUnknown {

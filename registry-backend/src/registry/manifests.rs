@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use oci::manifest::{Content, Manifest};
 use oci::{Algorithm, Digest, Reference, RepositoryName, Stored, Tag, media_type};
 
-use super::{Error, Registry, RepositoryLock};
+use super::{Blob, Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
-use crate::storage::{self, Durability, Hasher, Wait, layout};
+use crate::storage::{self, Durability, Hasher, Key, Wait, layout};
 
 /// A manifest stored by anyone may be this large; what clients read stops at 4 MiB and a little.
 pub(crate) const STORED_SIZE_MAX: u64 = 16 << 20;
@@ -15,8 +15,13 @@ pub(crate) const STORED_SIZE_MAX: u64 = 16 << 20;
 /// So many blobs that an image lacks are named; the rest waits for the next try.
 const MISSING_MAX: usize = 100;
 
-/// To hash more than this takes longer than to have it done by a thread that nobody waits for.
-const HASHED_AT_ONCE_MAX: u64 = 64 << 10;
+/// A manifest up to this size is checked in the task that answers. To hash more takes longer than to
+/// have another thread do it, and to hold more needs a permit of the caller's.
+pub(crate) const CHECKED_AT_ONCE_MAX: u64 = 64 << 10;
+
+/// A manifest up to this size is returned in memory, a larger one as its open file: it may take a slow
+/// client minutes to read it.
+const IN_MEMORY_MAX: usize = 16 << 10;
 
 /// A manifest as it was pushed.
 #[derive(Clone, Debug)]
@@ -26,7 +31,51 @@ pub(crate) struct StoredManifest {
     /// What it is.
     pub(crate) media_type: String,
     /// Its bytes.
-    pub(crate) content: Vec<u8>,
+    pub(crate) content: ManifestContent,
+}
+
+/// The bytes of a manifest, which match its digest.
+#[derive(Clone, Debug)]
+pub(crate) enum ManifestContent {
+    /// A small one's.
+    Bytes(Vec<u8>),
+    /// A large one's, in the open file that they were read from when they were checked.
+    File(Blob),
+}
+
+impl ManifestContent {
+    /// Returns how many there are.
+    pub(crate) fn size_bytes(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File(file) => file.size_bytes(),
+        }
+    }
+}
+
+/// A manifest of a repository while it is in memory.
+#[derive(Debug)]
+pub(super) struct Revision {
+    digest: Digest,
+    pub(super) content: Vec<u8>,
+    /// What `content` was read from.
+    file: Box<dyn storage::Read>,
+    pub(super) said: Stored,
+}
+
+impl From<Revision> for StoredManifest {
+    fn from(revision: Revision) -> Self {
+        let content = if revision.content.len() <= IN_MEMORY_MAX {
+            ManifestContent::Bytes(revision.content)
+        } else {
+            ManifestContent::File(Blob(revision.file.into()))
+        };
+        Self {
+            digest: revision.digest,
+            media_type: revision.said.media_type,
+            content,
+        }
+    }
 }
 
 /// A manifest to be pushed.
@@ -55,7 +104,7 @@ pub(crate) struct CheckedManifest {
 impl NewManifest {
     /// Returns whether [`check`](Self::check) takes so little time that it needs no other thread.
     pub(crate) fn is_checked_at_once(&self) -> bool {
-        self.content.len() as u64 <= HASHED_AT_ONCE_MAX
+        self.content.len() as u64 <= CHECKED_AT_ONCE_MAX
     }
 
     /// Checks all that can be checked without storage.
@@ -104,26 +153,27 @@ pub(crate) enum Layers {
 }
 
 impl Registry {
-    /// Returns a manifest of a repository.
+    /// Returns a manifest of a repository, of which no more than `size_max` bytes are read into memory.
     ///
     /// # Errors
-    /// [`Error::ManifestUnknown`], and [`Error::WouldWait`].
+    /// [`Error::ManifestUnknown`], [`Error::ManifestLarge`], and [`Error::WouldWait`].
     pub(crate) fn manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
+        size_max: u64,
         wait: Wait,
     ) -> Result<StoredManifest, Error> {
         let digest = match reference {
             Reference::Digest(digest) => Some(digest.clone()),
             Reference::Tag(tag) => self.tag_target(repository, tag, wait)?,
         };
-        let stored = match digest {
-            Some(digest) => self.revision(repository, &digest, wait)?,
+        let revision = match digest {
+            Some(digest) => self.revision(repository, &digest, size_max, wait)?,
             None => None,
         };
-        stored
-            .map(|(stored, _)| stored)
+        revision
+            .map(StoredManifest::from)
             .ok_or_else(|| Error::ManifestUnknown {
                 reference: reference.clone(),
             })
@@ -138,23 +188,18 @@ impl Registry {
         &self,
         repository: &RepositoryName,
         digest: &Digest,
+        size_max: u64,
         wait: Wait,
-    ) -> Result<Option<(StoredManifest, Stored)>, Error> {
+    ) -> Result<Option<Revision>, Error> {
         let Some(target) = self.link(&layout::revision(repository, digest), wait)? else {
             return Ok(None);
         };
         let key = layout::blob(&target);
-        let size_max = match wait {
-            Wait::AsNeeded => STORED_SIZE_MAX,
-            Wait::Never => HASHED_AT_ONCE_MAX,
-        };
-        let content = match self.driver.read(&key, size_max, wait) {
-            Ok(content) => content,
-            Err(storage::Error::TooLarge { .. }) if wait == Wait::Never => {
-                return Err(Error::WouldWait);
-            }
-            Err(storage::Error::NotFound { .. } | storage::Error::TooLarge { .. }) => {
-                self.report(&key, "manifest is missing or too large: taken as absent");
+        let (content, file) = match self.driver.read_open(&key, size_max, wait) {
+            Ok(read) => read,
+            Err(storage::Error::TooLarge { .. }) => return self.too_large(&key, wait),
+            Err(storage::Error::NotFound { .. }) => {
+                self.report(&key, "manifest is missing: taken as absent");
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -171,12 +216,26 @@ impl Registry {
                 return Ok(None);
             }
         };
-        let stored = StoredManifest {
+        Ok(Some(Revision {
             digest: digest.clone(),
-            media_type: said.media_type.clone(),
             content,
-        };
-        Ok(Some((stored, said)))
+            file,
+            said,
+        }))
+    }
+
+    /// Says of a manifest that is larger than the caller would read how large it is, unless that is
+    /// more than a manifest can be.
+    fn too_large(&self, key: &Key, wait: Wait) -> Result<Option<Revision>, Error> {
+        match if_found(self.driver.stat(key, wait))? {
+            Some(stat) if stat.size_bytes <= STORED_SIZE_MAX => Err(Error::ManifestLarge {
+                size_bytes: stat.size_bytes,
+            }),
+            _ => {
+                self.report(key, "manifest is missing or too large: taken as absent");
+                Ok(None)
+            }
+        }
     }
 
     /// Stores a manifest and makes its tags name it.

@@ -18,6 +18,7 @@ mod error;
 mod links;
 mod lock;
 mod manifests;
+mod names;
 mod open_uploads;
 mod pages;
 mod principal;
@@ -40,11 +41,15 @@ pub(crate) use append::{Append, Hashing, Writing};
 pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
 pub(crate) use lock::RepositoryLock;
-pub(crate) use manifests::{CheckedManifest, Layers, NewManifest, STORED_SIZE_MAX};
+pub(crate) use manifests::{
+    CHECKED_AT_ONCE_MAX, CheckedManifest, Layers, ManifestContent, NewManifest, STORED_SIZE_MAX,
+    StoredManifest,
+};
 pub(crate) use open_uploads::{UploadLimits, UploadScope};
 pub(crate) use pages::{Listing, Page};
 pub(crate) use principal::Principal;
-pub(crate) use referrers::{Referrers, Wanted};
+pub(crate) use referrers::{PAGE_BYTES, Referrers, Wanted};
+pub(crate) use tags::TagsAhead;
 pub(crate) use uploads::NewUpload;
 
 use open_uploads::OpenUploads;

@@ -15,6 +15,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use oci::{Algorithm, Descriptor, Digest, Manifest, RepositoryName};
 
+use super::manifests::{Revision, STORED_SIZE_MAX};
 use super::{Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
 use crate::storage::{Durability, Wait, layout};
@@ -28,8 +29,8 @@ const STAMP_SIZE_MAX: u64 = 1024;
 const INDEX_VERSION: &str = "v2";
 
 /// A page ends before its descriptors are larger than this, unless it is a single one: clients read
-/// no larger manifests, and a page is held in memory.
-const PAGE_BYTES: usize = 4 << 20;
+/// no larger manifests, and some do not go on to a second page.
+pub(crate) const PAGE_BYTES: usize = 4 << 20;
 
 /// Which of a subject's referrers are asked for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -41,33 +42,52 @@ pub(crate) struct Wanted {
 }
 
 /// A page of a subject's referrers.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Referrers {
-    /// What they are, in the order of their digests.
-    pub(crate) descriptors: Vec<Descriptor>,
+    /// Their descriptors as JSON, with commas between them, in the order of their digests.
+    pub(crate) json: Vec<u8>,
+    /// The last of them.
+    pub(crate) last: Option<Digest>,
     /// Whether there are more after the last one.
     pub(crate) more: bool,
-    size_bytes: usize,
+    /// How large the page may be.
+    bytes_max: usize,
 }
 
 impl Referrers {
-    /// Adds a descriptor of `size_bytes` if it is wanted, or notes that the page is full.
-    fn offer(&mut self, wanted: &Wanted, descriptor: Descriptor, size_bytes: usize) {
+    fn new(bytes_max: usize) -> Self {
+        Self {
+            json: Vec::new(),
+            last: None,
+            more: false,
+            bytes_max,
+        }
+    }
+
+    /// Adds a descriptor if it is wanted, or notes that the page is full.
+    fn offer(&mut self, wanted: &Wanted, descriptor: &Descriptor) {
         let kind = &wanted.artifact_type;
         if self.more || (kind.is_some() && descriptor.artifact_type != *kind) {
             return;
         }
-        self.size_bytes += size_bytes;
-        self.more = self.size_bytes > PAGE_BYTES && !self.descriptors.is_empty();
-        if !self.more {
-            self.descriptors.push(descriptor);
+        let json = encoded(descriptor);
+        let is_single = self.json.is_empty() && self.bytes_max >= PAGE_BYTES;
+        self.more = self.json.len() + json.len() + 1 > self.bytes_max && !is_single;
+        if self.more {
+            return;
         }
+        if self.last.is_some() {
+            self.json.push(b',');
+        }
+        self.json.extend_from_slice(&json);
+        self.last = Some(descriptor.digest.clone());
     }
 }
 
 impl Registry {
-    /// Returns a page of the manifests of a repository that have `subject` as theirs; nothing where
-    /// the index has to be made anew first, which is for [`Registry::referrers_anew`] to do.
+    /// Returns a page of the manifests of a repository that have `subject` as theirs, of `bytes_max` at
+    /// most (of less than [`PAGE_BYTES`] there may be none that fits); nothing where the index has to be
+    /// made anew first, which is for [`Registry::referrers_anew`] to do.
     ///
     /// # Errors
     /// [`Error::Storage`].
@@ -76,13 +96,14 @@ impl Registry {
         repository: &RepositoryName,
         subject: &Digest,
         wanted: &Wanted,
+        bytes_max: usize,
     ) -> Result<Option<Referrers>, Error> {
         if self.index_is_complete(repository)? {
-            return self.indexed_referrers(repository, subject, wanted);
+            return self.indexed_referrers(repository, subject, wanted, bytes_max);
         }
         // Of a repository without manifests there is no index, and no need for one.
         let has_manifests = self.has_manifests(repository)?;
-        Ok((!has_manifests).then(Referrers::default))
+        Ok((!has_manifests).then(|| Referrers::new(bytes_max)))
     }
 
     /// As [`Registry::referrers`], but makes the index anew where that has to be.
@@ -94,12 +115,14 @@ impl Registry {
         lock: &RepositoryLock,
         subject: &Digest,
         wanted: &Wanted,
+        bytes_max: usize,
     ) -> Result<Referrers, Error> {
         // Whoever held the lock before may have completed the index.
-        if let Some(referrers) = self.referrers(lock.repository(), subject, wanted)? {
+        let found = self.referrers(lock.repository(), subject, wanted, bytes_max)?;
+        if let Some(referrers) = found {
             return Ok(referrers);
         }
-        self.rebuild_index(lock, subject, wanted)
+        self.rebuild_index(lock, subject, wanted, bytes_max)
     }
 
     /// Runs `link`, which links a manifest to its repository, and keeps the index complete if it was.
@@ -199,9 +222,10 @@ impl Registry {
         repository: &RepositoryName,
         subject: &Digest,
         wanted: &Wanted,
+        bytes_max: usize,
     ) -> Result<Option<Referrers>, Error> {
         let folder = layout::referrers_of(repository, subject);
-        let mut referrers = Referrers::default();
+        let mut referrers = Referrers::new(bytes_max);
         for algorithm in Algorithm::ALL {
             let children = if_found(self.driver.list(&folder.child(algorithm.as_str())))?;
             for child in children.unwrap_or_default() {
@@ -224,7 +248,7 @@ impl Registry {
                 let entry = if_found(self.driver.read(&key, ENTRY_SIZE_MAX, Wait::AsNeeded))?
                     .unwrap_or_default();
                 match serde_json::from_slice(&entry) {
-                    Ok(descriptor) => referrers.offer(wanted, descriptor, entry.len()),
+                    Ok(descriptor) => referrers.offer(wanted, &descriptor),
                     Err(_torn_or_absent) => return Ok(None),
                 }
             }
@@ -240,6 +264,7 @@ impl Registry {
         lock: &RepositoryLock,
         subject: &Digest,
         wanted: &Wanted,
+        bytes_max: usize,
     ) -> Result<Referrers, Error> {
         let repository = lock.repository();
         // Taken first: what others add from here on makes it outdated.
@@ -249,22 +274,22 @@ impl Registry {
             Ok(_) => Ok(()),
             Err(error) => Err(error.into()),
         };
-        let mut referrers = Referrers::default();
+        let mut referrers = Referrers::new(bytes_max);
         for digest in self.revisions(repository)? {
-            let Some((stored, said)) = self.revision(repository, &digest, Wait::AsNeeded)? else {
+            let found = self.revision(repository, &digest, STORED_SIZE_MAX, Wait::AsNeeded)?;
+            let Some(Revision { content, said, .. }) = found else {
                 continue;
             };
             let Some(its_subject) = &said.subject else {
                 continue;
             };
-            let entry = said.as_referrer(digest, stored.content.len() as u64);
+            let entry = said.as_referrer(digest, content.len() as u64);
             if writing.is_ok() {
                 writing = self.write_entry(repository, its_subject, &entry);
             }
             let is_after = wanted.last.as_ref().is_none_or(|last| entry.digest > *last);
             if *its_subject == *subject && is_after {
-                let size_bytes = encoded(&entry).len();
-                referrers.offer(wanted, entry, size_bytes);
+                referrers.offer(wanted, &entry);
             }
         }
         if writing.is_ok() && self.has_manifests(repository)? {

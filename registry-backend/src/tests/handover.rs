@@ -10,7 +10,7 @@ use super::{Reply, Rig, receive};
 const CONTENT: &[u8] = b"0123456789";
 
 /// Sends a request that can do with a file; returns the reply, and the file if one came.
-async fn ask(rig: &Rig, path: &str, headers: &str) -> (Reply, Option<File>) {
+pub(super) async fn ask(rig: &Rig, path: &str, headers: &str) -> (Reply, Option<File>) {
     let mut stream = rig.connect().await;
     let head = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{headers}connection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();

@@ -222,7 +222,7 @@ async fn referrers_are_listed_and_filtered() {
     content-type: application/vnd.oci.image.index.v1+json
     oci-filters-applied: artifactType
 
-    {"manifests":[{"annotations":{"note":"application/x.signature"},"artifactType":"application/x.signature","digest":"sha256:7db88446f0dfc2c11151ce02cfcabc7dd9274281657300fb7e44a72b4502845d","mediaType":"application/vnd.oci.image.manifest.v1+json","size":646}],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}
+    {"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:7db88446f0dfc2c11151ce02cfcabc7dd9274281657300fb7e44a72b4502845d","size":646,"artifactType":"application/x.signature","annotations":{"note":"application/x.signature"}}],"mediaType":"application/vnd.oci.image.index.v1+json","schemaVersion":2}
     "#);
     let none = rig.get(&format!("{path}?artifactType=x")).await;
     assert_eq!(

@@ -7,6 +7,7 @@ mod failures;
 mod foreign;
 mod handover;
 mod lists;
+mod lists_in_pieces;
 mod manifests;
 mod serving;
 mod slots;
@@ -267,6 +268,21 @@ impl Reply {
             head,
             body: bytes[end + 4..].to_vec(),
         }
+    }
+
+    /// Returns the body out of its chunks, and whether it came to its end.
+    fn from_chunks(&self) -> (String, bool) {
+        assert_eq!(self.header("transfer-encoding"), Some("chunked"));
+        let (mut whole, mut rest) = (String::new(), str::from_utf8(&self.body).unwrap());
+        while let Some((length, chunk)) = rest.split_once("\r\n") {
+            let length = usize::from_str_radix(length, 16).unwrap();
+            if length == 0 {
+                return (whole, true);
+            }
+            whole.push_str(chunk.get(..length).unwrap_or(chunk));
+            rest = chunk.get(length + 2..).unwrap_or_default();
+        }
+        (whole, false)
     }
 
     fn header(&self, name: &str) -> Option<&str> {
