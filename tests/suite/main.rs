@@ -20,6 +20,7 @@ mod acme_renewal;
 mod acme_traffic;
 mod authentication;
 mod blobs;
+mod bounded_replies;
 mod brute_force;
 mod check_config;
 mod cli;
