@@ -35,6 +35,20 @@ pub(super) struct Call<'a> {
     pub(super) query: Query<'a>,
 }
 
+impl<'a> Call<'a> {
+    fn new(app: &'a App, rights: Rights<'a>, client: &'a Client, parts: &'a Parts) -> Self {
+        Self {
+            registry: &app.registry,
+            permits: rights.permits,
+            bounds: rights.bounds,
+            client,
+            settings: app.settings(),
+            parts,
+            query: Query::parse(parts.uri.query()),
+        }
+    }
+}
+
 /// What requests share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rights<'a> {
@@ -50,15 +64,7 @@ pub(super) async fn route(
     parts: &Parts,
     payload: &mut Payload,
 ) -> Result<Response<Body>, Error> {
-    let call = Call {
-        registry: &app.registry,
-        permits: rights.permits,
-        bounds: rights.bounds,
-        client,
-        settings: app.settings(),
-        parts,
-        query: Query::parse(parts.uri.query()),
-    };
+    let call = Call::new(app, rights, client, parts);
     if parts.uri.path() == health::PATH {
         return Ok(health::get());
     }

@@ -44,7 +44,7 @@ fn names(reply: &Reply, of: &str) -> Vec<String> {
             reply.json()
         }
         None => {
-            let (whole, is_whole) = reply.from_chunks();
+            let (whole, is_whole) = reply.unchunked();
             assert!(is_whole);
             serde_json::from_str(&whole).unwrap()
         }
@@ -76,7 +76,7 @@ async fn all_tags_are_listed_piece_by_piece_unless_they_fit_in_one() {
     assert_eq!(all.header("content-type"), Some("application/json"));
     assert_eq!(all.header("link"), None);
     assert!(
-        all.from_chunks()
+        all.unchunked()
             .0
             .starts_with("{\"name\":\"a\",\"tags\":[\"0")
     );
@@ -131,7 +131,7 @@ async fn a_number_of_repositories_comes_whole_with_a_link_to_the_rest() {
     );
     let shown = format!(
         "GET /v2/_catalog?n=9999\nx-tidegate-catalog: -{}/**,+**",
-        &repositories[0][..100]
+        repositories[0].split('/').next().unwrap()
     );
     let shown = rig.send(&shown, "").await;
     assert!(names(&shown, "repositories") == repositories[100..]);
@@ -172,7 +172,7 @@ async fn a_list_that_cannot_be_read_to_its_end_is_cut() {
     std::os::unix::fs::symlink("link", &link).unwrap();
     let reply = rig.get("/v2/a/tags/list").await;
     assert_eq!(reply.status, 200);
-    let (listed, is_whole) = reply.from_chunks();
+    let (listed, is_whole) = reply.unchunked();
     assert!(
         !is_whole && !listed.ends_with("]}"),
         "it says that this was all"
@@ -237,7 +237,7 @@ async fn a_large_manifest_is_a_file_and_a_small_one_is_not() {
         }
         // Torn, as a crash of `registry:2` leaves it.
         let blob = rig.path(&super::blob_path(&digest));
-        fs::write(&blob, &content[..size - 1]).unwrap();
+        fs::write(&blob, &content.as_bytes()[1..]).unwrap();
         assert_eq!(rig.get("/v2/a/manifests/v1").await.status, 404);
     }
 }

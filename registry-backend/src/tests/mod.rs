@@ -271,7 +271,7 @@ impl Reply {
     }
 
     /// Returns the body out of its chunks, and whether it came to its end.
-    fn from_chunks(&self) -> (String, bool) {
+    fn unchunked(&self) -> (String, bool) {
         assert_eq!(self.header("transfer-encoding"), Some("chunked"));
         let (mut whole, mut rest) = (String::new(), str::from_utf8(&self.body).unwrap());
         while let Some((length, chunk)) = rest.split_once("\r\n") {
