@@ -406,7 +406,7 @@ fn the_tags_of_one_manifest_are_synced_together_and_after_what_they_name() {
         let is_it = |at: &usize| lines[*at].contains("rename") && lines[*at].contains(part);
         let mut at = (0..lines.len()).filter(is_it);
         let first = at.next().expect(part);
-        (first, at.last().unwrap_or(first))
+        (first, at.next_back().unwrap_or(first))
     };
     let hex = &tagged.digest()[7..];
     let blob = moved(&format!("blobs/sha256/{}/{hex}/data", &hex[..2]));

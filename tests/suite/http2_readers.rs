@@ -53,6 +53,7 @@ fn rest_of(connection: &mut H2, stream: u32, size: usize) -> Vec<u8> {
 }
 
 /// What a crowd of readers, each of which has `settings`, is seen to cost.
+#[derive(Debug)]
 struct Cost {
     descriptors: usize,
     edge_bytes: u64,
@@ -96,15 +97,6 @@ fn crowd(
         quiet,
         beside: beside[2],
     };
-    println!(
-        "{connections} connections with {STREAMS} streams each: {} descriptors, edge {} MiB, registry \
-         {} MiB at most; a pull beside them {:?}, before {:?}",
-        cost.descriptors,
-        cost.edge_bytes / MIB,
-        cost.registry_bytes / MIB,
-        cost.beside,
-        cost.quiet
-    );
     (readers, cost)
 }
 
@@ -115,7 +107,8 @@ fn assert_bounded(cost: &Cost) {
     let registry = cost.registry_bytes;
     assert!(registry < 128 * MIB, "registry: {registry}");
     // Far more than it takes, and far less than where others had to wait for their turn.
-    assert!(cost.beside < Duration::from_secs(2), "{:?}", cost.beside);
+    let slow = cost.quiet * 2 + Duration::from_secs(1);
+    assert!(cost.beside < slow, "{:?}", cost.beside);
 }
 
 #[test]
@@ -130,6 +123,7 @@ fn readers_that_take_nothing_of_a_blob_cost_little_and_may_go_on() {
         push_blob(&client, "hostile", &content)
     );
     let (mut readers, cost) = crowd(&rig, 50, &[(h2::INITIAL_WINDOW, 0)], &path);
+    println!("{cost:?}");
     assert_bounded(&cost);
     // One of those that waited longest, and one that asked last.
     for number in [0, 49] {
@@ -153,6 +147,7 @@ fn readers_that_take_a_byte_at_a_time_cost_little() {
         push_blob(&client, "hostile", &content)
     );
     let (mut readers, cost) = crowd(&rig, 20, &[(h2::INITIAL_WINDOW, 1)], &path);
+    println!("{cost:?}");
     assert_bounded(&cost);
     for _ in 0..3 {
         for (connection, streams) in &mut readers {
@@ -222,6 +217,7 @@ fn readers_that_take_nothing_of_a_large_manifest_cost_little_and_may_go_on() {
         &[(h2::INITIAL_WINDOW, 0)],
         "/v2/hostile/manifests/big",
     );
+    println!("{cost:?}");
     assert_bounded(&cost);
     // The tag goes on to another manifest, and who has begun with the first gets the rest of it.
     let other = String::from_utf8(manifest.to_vec())

@@ -161,16 +161,15 @@ fn heads_that_are_malformed_over_http_2() {
     let _alone = heavy();
     let rig = Rig::start();
     // The first of these ends its connection, the others only their stream.
-    let bad: [(&str, &[(&str, &str)], usize); 4] = [
-        ("/v2/", &[("UPPER", "case")], 400),
-        ("no/slash", &[], 4_000),
-        ("/v2/", &[("connection", "close")], 4_000),
-        ("/v2/", &[("content-length", "minus one")], 4_000),
-    ];
-    for (path, headers, count) in bad {
+    for (path, header, count) in [
+        ("/v2/", Some(("UPPER", "case")), 400),
+        ("no/slash", None, 4_000),
+        ("/v2/", Some(("connection", "close")), 4_000),
+        ("/v2/", Some(("content-length", "minus one")), 4_000),
+    ] {
         let growth = during(&rig, || {
             streams(&rig, count, |connection| {
-                connection.open_with("GET", path, true, headers).1
+                connection.open_with("GET", path, true, header.as_slice()).1
             });
         });
         growth.assert_bounded();

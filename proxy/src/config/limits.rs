@@ -153,17 +153,7 @@ impl Limits {
         if let Some(resets) = section.optional("http2_max_resets") {
             limits.http2_max_resets = resets;
         }
-        for (key, share) in [
-            ("http2_max_transfers", &mut limits.transfers.connection),
-            ("max_transfers_per_address", &mut limits.transfers.address),
-            ("max_transfers", &mut limits.transfers.process),
-        ] {
-            match section.optional(key) {
-                Some(count @ 1..=TRANSFERS_MAX) => *share = count,
-                Some(_) => section.problem(key, format!("must be between 1 and {TRANSFERS_MAX}")),
-                None => {}
-            }
-        }
+        read_shares(section, &mut limits.transfers);
         if let Some(count) = section.optional("max_connections") {
             limits.max_connections = unless_zero(count);
         }
@@ -187,6 +177,21 @@ impl Limits {
             Some(max) => max,
             None if client.is_loopback() => usize::MAX,
             None => CONNECTIONS_PER_ADDRESS,
+        }
+    }
+}
+
+/// Reads how much of the registry's work is whose.
+fn read_shares(section: &mut Section, shares: &mut Shares) {
+    for (key, share) in [
+        ("http2_max_transfers", &mut shares.connection),
+        ("max_transfers_per_address", &mut shares.address),
+        ("max_transfers", &mut shares.process),
+    ] {
+        match section.optional(key) {
+            Some(count @ 1..=TRANSFERS_MAX) => *share = count,
+            Some(_) => section.problem(key, format!("must be between 1 and {TRANSFERS_MAX}")),
+            None => {}
         }
     }
 }

@@ -127,42 +127,45 @@ fn is_servable(media_type: &str) -> bool {
 
 impl<'de> Deserialize<'de> for Written {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Written;
+        deserializer.deserialize_map(Object)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a manifest")
-            }
+/// Reads what is known of a manifest, and passes over the rest.
+struct Object;
 
-            fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Written, A::Error> {
-                let mut written = Written::default();
-                while let Some(key) = object.next_key_seed(keys::Meant(&Written::KEYS))? {
-                    match key {
-                        Some("schemaVersion") => {
-                            written.schema_version = object.next_value::<Lax<_>>()?.0;
-                        }
-                        Some("mediaType") => written.media_type = object.next_value::<Lax<_>>()?.0,
-                        Some("artifactType") => {
-                            written.artifact_type = object.next_value::<Lax<_>>()?.0;
-                        }
-                        Some("config") => written.config = object.next_value::<Lax<_>>()?.0,
-                        Some("subject") => written.subject = object.next_value::<Lax<_>>()?.0,
-                        Some("annotations") => {
-                            written.annotations = object.next_value::<Lax<_>>()?.0;
-                        }
-                        other => {
-                            object.next_value::<IgnoredAny>()?;
-                            written.has_fs_layers |= other == Some("fsLayers");
-                            written.is_signed |= other == Some("signatures");
-                            written.has_manifests |= other == Some("manifests");
-                        }
-                    }
+impl<'de> Visitor<'de> for Object {
+    type Value = Written;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a manifest")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<Written, A::Error> {
+        let mut written = Written::default();
+        while let Some(key) = object.next_key_seed(keys::Meant(&Written::KEYS))? {
+            match key {
+                Some("schemaVersion") => {
+                    written.schema_version = object.next_value::<Lax<_>>()?.0;
                 }
-                Ok(written)
+                Some("mediaType") => written.media_type = object.next_value::<Lax<_>>()?.0,
+                Some("artifactType") => {
+                    written.artifact_type = object.next_value::<Lax<_>>()?.0;
+                }
+                Some("config") => written.config = object.next_value::<Lax<_>>()?.0,
+                Some("subject") => written.subject = object.next_value::<Lax<_>>()?.0,
+                Some("annotations") => {
+                    written.annotations = object.next_value::<Lax<_>>()?.0;
+                }
+                other => {
+                    object.next_value::<IgnoredAny>()?;
+                    written.has_fs_layers |= other == Some("fsLayers");
+                    written.is_signed |= other == Some("signatures");
+                    written.has_manifests |= other == Some("manifests");
+                }
             }
         }
-        deserializer.deserialize_map(Object)
+        Ok(written)
     }
 }
 

@@ -58,7 +58,7 @@ pub(crate) fn receive_files(stream: &UnixStream) -> io::Result<(Vec<u8>, Vec<Own
 pub(crate) fn fill_and_block(end: &OwnedFd, first: &[u8], then: &[u8]) {
     let flags = fcntl_getfl(end).unwrap();
     fcntl_setfl(end, flags | OFlags::NONBLOCK).unwrap();
-    drop(rustix::io::write(end, first));
+    rustix::io::write(end, first).ok();
     while rustix::io::write(end, then).is_ok() {}
     block(end);
 }

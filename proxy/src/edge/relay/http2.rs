@@ -80,7 +80,8 @@ impl AsRef<[u8]> for Counted {
 
 /// Returns the address that a request's streams are counted for.
 pub(super) fn client(ctx: &Context) -> IpAddr {
-    ctx.client().unwrap_or(Ipv4Addr::UNSPECIFIED.into())
+    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    ctx.client().unwrap_or(unknown)
 }
 
 impl<'a> BodyStream<'a> {
