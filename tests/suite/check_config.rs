@@ -184,7 +184,8 @@ fn made_real(rig: &Rig, text: &str) -> PathBuf {
         "/etc/tidegate",
         "/var/lib/tidegate",
         "/var/lib/registry",
-        "/var/log/tidegate",
+        "/var/log/tidegate/edge",
+        "/var/log/tidegate/registry",
         "/run/tidegate",
     ] {
         let real = folder.join(place.trim_start_matches('/'));

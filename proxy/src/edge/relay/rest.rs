@@ -34,6 +34,7 @@ impl Rest<'_> {
         let head = self.only(head, part)?;
         loop {
             let (wire, kept) = self.proxy.wires.take(self.socket).await?;
+            wire.ask_for_files(1);
             let mut client = wire.client(self.socket.read_timeout);
             let asked = async {
                 client.write_request_header(Box::new(head.clone())).await?;
