@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{PASSWORD, Rig, USER, need, try_run};
+use crate::harness::{PASSWORD, Setup, USER, need, try_run};
 
 /// What the tool leaves off by itself for `OCI_VERSION=dev`, or may one day.
 const SWITCHES: [&str; 31] = [
@@ -43,7 +43,12 @@ const SWITCHES: [&str; 31] = [
 #[test]
 fn the_conformance_tool_passes_through_the_edge() {
     need!("conformance");
-    let rig = Rig::start();
+    // The spec's option, which is off by default.
+    let rig = Setup {
+        registry: "sparse_images = true".to_owned(),
+        ..Setup::default()
+    }
+    .start();
     let results = rig.path("results");
     fs::create_dir(&results).unwrap();
     let mut tool = Command::new("conformance");

@@ -159,12 +159,8 @@ fn a_manifest_that_is_not_what_its_digest_says_is_refused() {
 }
 
 #[test]
-fn a_manifest_that_names_what_is_not_there_is_refused_where_images_must_be_whole() {
-    let rig = Setup {
-        registry: "sparse_images = false".to_owned(),
-        ..Setup::default()
-    }
-    .start();
+fn a_manifest_that_names_what_is_not_there_is_refused() {
+    let rig = Rig::start();
     let client = rig.client();
     let image = image(39, &[10, 20]);
     push_blob(&client, REPOSITORY, &image.config);

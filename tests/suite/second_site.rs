@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::harness::{Client, PASSWORD, Pair, Rig, Setup, USER, free_port};
 
 /// A plain HTTP service that tells the test the head of every request, and says so.
-struct Echo {
+pub(crate) struct Echo {
     address: SocketAddr,
     heads: Receiver<Vec<String>>,
 }
@@ -67,9 +67,14 @@ impl Echo {
         )
     }
 
+    /// The head of the next request that arrived, line by line.
+    pub(crate) fn head(&self) -> Vec<String> {
+        self.heads.recv_timeout(Duration::from_secs(20)).unwrap()
+    }
+
     /// The values of a header in the next request that arrived.
-    fn next(&self) -> impl Fn(&str) -> Vec<String> {
-        let head = self.heads.recv_timeout(Duration::from_secs(20)).unwrap();
+    pub(crate) fn next(&self) -> impl Fn(&str) -> Vec<String> {
+        let head = self.head();
         move |name: &str| {
             head.iter()
                 .filter_map(|line| line.split_once(": "))
@@ -82,6 +87,11 @@ impl Echo {
 
 /// A rig with the echo as a second site, `echo.test`, behind credentials of its own.
 fn with_echo(top: &str) -> (Rig, Echo, Client) {
+    with_echo_and(top, "")
+}
+
+/// [`with_echo`], with more keys of its site.
+pub(crate) fn with_echo_and(top: &str, site: &str) -> (Rig, Echo, Client) {
     let echo = Echo::start();
     let folder = tempfile::TempDir::new().unwrap().keep();
     let pair = Pair::create(&folder, "echo", &["echo.test"]);
@@ -89,7 +99,7 @@ fn with_echo(top: &str) -> (Rig, Echo, Client) {
     std::fs::write(folder.join("htpasswd"), format!("ali:{hashed}\n")).unwrap();
     let tables = format!(
         "[[site]]\nhosts = [\"echo.test\"]\nupstream = \"echo\"\n\
-         certificate = {{ cert_file = \"{cert}\", key_file = \"{key}\" }}\n\
+         certificate = {{ cert_file = \"{cert}\", key_file = \"{key}\" }}\n{site}\n\
          [site.auth]\nrealm = \"Echo\"\nhtpasswd_file = \"{folder}/htpasswd\"\n{upstream}",
         cert = pair.cert.display(),
         key = pair.key.display(),

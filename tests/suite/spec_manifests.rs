@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::harness::{
-    Client, INDEX, MANIFEST, Response, Rig, digest, digest512, noise, push_manifest,
+    Client, INDEX, MANIFEST, Response, Rig, Setup, digest, digest512, noise, push_manifest,
 };
 use crate::spec_blobs::{ALGORITHMS, Algorithm, assert_deletable, assert_there, push, stream};
 use crate::uploads::REPOSITORY;
@@ -145,7 +145,11 @@ fn a_large_manifest_may_come_without_a_length() {
 
 #[test]
 fn images_and_indexes_may_be_sparse() {
-    let rig = Rig::start();
+    let rig = Setup {
+        registry: "sparse_images = true".to_owned(),
+        ..Setup::default()
+    }
+    .start();
     let client = rig.client();
     let whole = image(&client, digest, 84, &json!({}));
     let gone = descriptor(digest, LAYER, b"a layer that never comes");

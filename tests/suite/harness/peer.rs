@@ -19,12 +19,17 @@ pub(crate) struct DockerRegistry {
 impl DockerRegistry {
     /// Starts it on a tree, which may be empty or another program's.
     pub(crate) fn on(root: &Path) -> Self {
+        Self::with(root, "")
+    }
+
+    /// [`Self::on`], with more of its config.
+    pub(crate) fn with(root: &Path, more: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let config = folder.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: {}\n  \
-             delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
+             delete:\n    enabled: true\nhttp:\n  addr: {address}\n{more}",
             root.display()
         );
         fs::write(&config, text).expect("write a config");
