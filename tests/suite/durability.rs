@@ -60,20 +60,28 @@ fn push_once(client: &Client, number: u64, log: &Mutex<Vec<Acknowledged>>) -> Op
             .unwrap()
             .push(Acknowledged::Blob { repository, digest });
     }
-    let tag = format!("t{}", number % 16);
+    // One tag, or many at once, which are made durable in another way.
+    let tags: Vec<String> = match number % 4 {
+        0 => (0..12).map(|tag| format!("t{tag}")).collect(),
+        _ => vec![format!("t{}", number % 16)],
+    };
+    let reference = match tags.as_slice() {
+        [tag] => tag.clone(),
+        tags => format!("{}?tag={}", image.digest(), tags.join("&tag=")),
+    };
     let reply = client
-        .request("PUT", &format!("/v2/{repository}/manifests/{tag}"))
+        .request("PUT", &format!("/v2/{repository}/manifests/{reference}"))
         .header("Content-Type", MANIFEST)
         .body(image.manifest.clone())
         .try_send()
         .ok()?;
     if reply.status == 201 {
-        let digest = image.digest();
-        log.lock().unwrap().push(Acknowledged::Tag {
-            repository,
+        let acknowledged = tags.into_iter().map(|tag| Acknowledged::Tag {
+            repository: repository.clone(),
             tag,
-            digest,
+            digest: image.digest(),
         });
+        log.lock().unwrap().extend(acknowledged);
     }
     Some(())
 }

@@ -97,7 +97,9 @@ storage.filesystem.root = "{folder}/registry"
             connection.send(&put).unwrap();
         }
         while !stop.load(Ordering::Relaxed) {
-            let frame = connection.receive().unwrap();
+            let Ok(frame) = connection.receive() else {
+                return;
+            };
             let is_reply = matches!(frame.kind, h2::DATA | h2::HEADERS) && frame.flags & 1 != 0;
             if is_reply {
                 answered.fetch_add(1, Ordering::Relaxed);
@@ -113,6 +115,15 @@ storage.filesystem.root = "{folder}/registry"
         let files = files_below(&self.rig.tree().join(tags));
         let is_current = |path: &&std::path::PathBuf| path.ends_with("current/link");
         files.iter().filter(is_current).count()
+    }
+}
+
+/// Ends a flood, also when the test fails meanwhile.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -164,6 +175,7 @@ fn who_floods_one_repository_with_tags_stops_nobody_else() {
     let others = fair.rig.client();
     let (stop, answered) = (AtomicBool::new(false), AtomicUsize::new(0));
     let took = thread::scope(|scope| {
+        let _stop = Stop(&stop);
         for lane in 0..2 {
             let (fair, stop, answered) = (&fair, &stop, &answered);
             scope.spawn(move || fair.flood(lane, stop, answered));
@@ -181,7 +193,6 @@ fn who_floods_one_repository_with_tags_stops_nobody_else() {
         eventually("the flood to go on", || {
             (answered.load(Ordering::Relaxed) > before).then_some(())
         });
-        stop.store(true, Ordering::Relaxed);
         took
     });
     println!("{} floods answered; {took:?}", answered.into_inner());

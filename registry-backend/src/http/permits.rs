@@ -40,9 +40,12 @@ const HASHES_MAX: u32 = 32;
 /// Lists and jobs, which see to their number themselves.
 const OTHERS: u32 = 16;
 
-/// How much of manifests that are being received, or wait to be stored, is in memory.
+/// How much memory manifests take that are being received, or wait to be stored.
 const BODY_BYTES_MAX: u32 = 128 << 20;
 const BODY_BYTES_OF_PRINCIPAL_MAX: u32 = 32 << 20;
+
+/// How many times its size a manifest takes: for its bytes, and for what was read from them.
+const BODY_FACTOR: u64 = 4;
 
 /// A body that is announced to be no larger is counted as a request alone, and so never waits for
 /// large ones.
@@ -117,7 +120,7 @@ impl Permits {
         if size_bytes <= SMALL_BODY_BYTES {
             return None;
         }
-        let size_bytes = u32::try_from(size_bytes).unwrap_or(u32::MAX);
+        let size_bytes = u32::try_from(size_bytes.saturating_mul(BODY_FACTOR)).unwrap_or(u32::MAX);
         Some(self.bodies.acquire(principal.clone(), size_bytes).await)
     }
 
@@ -276,7 +279,7 @@ mod tests {
                 Poll::Pending => None,
             })
             .collect();
-        assert_eq!(held.len(), 8);
+        assert_eq!(held.len(), 2);
         let small = permits.body(&eve, Some(SMALL_BODY_BYTES), 4 << 20);
         assert!(matches!(poll(pin!(small)), Poll::Ready(None)));
         let ann = user("ann");

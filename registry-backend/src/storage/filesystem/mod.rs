@@ -29,7 +29,9 @@ use direct::Direct;
 use durable::{Staged, Tree};
 use files::Files;
 
-/// How many objects are made durable together; fewer are one by one.
+/// How many objects are made durable together; fewer are one by one. Together is sooner from the
+/// fourth on, but has to write what others have left to be written, too: a manifest with its tag is
+/// four.
 const BATCH_MIN: usize = 8;
 
 /// The driver for a folder of a local file system.
