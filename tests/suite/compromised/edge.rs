@@ -6,6 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::net::sockopt::set_socket_linger;
+
 use super::{SLOT_BYTES, many, memory, note, soon};
 use crate::harness::descriptors::{fill_and_block, lingering, receive_files, send_files};
 use crate::harness::{Client, Rig, Setup, eventually};
@@ -194,7 +196,11 @@ fn descriptors_that_take_long_to_close_are_closed_where_nobody_waits() {
             // What is queued when a connection ends is closed with it.
             let (file, listener) = lingering();
             kept.push(listener);
-            send_files(&stream, b"GET", &[file]).ok();
+            let file = [file];
+            if send_files(&stream, b"GET", &file).is_err() {
+                // It has hung up, and so the descriptor is the last.
+                set_socket_linger(&file[0], None).unwrap();
+            }
             drop(stream);
             two.answer();
         }

@@ -69,8 +69,8 @@ pub(crate) fn block(end: &OwnedFd) {
     fcntl_setfl(end, flags - OFlags::NONBLOCK).unwrap();
 }
 
-/// A connection that nobody reads from: to close the last descriptor of it takes an hour. What keeps it
-/// so is returned as well.
+/// A connection that nobody reads from: to close the last descriptor of it takes an hour, of this
+/// process as well. What keeps it so is returned with it.
 pub(crate) fn lingering() -> (OwnedFd, TcpListener) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
