@@ -8,6 +8,7 @@ use std::hash::Hash;
 
 use permits::{Keyed, Permit, Pool};
 
+use super::list_threads::ListThreads;
 use super::shelf::Shelf;
 use crate::registry::Principal;
 
@@ -40,6 +41,7 @@ pub(super) const PIECE_MIN_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Bounds {
     pub(super) lists: Shares<Principal>,
+    pub(super) list_threads: ListThreads,
     pub(super) manifests: Shares<Principal>,
     pub(super) names: Shelf,
     pub(super) referrers: Shares<Principal>,
@@ -50,6 +52,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             lists: Shares::new(LISTS, LISTS_OF_ONE),
+            list_threads: ListThreads::new(LISTS as usize),
             manifests: Shares::new(MANIFESTS_KIB, MANIFESTS_OF_ONE_KIB),
             names: Shelf::default(),
             referrers: Shares::new(REFERRERS_KIB, REFERRERS_OF_ONE_KIB),

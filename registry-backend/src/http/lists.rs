@@ -25,7 +25,6 @@ use super::principal::principal;
 use super::reply;
 use super::router::Call;
 use super::shelf::Ticket;
-use super::threads::blocking;
 use crate::registry::{self, Listing, Page, Principal, Registry, TagsAhead};
 
 /// What is listed.
@@ -91,12 +90,13 @@ impl List {
     /// Makes the next page; the JSON of the first one begins with `opening`.
     async fn make(self: Box<Self>, opening: Option<String>) -> Result<Made, Error> {
         let turn = self.bounds.lists.acquire(self.principal.clone(), 1).await;
-        blocking(move || {
+        let bounds = Arc::clone(&self.bounds);
+        let work = move || {
             let made = self.make_now(opening);
             drop(turn);
             made
-        })
-        .await
+        };
+        bounds.list_threads.run(work).await
     }
 
     fn make_now(mut self: Box<Self>, opening: Option<String>) -> Result<Made, registry::Error> {

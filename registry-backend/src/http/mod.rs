@@ -21,6 +21,7 @@ mod half;
 mod handover;
 mod health;
 mod held;
+mod list_threads;
 mod lists;
 mod manifests;
 mod pages;

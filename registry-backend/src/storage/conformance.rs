@@ -461,20 +461,10 @@ fn writers_of_one_key_end_with_the_whole_content_of_one(driver: &dyn Driver) {
 
 fn old_leftovers_are_swept(driver: &dyn Driver) {
     let now = SystemTime::now();
-    driver
-        .write(
-            &layout::staging().child("leftover"),
-            b"x",
-            Durability::Process,
-        )
-        .unwrap();
-    driver
-        .write(
-            &layout::staging().child("folder/leftover"),
-            b"x",
-            Durability::Process,
-        )
-        .unwrap();
+    for name in ["leftover", "folder/leftover"] {
+        let key = layout::staging().child(name);
+        driver.write(&key, b"x", Durability::Process).unwrap();
+    }
     assert_eq!(driver.sweep(now - Duration::from_secs(60)).unwrap(), 0);
     assert_eq!(driver.sweep(now + Duration::from_secs(60)).unwrap(), 2);
     assert!(driver.list(&layout::staging()).unwrap().is_empty());

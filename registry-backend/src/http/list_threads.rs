@@ -1,0 +1,72 @@
+//! The threads that make pages of lists, and do nothing else.
+//!
+//! A page may take a look at each of a hundred thousand folders, and what an allocator keeps for a
+//! thread after that is some megabytes. Among all the threads that may block it would be kept for each
+//! of them.
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::error::Error;
+use super::threads::blocking;
+use crate::registry;
+
+/// A few threads.
+#[derive(Debug)]
+pub(super) struct ListThreads(Option<Runtime>);
+
+impl ListThreads {
+    /// Has up to `max` threads, which are started when there is work for them.
+    pub(super) fn new(max: usize) -> Self {
+        let runtime = Builder::new_current_thread()
+            .max_blocking_threads(max)
+            .thread_name("lists")
+            .build();
+        // Without it the threads of others do.
+        Self(runtime.ok())
+    }
+
+    /// Runs work on one of them.
+    pub(super) async fn run<T, F>(&self, work: F) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> Result<T, registry::Error> + Send + 'static,
+    {
+        let Some(runtime) = &self.0 else {
+            return blocking(work).await;
+        };
+        match runtime.spawn_blocking(work).await {
+            Ok(result) => Ok(result?),
+            Err(_panic) => Err(Error::Panicked),
+        }
+    }
+}
+
+impl Drop for ListThreads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // It may be dropped where nobody may wait for a list.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::thread;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_done_on_these_threads_alone() {
+        let threads = ListThreads::new(2);
+        let mut seen = HashSet::new();
+        for _ in 0..20 {
+            seen.insert(threads.run(|| Ok(thread::current().id())).await.unwrap());
+        }
+        assert!(seen.len() <= 2);
+        assert!(!seen.contains(&thread::current().id()));
+        let panicked = threads.run(|| -> Result<(), _> { panic!("a panic on purpose") });
+        assert!(matches!(panicked.await, Err(Error::Panicked)));
+    }
+}
