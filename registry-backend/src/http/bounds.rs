@@ -8,14 +8,17 @@ use std::hash::Hash;
 
 use permits::{Keyed, Permit, Pool};
 
-use super::list_threads::ListThreads;
+use super::few_threads::FewThreads;
 use super::shelf::Shelf;
 use crate::registry::Principal;
 
 /// How many pages of lists are made at once, and how many of them for the same principal. A page may
 /// take a look at each of a hundred thousand folders, and pushes need threads, too.
-const LISTS: u32 = 8;
-const LISTS_OF_ONE: u32 = 4;
+const LISTS: u32 = 4;
+const LISTS_OF_ONE: u32 = 2;
+
+/// How many threads make them, and check large manifests.
+const LARGE_READS: usize = 6;
 
 /// How much of large manifests is in memory at once: from the read until it is known that they are
 /// what they are called. Never while a client reads them.
@@ -28,7 +31,7 @@ const REFERRERS_OF_ONE_KIB: u32 = REFERRERS_KIB / 2;
 
 /// How much of pieces on their way is held, beside those of [`PIECE_MIN_BYTES`], which everyone may
 /// have at any time.
-const PIECES_KIB: u32 = 32 << 10;
+const PIECES_KIB: u32 = 16 << 10;
 
 /// How large a piece on its way is, and a page of a list, while there is room for such.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
@@ -41,7 +44,8 @@ pub(super) const PIECE_MIN_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Bounds {
     pub(super) lists: Shares<Principal>,
-    pub(super) list_threads: ListThreads,
+    /// What makes lists and checks large manifests.
+    pub(super) large_reads: FewThreads,
     pub(super) manifests: Shares<Principal>,
     pub(super) names: Shelf,
     pub(super) referrers: Shares<Principal>,
@@ -52,7 +56,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             lists: Shares::new(LISTS, LISTS_OF_ONE),
-            list_threads: ListThreads::new(LISTS as usize),
+            large_reads: FewThreads::new(LARGE_READS),
             manifests: Shares::new(MANIFESTS_KIB, MANIFESTS_OF_ONE_KIB),
             names: Shelf::default(),
             referrers: Shares::new(REFERRERS_KIB, REFERRERS_OF_ONE_KIB),

@@ -96,7 +96,7 @@ impl List {
             drop(turn);
             made
         };
-        bounds.list_threads.run(work).await
+        bounds.large_reads.run(work).await
     }
 
     fn make_now(mut self: Box<Self>, opening: Option<String>) -> Result<Made, registry::Error> {

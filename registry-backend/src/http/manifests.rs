@@ -15,7 +15,7 @@ use super::payload::Payload;
 use super::principal::principal;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::{Call, content_length};
-use super::threads::{blocking, permitted, reading};
+use super::threads::{permitted, reading};
 use crate::registry::{
     self, Blob, CHECKED_AT_ONCE_MAX, CheckedManifest, Layers, ManifestContent, NewManifest,
     StoredManifest, Wait,
@@ -89,7 +89,7 @@ async fn find(
             drop(room);
             found
         };
-        found = blocking(work).await;
+        found = call.bounds.large_reads.run(work).await;
     }
     found
 }

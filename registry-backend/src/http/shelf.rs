@@ -10,7 +10,7 @@ use crate::registry::Principal;
 use crate::registry::TagsAhead;
 
 /// How much is kept, and how much of it for the same principal.
-const BYTES_MAX: usize = 16 << 20;
+const BYTES_MAX: usize = 8 << 20;
 const BYTES_MAX_OF_ONE: usize = BYTES_MAX / 2;
 
 /// Names that were read ahead, those put in last at the end.

@@ -1,8 +1,7 @@
-//! The threads that make pages of lists, and do nothing else.
+//! A few threads for reads that take much memory: pages of lists, and large manifests.
 //!
-//! A page may take a look at each of a hundred thousand folders, and what an allocator keeps for a
-//! thread after that is some megabytes. Among all the threads that may block it would be kept for each
-//! of them.
+//! What an allocator has freed on a thread it keeps for that thread for a while, some megabytes after
+//! such a read. Among all the threads that may block, it would be kept for each of them.
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -12,14 +11,14 @@ use crate::registry;
 
 /// A few threads.
 #[derive(Debug)]
-pub(super) struct ListThreads(Option<Runtime>);
+pub(super) struct FewThreads(Option<Runtime>);
 
-impl ListThreads {
+impl FewThreads {
     /// Has up to `max` threads, which are started when there is work for them.
     pub(super) fn new(max: usize) -> Self {
         let runtime = Builder::new_current_thread()
             .max_blocking_threads(max)
-            .thread_name("lists")
+            .thread_name("large-reads")
             .build();
         // Without it the threads of others do.
         Self(runtime.ok())
@@ -41,10 +40,10 @@ impl ListThreads {
     }
 }
 
-impl Drop for ListThreads {
+impl Drop for FewThreads {
     fn drop(&mut self) {
         if let Some(runtime) = self.0.take() {
-            // It may be dropped where nobody may wait for a list.
+            // It may be dropped where nobody may wait.
             runtime.shutdown_background();
         }
     }
@@ -59,7 +58,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_is_done_on_these_threads_alone() {
-        let threads = ListThreads::new(2);
+        let threads = FewThreads::new(2);
         let mut seen = HashSet::new();
         for _ in 0..20 {
             seen.insert(threads.run(|| Ok(thread::current().id())).await.unwrap());
