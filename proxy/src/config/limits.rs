@@ -68,6 +68,9 @@ const HTTP2_WINDOW_MAX: u32 = 64 << 20;
 /// More streams than this are a flood.
 const HTTP2_STREAMS_MAX: u32 = 10_000;
 
+/// What a crowd behind one address has, where that is no more than a quarter of what there is.
+const TRANSFERS_PER_ADDRESS: u32 = 256;
+
 /// More transfers than this no machine has descriptors for.
 const TRANSFERS_MAX: u32 = 65_536;
 
@@ -87,7 +90,7 @@ impl Default for Limits {
             http2_max_resets: 1000,
             transfers: Shares {
                 connection: 16,
-                address: 256,
+                address: TRANSFERS_PER_ADDRESS.min(transfers_max() / 4),
                 process: transfers_max(),
             },
             max_header_size: 32 << 10,
@@ -199,7 +202,8 @@ fn read_shares(section: &mut Section, shares: &mut Shares) {
 /// Returns how many transfers there may be in all: each needs a few file descriptors, and connections
 /// need most of them.
 fn transfers_max() -> u32 {
-    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    // What the process may have once it has asked for all of it, as it does at its start.
+    let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
     let eighth = u32::try_from(descriptors / 8).unwrap_or(TRANSFERS_MAX);
     eighth.clamp(64, TRANSFERS_MAX)
 }

@@ -11,7 +11,8 @@ use super::Edits;
 
 /// What nobody in front of this edge may say, trusted proxies included: they are believed about where
 /// a request came from, and not about who sent it.
-const NAMES: [&str; 29] = [
+const NAMES: [&str; 48] = [
+    "auth-user",
     "cf-connecting-ip",
     "cf-connecting-ipv6",
     "cf-pseudo-ipv4",
@@ -19,11 +20,19 @@ const NAMES: [&str; 29] = [
     "fastly-client-ip",
     "fly-client-ip",
     "forwarded-for",
+    "iv-creds",
+    "iv-groups",
+    "iv-user",
     // What CGI makes the variable HTTP_PROXY of, which clients take for their own proxy.
     "proxy",
     "true-client-ip",
     "x-arr-clientcert",
+    "x-auth-email",
+    "x-auth-groups",
+    "x-auth-roles",
     "x-auth-user",
+    "x-auth-username",
+    "x-azure-clientip",
     "x-client-ip",
     "x-cluster-client-ip",
     "x-email",
@@ -37,20 +46,36 @@ const NAMES: [&str; 29] = [
     "x-forwarded-tls-client-cert",
     "x-forwarded-tls-client-cert-info",
     "x-forwarded-user",
+    // These would have a method that was refused count after all.
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
     "x-originating-ip",
+    "x-proxy-user",
     "x-rewrite-url",
+    "x-scope-orgid",
     "x-token-subject",
     "x-user",
+    "x-user-email",
+    "x-user-groups",
+    "x-user-id",
+    "x-user-name",
+    "x-user-roles",
     "x-username",
 ];
 
 /// How such names begin where there is a family of them.
-const FAMILIES: [&str; 22] = [
+const FAMILIES: [&str; 27] = [
     "cf-access-",
+    "mellon-",
+    "oidc-",
     "remote-",
+    "shib-",
+    "sm-",
     "ssl-client-",
     "tailscale-",
     "x-amzn-oidc-",
+    "x-appengine-user-",
     "x-auth-request-",
     "x-authenticated-",
     "x-authentik-",
@@ -71,7 +96,7 @@ const FAMILIES: [&str; 22] = [
 ];
 
 /// The letters that guarded names begin with.
-const INITIALS: &[u8] = b"cfprstx";
+const INITIALS: &[u8] = b"acfimoprstx";
 
 /// Who may say what a header says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::download::{PIECE_BYTES, broken, read, sized};
 use super::handed::Handed;
 use super::rest::Rest;
-use super::{EdgeProxy, body_piece};
+use super::{EdgeProxy, QUEUE_MAX, body_piece};
 use crate::context::Context;
 use crate::limits::transfers::{Kind, Reservation, Streams, Transfer, Transfers};
 
@@ -162,6 +162,8 @@ impl<'a> BodyStream<'a> {
                 let (window, reservation) = room;
                 let len = window.min(reservation.bytes()).min(piece.len());
                 self.send(BytesMut::from(piece.split_to(len)), reservation, false)?;
+                // It is taken, however slowly.
+                stalled = Duration::ZERO;
                 let more = self.room_or_cut(PART_BYTES, &transfer, &mut stalled);
                 room = more.await?;
             }
@@ -220,7 +222,7 @@ impl<'a> BodyStream<'a> {
             Ok(Some(Ok(window))) => Ok(window),
             Ok(Some(Err(error))) => Err(closed(error.to_string())),
             Ok(None) => Err(closed("the client closed the stream".to_owned())),
-            Err(_elapsed) => Err(Error::explain(ErrorType::WriteTimedout, "a window").into_down()),
+            Err(_elapsed) => Err(too_late("a window")),
         }
     }
 
@@ -265,8 +267,7 @@ impl<'a> BodyStream<'a> {
             biased;
             room = self.room(want) => room,
             () = wanted(transfer, grace) => {
-                let kept = "a body that kept others waiting";
-                Err(Error::explain(ErrorType::WriteTimedout, kept).into_down())
+                Err(too_late("others waited for what a body held that nobody took"))
             }
         };
         *stalled += begun.elapsed();
@@ -292,7 +293,8 @@ impl<'a> BodyStream<'a> {
     async fn hold_again(&mut self, first: u64, last: u64, rest: &mut Rest<'_>) -> Result<Held> {
         let (transfers, streams) = (self.transfers, Arc::clone(&self.streams));
         let begin = transfers.begin(&streams, self.client, Kind::Download);
-        let transfer = self.unless_reset(begin).await?;
+        let begun = self.unless_reset(timeout(QUEUE_MAX, begin)).await?;
+        let transfer = begun.map_err(|_elapsed| too_late("a turn for the rest of a body"))?;
         let file = self
             .unless_reset(rest.open(ByteRange { first, last }))
             .await??;
@@ -302,7 +304,9 @@ impl<'a> BodyStream<'a> {
     async fn reserve(&mut self, bytes: usize) -> Result<Reservation> {
         let (transfers, streams) = (self.transfers, Arc::clone(&self.streams));
         let reserve = transfers.reserve(&streams, self.client, bytes);
-        self.unless_reset(reserve).await
+        let reserved = timeout(self.patience, reserve);
+        let reserved = self.unless_reset(reserved).await?;
+        reserved.map_err(|_elapsed| too_late("room for what waits to be written"))
     }
 
     /// Does `work`, unless the client resets the stream meanwhile.
@@ -338,4 +342,8 @@ async fn wanted(transfer: &Transfer, grace: Duration) {
 
 fn closed(why: String) -> Box<Error> {
     Error::explain(ErrorType::H2Error, why).into_down()
+}
+
+fn too_late(what: &'static str) -> Box<Error> {
+    Error::explain(ErrorType::WriteTimedout, what).into_down()
 }

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::handed::Handed;
-use super::{handed_over, stays};
+use super::{handed_over, stays, timed_out};
 use crate::context::Context;
 use crate::edge::EdgeProxy;
 use crate::upstream::Socket;
@@ -43,7 +43,7 @@ impl Rest<'_> {
             match asked.await {
                 Ok(_) => {}
                 // A kept connection can end the moment before it is used.
-                Err(_) if kept => continue,
+                Err(error) if kept && !timed_out(&error) => continue,
                 Err(error) => return Err(error.into_up()),
             }
             let answer = client.resp_header().cloned().ok_or_else(gone)?;
