@@ -116,13 +116,15 @@ impl Written {
 /// Returns whether bytes may be served as this media type: one of data for programs, which no browser
 /// shows as a page of the registry's.
 fn is_servable(media_type: &str) -> bool {
-    let plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    // The characters of a name (RFC 6838, section 4.2), so no parameters.
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte);
+    let Some(name) = media_type.strip_prefix("application/") else {
+        return false;
+    };
     media_type.len() <= MEDIA_TYPE_BYTES_MAX
-        && media_type.bytes().all(plain)
-        && media_type
-            .strip_prefix("application/")
-            .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_alphanumeric()))
-        && !media_type.ends_with(' ')
+        && name.bytes().all(plain)
+        && (name.starts_with("vnd.") || name.ends_with("+json"))
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
 }
 
 impl<'de> Deserialize<'de> for Written {

@@ -26,7 +26,7 @@ const MANIFESTS_KIB: u32 = 16 << 10;
 const MANIFESTS_OF_ONE_KIB: u32 = MANIFESTS_KIB / 2;
 
 /// How much of referrers is held for clients to take.
-const REFERRERS_KIB: u32 = 32 << 10;
+const REFERRERS_KIB: u32 = 16 << 10;
 const REFERRERS_OF_ONE_KIB: u32 = REFERRERS_KIB / 2;
 
 /// How much of pieces on their way is held, beside those of [`PIECE_MIN_BYTES`], which everyone may

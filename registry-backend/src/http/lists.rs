@@ -77,7 +77,8 @@ pub(super) async fn list(
         bounds: Arc::clone(call.bounds),
         principal: principal(&call.parts.headers),
     });
-    let made = list.make(Some(opening)).await?;
+    // While it waits for its turn, a list that nobody waits for any more is given up.
+    let made = call.client.unless_gone(list.make(Some(opening))).await??;
     let link = link(path, size_max, made.end.as_deref());
     let body = match made.list {
         None => Body::from(made.text),

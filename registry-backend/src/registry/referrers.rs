@@ -18,7 +18,7 @@ use oci::{Algorithm, Descriptor, Digest, Manifest, RepositoryName};
 use super::manifests::{Revision, STORED_SIZE_MAX};
 use super::{Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
-use crate::storage::{Durability, Wait, layout};
+use crate::storage::{self, Durability, Wait, layout};
 
 /// A descriptor takes up its manifest's annotations, so it is no larger than a manifest.
 const ENTRY_SIZE_MAX: u64 = 16 << 20;
@@ -245,8 +245,18 @@ impl Registry {
                     continue; // deleted
                 }
                 let key = layout::referrer(repository, subject, &digest);
-                let entry = if_found(self.driver.read(&key, ENTRY_SIZE_MAX, Wait::AsNeeded))?
-                    .unwrap_or_default();
+                // One that does not fit into a small page is not even read for it.
+                let size_max = match bytes_max < PAGE_BYTES {
+                    true => bytes_max as u64,
+                    false => ENTRY_SIZE_MAX,
+                };
+                let entry = match if_found(self.driver.read(&key, size_max, Wait::AsNeeded)) {
+                    Err(storage::Error::TooLarge { .. }) if size_max < ENTRY_SIZE_MAX => {
+                        referrers.more = true;
+                        break;
+                    }
+                    entry => entry?.unwrap_or_default(),
+                };
                 match serde_json::from_slice(&entry) {
                     Ok(descriptor) => referrers.offer(wanted, &descriptor),
                     Err(_torn_or_absent) => return Ok(None),

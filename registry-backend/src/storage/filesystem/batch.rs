@@ -14,20 +14,21 @@ use rustix::fs::{FsWord, statfs, syncfs};
 use super::durable::{Staged, Tree, parent};
 use crate::storage::Error;
 
-/// The file systems (`f_type`, statfs(2)) whose `syncfs` is known to mean for all files what `fsync` means for one. Others may
-/// do nothing at all, such as most of those in user space, or the network's.
-const KNOWN: [FsWord; 6] = [
+/// The file systems (`f_type`, statfs(2)) whose `syncfs` is known to mean for all files what `fsync` means
+/// for one. Others may do nothing at all, such as most of those in user space, or the network's; and
+/// overlayfs does not report what the file system below it failed to write.
+const KNOWN: [FsWord; 5] = [
     0x9123_683E, // btrfs
     0x0000_EF53, // ext2, ext3, ext4
     0xF2F5_2010, // f2fs
-    0x794C_7630, // overlayfs
     0x0102_1994, // tmpfs
     0x5846_5342, // XFS
 ];
 
-/// Returns whether the files below `root` can be made durable together.
-pub(super) fn is_possible(root: &Path) -> bool {
-    statfs(root).is_ok_and(|it| KNOWN.contains(&it.f_type))
+/// Returns whether files can be made durable together that are staged in this folder. They are moved from
+/// there, so it is on their file system, whatever the tree's root is on.
+pub(super) fn is_possible(staging: &Path) -> bool {
+    statfs(staging).is_ok_and(|it| KNOWN.contains(&it.f_type))
 }
 
 /// Files that are made durable together.
@@ -36,20 +37,21 @@ pub(super) struct Batch<'a> {
     tree: &'a Tree,
     /// Open since before the first of the files was written: a failure to write any of them back is
     /// told to whoever had the file system open then.
-    root: File,
+    staging: File,
 }
 
 impl<'a> Batch<'a> {
     /// Begins one; the files are to be written after this.
     pub(super) fn new(tree: &'a Tree) -> Result<Self, Error> {
-        let root = File::open(tree.root()).map_err(|error| Error::io(tree.root(), error))?;
-        Ok(Self { tree, root })
+        let staging = tree.staging();
+        let staging = File::open(staging).map_err(|error| Error::io(staging, error))?;
+        Ok(Self { tree, staging })
     }
 
     /// Makes all that was written durable.
     pub(super) fn sync(&self) -> Result<(), Error> {
-        let synced = syncfs(&self.root).map_err(io::Error::from);
-        synced.map_err(|error| Error::io(self.tree.root(), error))
+        let synced = syncfs(&self.staging).map_err(io::Error::from);
+        synced.map_err(|error| Error::io(self.tree.staging(), error))
     }
 
     /// Moves files, whose contents are durable, to their places, durably.

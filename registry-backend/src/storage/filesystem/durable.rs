@@ -41,6 +41,11 @@ impl Tree {
         }
     }
 
+    /// Returns the folder through which everything enters the tree.
+    pub(super) fn staging(&self) -> &Path {
+        &self.staging
+    }
+
     pub(super) fn root(&self) -> &Path {
         &self.root
     }

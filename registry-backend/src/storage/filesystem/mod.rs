@@ -68,11 +68,12 @@ impl Filesystem {
             |_no_proc| uuid::Uuid::new_v4().to_string(),
             |id| id.trim().to_owned(),
         );
+        let batches = batch::is_possible(tree.staging());
         Ok(Self {
             tree: Arc::new(tree),
             files: Files::new(root),
             epoch,
-            batches: batch::is_possible(root),
+            batches,
         })
     }
 
