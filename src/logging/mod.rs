@@ -5,7 +5,7 @@
 //! is opened again then, so that logrotate can move it away.
 //!
 //! Whatever clients do, the log grows at a bounded rate: see [`limit`]. Nobody but its owner and root
-//! decides what a log file is: see [`file`].
+//! decides what a log file is: see [`mod@file`].
 
 mod file;
 mod levels;
