@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_linger;
+use rustix::process::Signal;
 
 use super::{SLOT_BYTES, many, memory, note, soon};
 use crate::harness::descriptors::{fill_and_block, lingering, receive_files, send_files};
@@ -86,9 +87,12 @@ fn reply(stream: &UnixStream) -> (String, Vec<OwnedFd>) {
 struct Shared {
     stream: UnixStream,
     memory: OwnedFd,
-    /// Everything that bytes can be written to.
+    /// Everything that bytes can be written to: the test's own sockets, and what the registry gave.
     ends: Vec<OwnedFd>,
 }
+
+/// Which of the ends takes notes, where the registry gave any.
+const NOTES: usize = 2;
 
 /// Gets memory as this version does it, where the edge offers it, or as the one before did, where it
 /// asks for it.
@@ -155,29 +159,31 @@ fn an_edge_that_fills_and_blocks_what_both_hold_stops_no_request() {
 #[test]
 fn slots_that_never_end_leave_the_thread_to_others() {
     let two = Two::start();
-    for _ in 0..many() {
-        let upload = Client::unix(two.socket()).post("/v2/a/blobs/uploads/");
-        let upload = upload.expect(202).location();
-        let shared = share(two.socket(), "offered/2");
-        let mut stream = &shared.stream;
-        // One that is refused is read to its end, for a while.
-        let (folder, _) = upload.rsplit_once('/').unwrap();
-        let head = format!(
-            "PATCH {folder}/00000000-0000-4000-8000-000000000000 HTTP/1.1\r\nHost: x\r\n\
-             Transfer-Encoding: chunked\r\nX-Tidegate-Slots: unknown\r\n\r\n"
-        );
-        stream.write_all(head.as_bytes()).unwrap();
-        std::thread::spawn(move || {
-            let notes = shared.ends.last().unwrap();
-            while rustix::io::write(notes, &[0, 0, 0, 1].repeat(512)).is_ok() {}
-        });
+    for said in ["offered/2", "wanted"] {
+        for _ in 0..many() {
+            let upload = Client::unix(two.socket()).post("/v2/a/blobs/uploads/");
+            let upload = upload.expect(202).location();
+            let mut shared = share(two.socket(), said);
+            // One that is refused is read to its end, for a while.
+            let (folder, _) = upload.rsplit_once('/').unwrap();
+            let head = format!(
+                "PATCH {folder}/00000000-0000-4000-8000-000000000000 HTTP/1.1\r\nHost: x\r\n\
+                 Transfer-Encoding: chunked\r\nX-Tidegate-Slots: unknown\r\n\r\n"
+            );
+            shared.stream.write_all(head.as_bytes()).unwrap();
+            std::thread::spawn(move || {
+                // To the version that does not give any, they are none.
+                let notes = shared.ends.swap_remove(NOTES.min(shared.ends.len() - 1));
+                while rustix::io::write(&notes, &[0, 0, 0, 1].repeat(512)).is_ok() {}
+            });
+        }
+        two.answer();
     }
-    two.answer();
 }
 
 #[test]
 fn descriptors_that_take_long_to_close_are_closed_where_nobody_waits() {
-    let two = Two::start();
+    let mut two = Two::start();
     let mut kept = Vec::new();
     // One more of them than fits, none that is read, some in the place of what is offered.
     for count in [1, 2, 3, 16] {
@@ -190,8 +196,11 @@ fn descriptors_that_take_long_to_close_are_closed_where_nobody_waits() {
                 kept.push(listener);
             }
             let head = format!("GET /v2/ HTTP/1.1\r\nHost: x\r\n{said}\r\n");
+            // The test's own descriptors must not be the last ones.
+            two.rig.registry().signal(Signal::STOP);
             send_files(&stream, head.as_bytes(), &files).unwrap();
             drop(files);
+            two.rig.registry().signal(Signal::CONT);
             two.answer();
             // What is queued when a connection ends is closed with it.
             let (file, listener) = lingering();

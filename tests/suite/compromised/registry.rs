@@ -108,7 +108,10 @@ impl Edge {
                 let request = client.request(method, path);
                 drop(match body.is_empty() {
                     true => request.try_send(),
-                    false => request.body(body).try_send(),
+                    false => request
+                        .header("Expect", "100-continue")
+                        .body(body)
+                        .try_send(),
                 });
             });
         }
@@ -155,7 +158,7 @@ fn plain_service() -> std::net::SocketAddr {
 const EMPTY: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 /// Gets what slots need from the edge, or gives it as the version before did; then has each end of it
-/// block, once a body is to come, and frees nothing.
+/// block, once a body is to come, and frees nothing, or takes not even notes.
 fn blocks(connection: &mut Connection, head: &str) -> std::io::Result<()> {
     if head.contains("x-tidegate-slots: wanted") {
         let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
@@ -176,15 +179,16 @@ fn blocks(connection: &mut Connection, head: &str) -> std::io::Result<()> {
         return connection.say(taken, &[given]);
     }
     if head.contains("x-tidegate-slots: ") {
-        for (number, end) in connection.files.drain(..).enumerate() {
-            // Notes are taken, for a while, and no slot is freed; or not even notes are taken.
-            match number % 2 == 0 && rustix::net::sockopt::socket_type(&end).is_ok() {
+        let is_full = head.contains(" /v2/full/");
+        for end in connection.files.drain(..) {
+            match is_full && rustix::net::sockopt::socket_type(&end).is_ok() {
                 true => fill_and_block(&end, &[], &[0]),
                 false => block(&end),
             }
             connection.kept.lock().unwrap().push(end);
         }
-        return Ok(());
+        // Only now does it begin.
+        return connection.say("HTTP/1.1 100 Continue\r\n\r\n", &[]);
     }
     connection.say(EMPTY, &[])
 }
@@ -193,7 +197,9 @@ fn blocks(connection: &mut Connection, head: &str) -> std::io::Result<()> {
 fn a_registry_that_blocks_what_both_hold_stops_no_other_site() {
     let edge = Edge::start(blocks);
     // Larger than all slots.
-    edge.ask("PUT", "/v2/a/blobs/uploads/x?digest=y", &[7; 8 << 20]);
+    for path in ["/v2/slow/blobs/uploads/x", "/v2/full/blobs/uploads/x"] {
+        edge.ask("PATCH", path, &[7; 8 << 20]);
+    }
     for _ in 0..20 {
         edge.answers();
         crate::harness::pause(std::time::Duration::from_millis(100));
