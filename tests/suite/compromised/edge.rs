@@ -91,9 +91,6 @@ struct Shared {
     ends: Vec<OwnedFd>,
 }
 
-/// Which of the ends takes notes, where the registry gave any.
-const NOTES: usize = 2;
-
 /// Gets memory as this version does it, where the edge offers it, or as the one before did, where it
 /// asks for it.
 fn share(socket: &Path, said: &str) -> Shared {
@@ -154,31 +151,6 @@ fn an_edge_that_fills_and_blocks_what_both_hold_stops_no_request() {
     }
     drop(kept);
     two.answer();
-}
-
-#[test]
-fn slots_that_never_end_leave_the_thread_to_others() {
-    let two = Two::start();
-    for said in ["offered/2", "wanted"] {
-        for _ in 0..many() {
-            let upload = Client::unix(two.socket()).post("/v2/a/blobs/uploads/");
-            let upload = upload.expect(202).location();
-            let mut shared = share(two.socket(), said);
-            // One that is refused is read to its end, for a while.
-            let (folder, _) = upload.rsplit_once('/').unwrap();
-            let head = format!(
-                "PATCH {folder}/00000000-0000-4000-8000-000000000000 HTTP/1.1\r\nHost: x\r\n\
-                 Transfer-Encoding: chunked\r\nX-Tidegate-Slots: unknown\r\n\r\n"
-            );
-            shared.stream.write_all(head.as_bytes()).unwrap();
-            std::thread::spawn(move || {
-                // To the version that does not give any, they are none.
-                let notes = shared.ends.swap_remove(NOTES.min(shared.ends.len() - 1));
-                while rustix::io::write(&notes, &[0, 0, 0, 1].repeat(512)).is_ok() {}
-            });
-        }
-        two.answer();
-    }
 }
 
 #[test]

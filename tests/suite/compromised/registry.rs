@@ -5,14 +5,16 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{many, memory, soon};
 use crate::harness::descriptors::{block, fill_and_block, lingering, receive_files, send_files};
-use crate::harness::{Client, Pair, Rig, Setup, eventually};
+use crate::harness::{Client, Pair, Rig, Setup, eventually, pause};
 
 /// What it answers to a request, of which it is given the head.
 type Answer = fn(&mut Connection, &str) -> std::io::Result<()>;
@@ -24,6 +26,8 @@ struct Connection {
     files: Vec<OwnedFd>,
     /// What it has kept, for good.
     kept: Arc<Mutex<Vec<OwnedFd>>>,
+    /// How many requests it has done something to that no registry does.
+    attacks: Arc<AtomicUsize>,
 }
 
 impl Connection {
@@ -52,6 +56,10 @@ impl Connection {
         send_files(&self.stream, reply.as_bytes(), files)
     }
 
+    fn attacks(&self) {
+        self.attacks.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn keep(&self, files: impl IntoIterator<Item = OwnedFd>) {
         self.kept.lock().unwrap().extend(files);
     }
@@ -61,6 +69,7 @@ impl Connection {
 struct Edge {
     rig: Rig,
     second: Client,
+    attacks: Arc<AtomicUsize>,
 }
 
 impl Edge {
@@ -81,31 +90,41 @@ impl Edge {
             ..Setup::default()
         }
         .prepare();
-        listen(&rig.socket(), answer);
+        let attacks = listen(&rig.socket(), answer);
         rig.start_edge();
         let second = Client::tls(rig.https, "second.test", &pair.cert);
         eventually("the edge to answer", || {
             let reply = second.request("GET", "/").try_send();
             reply.ok().filter(|reply| reply.status == 200)
         });
-        Self { rig, second }
+        Self {
+            rig,
+            second,
+            attacks,
+        }
     }
 
-    /// The second site answers.
+    /// The second site answers, for a while from the first attack on.
     fn answers(&self) {
-        let second = self.second.clone();
-        soon("a site that answers", move || {
-            assert_eq!(second.get("/").expect(200).text(), "hi");
+        eventually("an attack", || {
+            (self.attacks.swap(0, Ordering::Relaxed) > 0).then_some(())
         });
+        for _ in 0..20 {
+            let second = self.second.clone();
+            soon("a site that answers", move || {
+                assert_eq!(second.get("/").expect(200).text(), "hi");
+            });
+            pause(Duration::from_millis(50));
+        }
     }
 
     /// Sends requests to the registry, and does not wait for what becomes of them.
-    fn ask(&self, method: &'static str, path: &'static str, body: &[u8]) {
+    fn ask(&self, method: &'static str, path: &str, body: &[u8]) {
         for _ in 0..many() {
             let client = self.rig.anonymous();
-            let body = body.to_vec();
+            let (path, body) = (path.to_owned(), body.to_vec());
             thread::spawn(move || {
-                let request = client.request(method, path);
+                let request = client.request(method, &path);
                 drop(match body.is_empty() {
                     true => request.try_send(),
                     false => request
@@ -124,7 +143,9 @@ impl Edge {
 }
 
 /// Listens in the registry's place, for as long as the suite lives.
-fn listen(socket: &Path, answer: Answer) {
+fn listen(socket: &Path, answer: Answer) -> Arc<AtomicUsize> {
+    let attacks = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attacks);
     let listener = UnixListener::bind(socket).unwrap();
     let kept = Arc::default();
     thread::spawn(move || {
@@ -133,10 +154,12 @@ fn listen(socket: &Path, answer: Answer) {
                 stream,
                 files: Vec::new(),
                 kept: Arc::clone(&kept),
+                attacks: Arc::clone(&counted),
             };
             thread::spawn(move || connection.serve(answer));
         }
     });
+    attacks
 }
 
 /// A service that says hi.
@@ -187,7 +210,8 @@ fn blocks(connection: &mut Connection, head: &str) -> std::io::Result<()> {
             }
             connection.kept.lock().unwrap().push(end);
         }
-        // Only now does it begin.
+        connection.attacks();
+        // Only now does the body come.
         return connection.say("HTTP/1.1 100 Continue\r\n\r\n", &[]);
     }
     connection.say(EMPTY, &[])
@@ -196,13 +220,12 @@ fn blocks(connection: &mut Connection, head: &str) -> std::io::Result<()> {
 #[test]
 fn a_registry_that_blocks_what_both_hold_stops_no_other_site() {
     let edge = Edge::start(blocks);
-    // Larger than all slots.
-    for path in ["/v2/slow/blobs/uploads/x", "/v2/full/blobs/uploads/x"] {
-        edge.ask("PATCH", path, &[7; 8 << 20]);
-    }
-    for _ in 0..20 {
+    let upload = "00000000-0000-4000-8000-000000000000";
+    for repository in ["slow", "full"] {
+        let path = format!("/v2/{repository}/blobs/uploads/{upload}");
+        // Larger than all slots.
+        edge.ask("PATCH", &path, &[7; 8 << 20]);
         edge.answers();
-        crate::harness::pause(std::time::Duration::from_millis(100));
     }
 }
 
@@ -213,6 +236,7 @@ fn floods(connection: &mut Connection, head: &str) -> std::io::Result<()> {
     }
     connection.say("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", &[])?;
     let files = [memory(), memory(), memory()];
+    connection.attacks();
     loop {
         connection.say("x", &files)?;
     }
@@ -222,25 +246,16 @@ fn floods(connection: &mut Connection, head: &str) -> std::io::Result<()> {
 fn a_registry_that_sends_files_nobody_asked_for_does_not_fill_the_descriptor_table() {
     let edge = Edge::start(floods);
     let before = edge.descriptors();
-    for method in ["GET", "HEAD"] {
-        let client = edge.rig.anonymous();
-        for _ in 0..4 {
-            drop(client.request(method, "/v2/a/blobs/sha256:x").try_send());
-            let client = client.clone();
-            let digest = format!("/v2/a/blobs/sha256:{}", "0".repeat(64));
-            thread::spawn(move || client.request("GET", &digest).try_send());
-        }
-    }
-    for _ in 0..20 {
-        edge.answers();
-        let now = edge.descriptors();
-        assert!(now < before + 200, "{before} descriptors, then {now}");
-        crate::harness::pause(std::time::Duration::from_millis(100));
-    }
+    let path = format!("/v2/a/blobs/sha256:{}", "0".repeat(64));
+    edge.ask("GET", &path, &[]);
+    edge.answers();
+    let now = edge.descriptors();
+    assert!(now < before + 200, "{before} descriptors, then {now}");
 }
 
 /// Sends files that take long to close with its replies, asked for or not.
 fn lingers(connection: &mut Connection, head: &str) -> std::io::Result<()> {
+    connection.attacks();
     let (file, listener) = lingering();
     connection.keep([listener.into()]);
     match head.contains("x-tidegate-file: accept") {
@@ -259,17 +274,19 @@ fn lingers(connection: &mut Connection, head: &str) -> std::io::Result<()> {
 #[test]
 fn files_that_take_long_to_close_are_closed_where_nobody_waits() {
     let edge = Edge::start(lingers);
-    for method in ["GET", "HEAD", "POST"] {
-        edge.ask(method, "/v2/a/blobs/uploads/", &[]);
-        for _ in 0..5 {
-            edge.answers();
-            crate::harness::pause(std::time::Duration::from_millis(100));
-        }
+    for (method, path) in [
+        ("GET", "/v2/a/tags/list"),
+        ("HEAD", "/v2/a/manifests/v1"),
+        ("POST", "/v2/a/blobs/uploads/"),
+    ] {
+        edge.ask(method, path, &[]);
+        edge.answers();
     }
 }
 
 /// Hands over what no blob is in.
 fn hands_over(connection: &mut Connection, head: &str) -> std::io::Result<()> {
+    connection.attacks();
     if !head.contains("x-tidegate-file: accept") {
         return connection.say(EMPTY, &[]);
     }
