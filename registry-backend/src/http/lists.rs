@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -25,7 +26,7 @@ use super::principal::principal;
 use super::reply;
 use super::router::Call;
 use super::shelf::Ticket;
-use crate::registry::{self, Listing, Page, Principal, Registry, TagsAhead};
+use crate::registry::{self, Listing, Page, Principal, Registry, TagRun};
 
 /// What is listed.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub(super) enum Names {
     /// The tags of a repository.
     Tags {
         repository: RepositoryName,
-        /// For what was read on the way to the last page, for those that follow.
-        ahead: Option<Ticket>,
+        /// For what was read on the way to a page, for those that follow.
+        ticket: Option<Ticket>,
     },
     /// The repositories that can be seen.
     Repositories { visible: Option<Visibility> },
@@ -48,6 +49,8 @@ struct List {
     registry: Arc<Registry>,
     bounds: Arc<Bounds>,
     principal: Principal,
+    /// From when on what it names is as it was.
+    begun: Instant,
 }
 
 /// Some of a list, as JSON.
@@ -76,6 +79,7 @@ pub(super) async fn list(
         registry: Arc::clone(call.registry),
         bounds: Arc::clone(call.bounds),
         principal: principal(&call.parts.headers),
+        begun: Instant::now(),
     });
     // While it waits for its turn, a list that nobody waits for any more is given up.
     let made = call.client.unless_gone(list.make(Some(opening))).await??;
@@ -103,16 +107,26 @@ impl List {
     fn make_now(mut self: Box<Self>, opening: Option<String>) -> Result<Made, registry::Error> {
         let (bytes_max, mut room) = self.bounds.pieces.room();
         self.rest.bytes_max = bytes_max;
-        let mut ahead = None;
         let mut listing = match &mut self.names {
-            Names::Tags {
-                repository,
-                ahead: ticket,
-            } => {
-                let ticket = ticket.take();
-                let kept = ticket.map(|ticket| ticket.take().unwrap_or_else(TagsAhead::forgotten));
-                let ahead = ahead.insert(kept.unwrap_or_default());
-                self.registry.tags(repository, &self.rest, ahead)?
+            Names::Tags { repository, ticket } => {
+                // What others have read since this list began does as well.
+                let shelf = &self.bounds.names;
+                let known = shelf.find(repository, self.rest.last.as_deref(), self.begun);
+                let (known, read_at) = (known.filter(|_| opening.is_none()), Instant::now());
+                let tags = self.registry.tags(repository, &self.rest, known.clone());
+                let (listing, run) = match tags {
+                    // They were all removed, which is no reason to break off.
+                    Err(registry::Error::RepositoryUnknown { .. }) if opening.is_none() => {
+                        (Listing::default(), None)
+                    }
+                    tags => tags.map(|(listing, run)| (listing, Some(run)))?,
+                };
+                let is_new = |run: &Arc<TagRun>| known.is_none_or(|it| !Arc::ptr_eq(&it, run));
+                if let Some(run) = run.filter(|_| listing.more).filter(is_new) {
+                    let principal = self.principal.clone();
+                    *ticket = Some(shelf.put(principal, repository, run, read_at));
+                }
+                listing
             }
             Names::Repositories { visible } => {
                 self.registry.catalog(&self.rest, visible.as_ref())?
@@ -137,7 +151,7 @@ impl List {
             room = None;
         }
         let list = goes_on.then(|| {
-            self.advance(listing, ahead, end.clone());
+            self.advance(listing, end.clone());
             self
         });
         Ok(Made {
@@ -158,15 +172,13 @@ impl List {
         listing.more && !is_enough && last != end
     }
 
-    /// Sets out what is to come after `listing`, for which `ahead` was read.
-    fn advance(&mut self, mut listing: Listing, ahead: Option<TagsAhead>, end: Option<String>) {
+    /// Sets out what is to come after `listing`.
+    fn advance(&mut self, mut listing: Listing, end: Option<String>) {
         let count = listing.names.len();
         self.rest.last = listing.names.pop();
-        match &mut self.names {
-            Names::Tags { ahead: ticket, .. } => {
+        match self.names {
+            Names::Tags { .. } => {
                 self.rest.size_max = self.rest.size_max.map(|max| max.saturating_sub(count));
-                let principal = self.principal.clone();
-                *ticket = ahead.map(|ahead| self.bounds.names.put(principal, ahead));
             }
             Names::Repositories { .. } => {
                 // Those that were counted.

@@ -133,8 +133,9 @@ impl Parts {
             room = None;
         }
         let blob = self.blob.clone();
+        // Allocated here, for an allocator keeps some of what each thread has had.
+        let mut piece = vec![0; len];
         Some(tokio::task::spawn_blocking(move || {
-            let mut piece = vec![0; len];
             blob.read_at(offset, &mut piece)?;
             Ok((piece, room))
         }))

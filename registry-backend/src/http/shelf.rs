@@ -1,57 +1,102 @@
-//! What was read ahead of a page, kept for the next one, as long as there is room.
+//! Names of tags that were read for a page, kept for the pages that follow, as long as there is room.
 //!
-//! A list whose client takes nothing keeps its place only until others need it: what is looked for
-//! least recently goes first. Whoever finds theirs gone reads it again, so nobody waits and nobody is
-//! refused.
+//! Lists of the same repository share them: a list may go on with names that were read after it began,
+//! whoever read them. So any number of lists whose clients take little reads a folder no oftener than
+//! lists begin. What is used least recently makes room, and whoever misses it reads it again: nobody
+//! waits and nobody is refused.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use crate::registry::Principal;
-use crate::registry::TagsAhead;
+use oci::RepositoryName;
+
+use crate::registry::{Principal, TagRun};
 
 /// How much is kept, and how much of it for the same principal.
 const BYTES_MAX: usize = 8 << 20;
 const BYTES_MAX_OF_ONE: usize = BYTES_MAX / 2;
 
-/// Names that were read ahead, those put in last at the end.
+/// Names that were read, those used last at the end.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shelf(Arc<Mutex<Vec<Entry>>>);
 
 #[derive(Debug)]
 struct Entry {
-    ticket: Arc<()>,
+    repository: RepositoryName,
+    run: Arc<TagRun>,
+    /// When their reading began.
+    read_at: Instant,
+    /// Who read them.
     principal: Principal,
-    ahead: TagsAhead,
+    /// Shared with all lists that may use them.
+    interest: Arc<()>,
 }
 
-/// The right to what was put in; it is removed when this is dropped.
+/// A list's interest in the names of its repository, which are kept no longer than somebody has one.
 #[derive(Debug)]
 pub(super) struct Ticket {
     shelf: Shelf,
-    ticket: Arc<()>,
+    interest: Arc<()>,
 }
 
 impl Shelf {
-    /// Puts in what was read ahead.
-    pub(super) fn put(&self, principal: Principal, ahead: TagsAhead) -> Ticket {
-        let ticket = Arc::new(());
-        let entry = Entry {
-            ticket: Arc::clone(&ticket),
-            principal,
-            ahead,
-        };
+    /// Puts in names that `principal` began to read at `read_at`, in the place of older ones that begin
+    /// like them.
+    pub(super) fn put(
+        &self,
+        principal: Principal,
+        repository: &RepositoryName,
+        run: Arc<TagRun>,
+        read_at: Instant,
+    ) -> Ticket {
         self.entries(|entries| {
+            let of_same = entries.iter().find(|it| it.repository == *repository);
+            let interest = of_same
+                .map(|it| Arc::clone(&it.interest))
+                .unwrap_or_default();
+            let ticket = Ticket {
+                shelf: self.clone(),
+                interest: Arc::clone(&interest),
+            };
+            let like = |it: &Entry| it.repository == *repository && it.run.begins_like(&run);
+            if entries.iter().any(|it| like(it) && it.read_at > read_at) {
+                return ticket;
+            }
+            entries.retain(|it| !like(it));
+            let entry = Entry {
+                repository: repository.clone(),
+                run,
+                read_at,
+                principal,
+                interest,
+            };
             // First what the same principal has too much of, then what anyone has.
             make_room(entries, &entry, BYTES_MAX_OF_ONE, |it| {
                 it.principal == entry.principal
             });
             make_room(entries, &entry, BYTES_MAX, |_| true);
             entries.push(entry);
-        });
-        Ticket {
-            shelf: self.clone(),
-            ticket,
-        }
+            ticket
+        })
+    }
+
+    /// Finds names for a list that began at `begun` and goes on after `last`.
+    pub(super) fn find(
+        &self,
+        repository: &RepositoryName,
+        last: Option<&str>,
+        begun: Instant,
+    ) -> Option<Arc<TagRun>> {
+        self.entries(|entries| {
+            let does = |it: &Entry| {
+                it.repository == *repository && it.read_at >= begun && it.run.covers(last)
+            };
+            let index = entries.iter().position(does)?;
+            let entry = entries.remove(index);
+            let run = Arc::clone(&entry.run);
+            entries.push(entry);
+            Some(run)
+        })
     }
 
     fn entries<T>(&self, work: impl FnOnce(&mut Vec<Entry>) -> T) -> T {
@@ -66,7 +111,7 @@ fn make_room(
     bytes_max: usize,
     count: impl Fn(&Entry) -> bool,
 ) {
-    let size = |entry: &Entry| entry.ahead.size_bytes();
+    let size = |entry: &Entry| entry.run.size_bytes();
     let counted = entries.iter().filter(|entry| count(entry));
     let mut sum = size(new) + counted.map(size).sum::<usize>();
     entries.retain(|entry| {
@@ -76,24 +121,15 @@ fn make_room(
     });
 }
 
-impl Ticket {
-    /// Takes out what was put in, if it is still there.
-    pub(super) fn take(self) -> Option<TagsAhead> {
-        self.remove()
-    }
-
-    fn remove(&self) -> Option<TagsAhead> {
-        self.shelf.entries(|entries| {
-            let is_it = |entry: &Entry| Arc::ptr_eq(&entry.ticket, &self.ticket);
-            let index = entries.iter().position(is_it)?;
-            Some(entries.remove(index).ahead)
-        })
-    }
-}
-
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.remove();
+        self.shelf.entries(|entries| {
+            let is_its = |entry: &Entry| Arc::ptr_eq(&entry.interest, &self.interest);
+            let kept = entries.iter().filter(|entry| is_its(entry)).count();
+            if Arc::strong_count(&self.interest) == kept + 1 {
+                entries.retain(|entry| !is_its(entry));
+            }
+        });
     }
 }
 
@@ -103,33 +139,62 @@ mod tests {
 
     const SIZE: usize = 2 << 20;
 
-    fn put(shelf: &Shelf, user: &str) -> Ticket {
-        shelf.put(
-            Principal::User(user.as_bytes().into()),
-            TagsAhead::of_size(SIZE),
-        )
+    fn put(shelf: &Shelf, user: &str, repository: &str, read_at: Instant) -> Ticket {
+        let user = Principal::User(user.as_bytes().into());
+        let run = Arc::new(TagRun::of_size(SIZE));
+        shelf.put(user, &repository.parse().unwrap(), run, read_at)
+    }
+
+    fn has(shelf: &Shelf, repository: &str, begun: Instant) -> bool {
+        let found = shelf.find(&repository.parse().unwrap(), None, begun);
+        found.is_some()
     }
 
     fn sum(shelf: &Shelf) -> usize {
-        shelf.entries(|entries| entries.iter().map(|it| it.ahead.size_bytes()).sum())
+        shelf.entries(|entries| entries.iter().map(|it| it.run.size_bytes()).sum())
     }
 
     #[test]
-    fn what_was_put_in_first_makes_room_and_one_takes_no_more_than_half() {
-        let shelf = Shelf::default();
-        let others = put(&shelf, "b");
-        let mut mine: Vec<Ticket> = (0..20).map(|_| put(&shelf, "a")).collect();
-        assert!(sum(&shelf) <= BYTES_MAX_OF_ONE + SIZE);
-        assert_eq!(others.take().map(|it| it.size_bytes()), Some(SIZE));
-        assert!(mine.remove(0).take().is_none(), "it has made room");
-        assert!(mine.pop().unwrap().take().is_some());
-        let many: Vec<Ticket> = (0..40).map(|user| put(&shelf, &user.to_string())).collect();
+    fn what_was_used_first_makes_room_and_one_takes_no_more_than_half() {
+        let (shelf, now) = (Shelf::default(), Instant::now());
+        let others = put(&shelf, "b", "b", now);
+        let put_many = |user: &'static str, count: usize| -> Vec<Ticket> {
+            (0..count)
+                .map(|number| put(&shelf, user, &format!("{user}{number}"), now))
+                .collect()
+        };
+        let mine = put_many("a", 2);
+        assert!(has(&shelf, "a0", now) && has(&shelf, "a1", now) && has(&shelf, "a0", now));
+        let third = put(&shelf, "a", "third", now);
+        assert!(!has(&shelf, "a1", now), "it has made room");
+        assert!(has(&shelf, "a0", now) && has(&shelf, "third", now));
+        assert_eq!(sum(&shelf), BYTES_MAX_OF_ONE + SIZE);
+        assert!(has(&shelf, "b", now));
+        let many: Vec<Ticket> = ["c", "d", "e"]
+            .into_iter()
+            .flat_map(|user| put_many(user, 2))
+            .collect();
         assert!(sum(&shelf) <= BYTES_MAX);
-        assert!(
-            mine.pop().unwrap().take().is_none(),
-            "others were here since"
-        );
-        drop((many, mine));
-        assert_eq!(sum(&shelf), 0, "what nobody can take is not kept");
+        assert!(!has(&shelf, "a0", now), "others were here since");
+        drop((many, mine, third, others));
+        assert_eq!(sum(&shelf), 0, "what nobody can use is not kept");
+    }
+
+    #[test]
+    fn a_list_goes_on_with_what_was_read_after_it_began() {
+        let shelf = Shelf::default();
+        let first = Instant::now();
+        let second = first + std::time::Duration::from_nanos(1);
+        let older = put(&shelf, "a", "a", first);
+        assert!(has(&shelf, "a", first) && !has(&shelf, "a", second));
+        let newer = put(&shelf, "b", "a", second);
+        assert!(has(&shelf, "a", first) && has(&shelf, "a", second));
+        assert_eq!(sum(&shelf), SIZE, "the newer ones serve both");
+        let late = put(&shelf, "c", "a", first);
+        assert!(has(&shelf, "a", second));
+        drop((newer, late));
+        assert!(has(&shelf, "a", first));
+        drop(older);
+        assert_eq!(sum(&shelf), 0);
     }
 }

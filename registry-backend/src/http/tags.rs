@@ -17,7 +17,7 @@ pub(super) async fn list(
     let page = page(&call.query, None)?;
     let names = Names::Tags {
         repository: repository.clone(),
-        ahead: None,
+        ticket: None,
     };
     let opening = format!("{{\"name\":\"{repository}\",\"tags\":[");
     let path = format!("/v2/{repository}/tags/list");

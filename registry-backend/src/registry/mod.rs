@@ -49,7 +49,7 @@ pub(crate) use open_uploads::{UploadLimits, UploadScope};
 pub(crate) use pages::{Listing, Page};
 pub(crate) use principal::Principal;
 pub(crate) use referrers::{PAGE_BYTES, Referrers, Wanted};
-pub(crate) use tags::TagsAhead;
+pub(crate) use tags::TagRun;
 pub(crate) use uploads::NewUpload;
 
 use open_uploads::OpenUploads;

@@ -93,6 +93,12 @@ impl Names {
         self.spans.get(index).map(|span| span.of(&self.text))
     }
 
+    /// Returns how many names there are up to `last`, once they are in order.
+    pub(super) fn count_to(&self, last: &str) -> usize {
+        self.spans
+            .partition_point(|span| span.of(&self.text) <= last)
+    }
+
     /// Returns the name in the last place.
     pub(super) fn last(&self) -> Option<&str> {
         self.get(self.spans.len().checked_sub(1)?)

@@ -1,5 +1,7 @@
 //! Tags: names for manifests, each with a history.
 
+use std::sync::Arc;
+
 use oci::{Digest, Reference, RepositoryName, Tag};
 
 use super::names::Names;
@@ -15,45 +17,28 @@ const TAGS_AT_ONCE: usize = 1024;
 /// they are sorted it is three times as much.
 const AHEAD_BYTES: usize = 2 << 20;
 
-/// Names that were read ahead of a page, for those that follow. Whoever drops it between two pages
-/// gives up time and nothing else.
+/// Names of a repository's tags that were read in one go: as they were then, for a page and those that
+/// follow. Whoever drops them between two pages gives up time and nothing else.
 #[derive(Debug)]
-pub(crate) struct TagsAhead {
+pub(crate) struct TagRun {
+    /// All come after this.
+    after: Option<Box<str>>,
     names: Names,
-    /// Which of them comes next.
-    next: usize,
     /// How many names there were, with those that had no room.
     following: usize,
-    /// Whether a page was made.
-    begun: bool,
 }
 
-impl Default for TagsAhead {
-    fn default() -> Self {
-        Self {
-            names: Names::new(AHEAD_BYTES),
-            next: 0,
-            following: 0,
-            begun: false,
-        }
-    }
-}
-
-impl TagsAhead {
-    /// Stands for names that someone else has no room for: they will be read again.
-    pub(crate) fn forgotten() -> Self {
-        Self {
-            begun: true,
-            ..Self::default()
-        }
-    }
-
+impl TagRun {
     /// Returns one name of so many bytes.
     #[cfg(test)]
     pub(crate) fn of_size(size_bytes: usize) -> Self {
-        let mut ahead = Self::default();
-        ahead.names.add(&"x".repeat(size_bytes - 8));
-        ahead
+        let mut names = Names::new(AHEAD_BYTES);
+        names.add(&"x".repeat(size_bytes - 8));
+        Self {
+            after: None,
+            names,
+            following: 1,
+        }
     }
 
     /// Returns how much memory the names take.
@@ -61,16 +46,27 @@ impl TagsAhead {
         self.names.size_bytes()
     }
 
-    /// Returns the next names that may be in a page of which there is `listing`: one more than fits
-    /// tells whether there is another page.
-    fn some(&self, page: &Page, listing: &Listing) -> Vec<&str> {
+    /// Returns whether these begin where those do.
+    pub(crate) fn begins_like(&self, other: &Self) -> bool {
+        self.after == other.after
+    }
+
+    /// Returns whether the names tell which is the first one after `last`, if there is one.
+    pub(crate) fn covers(&self, last: Option<&str>) -> bool {
+        let is_past = last >= self.names.last();
+        self.after.as_deref() <= last && !(is_past && self.names.is_cut())
+    }
+
+    /// Returns the names from the place `next` on that may be in a page of which there is `listing`:
+    /// one more than fits tells whether there is another page.
+    fn some(&self, next: usize, page: &Page, listing: &Listing) -> Vec<&str> {
         let count = page.size_max.map_or(TAGS_AT_ONCE, |max| {
             max.saturating_sub(listing.names.len()).saturating_add(1)
         });
         let mut room = page.bytes_max.saturating_sub(listing.bytes);
         let mut some = Vec::new();
         while some.len() < count.min(TAGS_AT_ONCE)
-            && let Some(name) = self.names.get(self.next + some.len())
+            && let Some(name) = self.names.get(next + some.len())
         {
             some.push(name);
             match room.checked_sub(json_bytes(name)) {
@@ -83,83 +79,92 @@ impl TagsAhead {
 }
 
 impl Registry {
-    /// Returns a page of a repository's tags, in the order of their bytes. What is read on the way
-    /// for the pages that follow stays in `ahead`, which is that of the page before.
+    /// Returns a page of a repository's tags, in the order of their bytes, and the names that were read
+    /// last, for the pages that follow. Those of a page before serve as `run`, if they
+    /// [cover](TagRun::covers) the beginning of this one.
     ///
     /// A page of a number of tags may have fewer when they do not fit in it and there are more: then
     /// `end` is the last of those that did.
     ///
     /// # Errors
-    /// [`Error::RepositoryUnknown`], for the first page.
+    /// [`Error::RepositoryUnknown`], where names had to be read.
     pub(crate) fn tags(
         &self,
         repository: &RepositoryName,
         page: &Page,
-        ahead: &mut TagsAhead,
-    ) -> Result<Listing, Error> {
+        mut run: Option<Arc<TagRun>>,
+    ) -> Result<(Listing, Arc<TagRun>), Error> {
         let mut listing = Listing::default();
         let mut last = page.last.clone();
-        let mut is_read = ahead.size_bytes() > 0;
-        while !listing.more {
-            if !is_read {
-                let (begun, following) = (ahead.begun, ahead.following);
-                *ahead = self.tags_after(repository, last.as_deref())?;
-                if ahead.following == 0 && !begun && !self.has_repository(repository)? {
-                    return Err(Error::RepositoryUnknown {
-                        repository: repository.clone(),
-                    });
-                }
-                // Of those that follow the beginning of the page, not the end of what was read.
-                ahead.following = ahead.following.max(following);
-                is_read = true;
+        // Of those that follow the beginning of the page, not the end of what was read.
+        let mut following = 0;
+        let run = loop {
+            let current = match run.take() {
+                Some(run) => run,
+                None => Arc::new(self.tags_after(repository, last.as_deref())?),
+            };
+            following = following.max(current.following);
+            self.list_run(repository, page, &current, last.as_deref(), &mut listing)?;
+            if listing.more || !current.names.is_cut() {
+                break current;
             }
-            let some = ahead.some(page, &listing);
-            let mut looked_at = some.len();
-            for (index, target) in self.tag_targets(repository, &some)?.iter().enumerate() {
-                let Some(tag) = some.get(index) else { break };
-                // A folder alone is no tag: a crash, or `registry:2` in the middle of its work, can
-                // leave one.
-                if target.is_some() && !listing.offer(page, tag) {
-                    looked_at = index;
-                    break;
-                }
-            }
-            if some.is_empty() {
-                if !ahead.names.is_cut() {
-                    break;
-                }
-                last = ahead.names.last().map(str::to_owned);
-                is_read = false;
-            }
-            ahead.next += looked_at;
-        }
-        let are_more = |max: usize| listing.names.len() >= max || ahead.following > max;
+            last = current.names.last().map(str::to_owned);
+        };
+        let are_more = |max: usize| listing.names.len() >= max || following > max;
         if listing.more && page.size_max.is_some_and(are_more) {
             listing.end = listing.names.last().cloned();
         }
-        Ok(listing)
+        Ok((listing, run))
+    }
+
+    /// Adds to `listing` those names of `run` after `last` that are tags.
+    fn list_run(
+        &self,
+        repository: &RepositoryName,
+        page: &Page,
+        run: &TagRun,
+        last: Option<&str>,
+        listing: &mut Listing,
+    ) -> Result<(), Error> {
+        let mut next = last.map_or(0, |last| run.names.count_to(last));
+        loop {
+            let some = run.some(next, page, listing);
+            if some.is_empty() {
+                return Ok(());
+            }
+            for (tag, target) in some.iter().zip(self.tag_targets(repository, &some)?) {
+                // A folder alone is no tag: a crash, or `registry:2` in the middle of its work, can
+                // leave one.
+                if target.is_some() && !listing.offer(page, tag) {
+                    return Ok(());
+                }
+            }
+            next += some.len();
+        }
     }
 
     /// Reads the names of a repository's tags that come after `last`, as many as are read in one go.
-    fn tags_after(
-        &self,
-        repository: &RepositoryName,
-        last: Option<&str>,
-    ) -> Result<TagsAhead, Error> {
-        let mut ahead = TagsAhead {
-            begun: true,
-            ..TagsAhead::default()
+    fn tags_after(&self, repository: &RepositoryName, last: Option<&str>) -> Result<TagRun, Error> {
+        let mut run = TagRun {
+            after: last.map(Box::from),
+            names: Names::new(AHEAD_BYTES),
+            following: 0,
         };
         let visited = self.driver.visit(&layout::tags(repository), &mut |name| {
             let follows = last.is_none_or(|last| name > last);
             if follows && name.parse::<Tag>().is_ok() {
-                ahead.following += 1;
-                ahead.names.add(name);
+                run.following += 1;
+                run.names.add(name);
             }
         });
         if_found(visited)?;
-        ahead.names.sort();
-        Ok(ahead)
+        if run.following == 0 && !self.has_repository(repository)? {
+            return Err(Error::RepositoryUnknown {
+                repository: repository.clone(),
+            });
+        }
+        run.names.sort();
+        Ok(run)
     }
 
     /// Returns what each of some tags names.
