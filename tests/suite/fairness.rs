@@ -7,11 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use openssl::base64;
+use serde_json::json;
 
 use crate::harness::h2::{self, H2};
 use crate::harness::{
     Client, Image, MANIFEST, PASSWORD, Pair, Rig, Setup, digest, eventually, files_below, image,
-    push_blob, push_image, push_manifest,
+    image_with, push_blob, push_image, push_manifest,
 };
 
 const FLOODER: &str = "mallory";
@@ -253,4 +254,32 @@ fn who_begins_uploads_without_end_is_told_so_and_nobody_else_is() {
     fair.mallory.delete(&first).expect(204);
     begin().expect(202);
     begin().expect(429);
+}
+
+/// Memory for large manifests is kept for one that comes too slowly only until others want it.
+#[test]
+fn a_large_manifest_that_stops_on_the_way_makes_room_for_others() {
+    let fair = Fair::start();
+    let others = fair.rig.client();
+    // It will be so large that it takes all that one user can have.
+    let path = format!("/v2/{FLOODED}/manifests/stalled");
+    let stalled = fair.mallory.request("PUT", &path);
+    let stalled = stalled.header("Content-Type", MANIFEST);
+    let mut stalled = stalled.header("Content-Length", "4000000").open().unwrap();
+    stalled.write(&vec![b' '; 600 << 10]).unwrap();
+    let note = json!({"annotations": {"note": "a".repeat(100 << 10)}});
+    let large = image_with(3, &[], &note);
+    for (client, patience) in [
+        // They never wait for mallory's.
+        (&others, Duration::from_secs(5)),
+        // It may be late for ten seconds, and a second for each 64 KiB that have come.
+        (&fair.mallory, Duration::from_secs(30)),
+    ] {
+        push_blob(client, FLOODED, &large.config);
+        let begin = Instant::now();
+        push_manifest(client, FLOODED, "large", MANIFEST, &large.manifest).expect(201);
+        assert!(begin.elapsed() < patience, "{:?}", begin.elapsed());
+    }
+    let cut = stalled.reply().unwrap();
+    cut.expect_error(429, "TOOMANYREQUESTS");
 }

@@ -4,9 +4,7 @@
 //! on the way to the client, in pieces, or takes from a share: each principal has a part of it, so that
 //! nobody waits for a crowd behind another name.
 
-use std::hash::Hash;
-
-use permits::{Keyed, Permit, Pool};
+use permits::{Permit, Pool, Shares};
 
 use super::few_threads::FewThreads;
 use super::shelf::Shelf;
@@ -17,8 +15,20 @@ use crate::registry::Principal;
 const LISTS: u32 = 4;
 const LISTS_OF_ONE: u32 = 2;
 
-/// How many threads make them, and check large manifests.
+/// How many threads make them, and read large manifests.
 const LARGE_READS: usize = 6;
+
+/// How many threads check large manifests that are pushed.
+const LARGE_CHECKS: usize = 4;
+
+/// How many indexes of referrers are made anew at once, and how many of them for the same principal:
+/// each takes the memory of the largest manifest there is.
+const INDEXES: u32 = 4;
+const INDEXES_OF_ONE: u32 = 2;
+
+/// How many pieces of files are read at once, on threads that may block. Of a file that the kernel has
+/// in memory, which is the rule, that takes no time.
+pub(super) const PIECE_READS: u32 = 16;
 
 /// How much of large manifests is in memory at once: from the read until it is known that they are
 /// what they are called. Never while a client reads them.
@@ -44,8 +54,12 @@ pub(super) const PIECE_MIN_BYTES: usize = 16 << 10;
 #[derive(Debug)]
 pub(super) struct Bounds {
     pub(super) lists: Shares<Principal>,
-    /// What makes lists and checks large manifests.
+    /// What makes lists and reads large manifests.
     pub(super) large_reads: FewThreads,
+    /// What checks large manifests that are pushed.
+    pub(super) large_checks: FewThreads,
+    /// Indexes of referrers that are made anew.
+    pub(super) indexes: Shares<Principal>,
     pub(super) manifests: Shares<Principal>,
     pub(super) names: Shelf,
     pub(super) referrers: Shares<Principal>,
@@ -56,67 +70,40 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             lists: Shares::new(LISTS, LISTS_OF_ONE),
-            large_reads: FewThreads::new(LARGE_READS),
+            large_reads: FewThreads::new("large-reads", LARGE_READS),
+            large_checks: FewThreads::new("large-checks", LARGE_CHECKS),
+            indexes: Shares::new(INDEXES, INDEXES_OF_ONE),
             manifests: Shares::new(MANIFESTS_KIB, MANIFESTS_OF_ONE_KIB),
             names: Shelf::default(),
             referrers: Shares::new(REFERRERS_KIB, REFERRERS_OF_ONE_KIB),
-            pieces: Pieces(Pool::new(PIECES_KIB)),
+            pieces: Pieces::new(),
         }
-    }
-}
-
-/// Permits for all, of which each one has so many at most.
-#[derive(Debug)]
-pub(super) struct Shares<K> {
-    of_one: Keyed<K>,
-    max_of_one: u32,
-    of_all: Pool,
-}
-
-/// Permits of both, given back on drop.
-#[derive(Debug)]
-pub(super) struct Share {
-    pools: [Pool; 2],
-    _permits: [Permit; 2],
-}
-
-impl<K: Eq + Hash> Shares<K> {
-    fn new(max: u32, max_of_one: u32) -> Self {
-        Self {
-            of_one: Keyed::new(max_of_one),
-            max_of_one,
-            of_all: Pool::new(max),
-        }
-    }
-
-    /// Waits for `count` permits for `key`; whoever asks for more than one can have gets all of those.
-    pub(super) async fn acquire(&self, key: K, count: u32) -> Share {
-        let count = count.min(self.max_of_one);
-        let of_one = self.of_one.pool(key);
-        let first = of_one.acquire(count).await;
-        let second = self.of_all.acquire(count).await;
-        Share {
-            pools: [of_one, self.of_all.clone()],
-            _permits: [first, second],
-        }
-    }
-}
-
-impl Share {
-    /// Returns whether somebody waits for permits like these.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.pools.iter().any(|pool| pool.waiting() > 0)
     }
 }
 
 /// Room for pieces on their way; its clones are the same.
 #[derive(Clone, Debug)]
-pub(super) struct Pieces(Pool);
+pub(super) struct Pieces {
+    room: Pool,
+    reads: Pool,
+}
 
 impl Pieces {
+    fn new() -> Self {
+        Self {
+            room: Pool::new(PIECES_KIB),
+            reads: Pool::new(PIECE_READS),
+        }
+    }
+
+    /// Waits for the right to read one of a file.
+    pub(super) async fn to_read(&self) -> Permit {
+        self.reads.acquire(1).await
+    }
+
     /// Returns how large the next piece may be, and the room that it takes for as long as it is there.
     pub(super) fn room(&self) -> (usize, Option<Permit>) {
-        match self.0.try_acquire(kib(PIECE_BYTES as u64)) {
+        match self.room.try_acquire(kib(PIECE_BYTES as u64)) {
             Some(permit) => (PIECE_BYTES, Some(permit)),
             None => (PIECE_MIN_BYTES, None),
         }
@@ -130,35 +117,7 @@ pub(super) fn kib(bytes: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-    use std::task::{Context, Waker};
-
     use super::*;
-
-    fn is_waiting(future: Pin<&mut impl Future>) -> bool {
-        let cx = &mut Context::from_waker(Waker::noop());
-        future.poll(cx).is_pending()
-    }
-
-    #[tokio::test]
-    async fn one_never_takes_what_is_left_for_the_others() {
-        let shares = Shares::new(4, 2);
-        let first = shares.acquire("a", 1).await;
-        let second = shares.acquire("a", 1).await;
-        let third = shares.acquire("a", 1);
-        tokio::pin!(third);
-        assert!(is_waiting(third.as_mut()), "a has all of its own");
-        let other = shares.acquire("b", 9).await;
-        assert!(first.is_wanted() && !other.is_wanted());
-        let waiting = shares.acquire("c", 1);
-        tokio::pin!(waiting);
-        assert!(is_waiting(waiting.as_mut()), "all are taken");
-        assert!(other.is_wanted());
-        drop(second);
-        drop(waiting.await);
-        drop(third.await);
-        assert!(!other.is_wanted());
-    }
 
     #[test]
     fn without_room_pieces_are_small() {

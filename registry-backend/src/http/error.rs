@@ -95,6 +95,9 @@ pub(super) enum Error {
     /// Too many requests of one principal's wait to change storage.
     #[error("too many of your requests are waiting for the storage")]
     TooManyRequests,
+    /// A client sends next to nothing of a manifest, and others wait for the memory that it is in.
+    #[error("manifest sent too slowly while others wait")]
+    SentTooSlowly,
     /// A client takes next to nothing of a reply, and others wait for the memory that it is in.
     #[error("reply taken too slowly while others wait")]
     TakenTooSlowly,
@@ -182,7 +185,7 @@ impl Error {
                 None => return (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
             },
             Self::Tag(_) => ErrorCode::TagInvalid,
-            Self::TooManyRequests => ErrorCode::TooManyRequests,
+            Self::SentTooSlowly | Self::TooManyRequests => ErrorCode::TooManyRequests,
             Self::TooManyTags { .. } => return (StatusCode::URI_TOO_LONG, ErrorCode::TagInvalid),
         };
         (code.status(), code)
@@ -234,7 +237,9 @@ impl Error {
                 (header::RANGE, range.clone()),
             ],
             Self::MethodNotAllowed { allow } => vec![(header::ALLOW, (*allow).to_owned())],
-            Self::TooManyRequests => vec![(header::RETRY_AFTER, "5".to_owned())],
+            Self::SentTooSlowly | Self::TooManyRequests => {
+                vec![(header::RETRY_AFTER, "5".to_owned())]
+            }
             // Uploads are finished by those who go on with them: that takes longer.
             Self::Registry(registry::Error::TooManyUploads { .. }) => {
                 vec![(header::RETRY_AFTER, "60".to_owned())]

@@ -1,7 +1,7 @@
-//! A few threads for reads that take much memory: pages of lists, and large manifests.
+//! A few threads for what takes much memory: pages of lists, and large manifests.
 //!
 //! What an allocator has freed on a thread it keeps for that thread for a while, some megabytes after
-//! such a read. Among all the threads that may block, it would be kept for each of them.
+//! such work. Among all the threads that may block, it would be kept for each of them.
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -14,11 +14,11 @@ use crate::registry;
 pub(super) struct FewThreads(Option<Runtime>);
 
 impl FewThreads {
-    /// Has up to `max` threads, which are started when there is work for them.
-    pub(super) fn new(max: usize) -> Self {
+    /// Has up to `max` threads of this name, which are started when there is work for them.
+    pub(super) fn new(name: &str, max: usize) -> Self {
         let runtime = Builder::new_current_thread()
             .max_blocking_threads(max)
-            .thread_name("large-reads")
+            .thread_name(name)
             .build();
         // Without it the threads of others do.
         Self(runtime.ok())
@@ -58,7 +58,7 @@ mod tests {
 
     #[tokio::test]
     async fn work_is_done_on_these_threads_alone() {
-        let threads = FewThreads::new(2);
+        let threads = FewThreads::new("test", 2);
         let mut seen = HashSet::new();
         for _ in 0..20 {
             seen.insert(threads.run(|| Ok(thread::current().id())).await.unwrap());

@@ -3,23 +3,15 @@
 use std::future::Future as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
+use permits::Share;
 use tokio::time::{Instant, Sleep};
 
-use super::bounds::{Pieces, Share};
+use super::bounds::Pieces;
 use super::error::Error;
 use super::gate::Gate;
-
-/// How often it is looked whether others wait.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// A client that others wait for takes so many bytes a second, or loses the reply...
-const BYTES_PER_SEC_MIN: u64 = 64 << 10;
-
-/// ...once so much time has passed.
-const GRACE: Duration = Duration::from_secs(10);
+use super::patience::{LOOK, is_late};
 
 /// Bytes of which there may be only so much at once. A client that takes them too slowly is cut off
 /// when others wait for their share, and only then.
@@ -86,16 +78,17 @@ impl Held {
     /// Returns whether a client has taken less than it should have by now.
     fn is_late(&self) -> bool {
         let taken = self.size_bytes - self.size_bytes();
-        let due = GRACE + Duration::from_secs(taken / BYTES_PER_SEC_MIN);
-        self.begun.elapsed() > due
+        is_late(self.begun, taken)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::time::Duration;
 
     use super::super::bounds::{Bounds, PIECE_BYTES};
+    use super::super::patience::GRACE;
     use super::*;
     use crate::registry::Principal;
 

@@ -10,12 +10,13 @@ use super::body::Body;
 use super::bounds::kib;
 use super::conditions::{entity_tag, none_match_fails};
 use super::error::Error;
+use super::manifest_body;
 use super::parts::Part;
 use super::payload::Payload;
 use super::principal::principal;
 use super::reply::{CONTENT_DIGEST, reply};
 use super::router::{Call, content_length};
-use super::threads::{permitted, reading};
+use super::threads::reading;
 use crate::registry::{
     self, Blob, CHECKED_AT_ONCE_MAX, CheckedManifest, Layers, ManifestContent, NewManifest,
     StoredManifest, Wait,
@@ -103,16 +104,16 @@ pub(super) async fn put(
 ) -> Result<Response<Body>, Error> {
     let tags = tags(call, reference)?;
     let asking = call.ask_to_change()?;
-    let size_bytes = announced(call)?;
-    // As long as it is in memory.
     let size_max = call.settings.config.max_manifest_size;
-    let _held = asking.to_hold(size_bytes, size_max).await?;
+    let received = manifest_body::receive(&asking, payload, content_length(call), size_max);
+    // As long as it is in memory.
+    let (content, _share) = received.await?;
     let content_type = call.parts.headers.get(header::CONTENT_TYPE);
     let new = NewManifest {
         reference: reference.clone(),
         tags: tags.clone(),
         content_type: content_type.and_then(|value| Some(value.to_str().ok()?.to_owned())),
-        content: read(call, payload).await?,
+        content,
     };
     let layers = if call.settings.config.sparse_images {
         Layers::Optional
@@ -179,31 +180,10 @@ fn tags(call: &Call<'_>, reference: &Reference) -> Result<Vec<Tag>, Error> {
     Ok(tags)
 }
 
-/// Returns how large the body is, if that is known.
-fn announced(call: &Call<'_>) -> Result<Option<u64>, Error> {
-    let size_max = call.settings.config.max_manifest_size;
-    match content_length(call) {
-        Some(size_bytes) if size_bytes > size_max => Err(Error::ManifestTooLarge { size_max }),
-        size_bytes => Ok(size_bytes),
-    }
-}
-
-/// Checks a manifest before it waits for anything: on another thread where it is large.
+/// Checks a manifest before it waits for its turn: on another thread where it is large.
 async fn check(call: &Call<'_>, new: NewManifest) -> Result<CheckedManifest, Error> {
     if new.is_checked_at_once() {
         return Ok(new.check()?);
     }
-    permitted(&call.permits.hashes, move || new.check()).await
-}
-
-async fn read(call: &Call<'_>, payload: &mut Payload) -> Result<Vec<u8>, Error> {
-    let size_max = call.settings.config.max_manifest_size;
-    let mut content = Vec::new();
-    while let Some(data) = payload.next().await? {
-        if (content.len() + data.len()) as u64 > size_max {
-            return Err(Error::ManifestTooLarge { size_max });
-        }
-        data.append_to(&mut content);
-    }
-    Ok(content)
+    call.bounds.large_checks.run(move || new.check()).await
 }

@@ -1,19 +1,19 @@
 //! Parts of an open file as a body, read while they are sent.
 
 use std::collections::VecDeque;
-use std::future::Future as _;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use oci::range::ByteRange;
 use permits::Permit;
-use tokio::task::JoinHandle;
 
 use super::bounds::{PIECE_MIN_BYTES, Pieces};
 use super::error::Error;
 use super::gate::Gate;
-use crate::registry::{self, Blob};
+use super::threads::blocking;
+use crate::registry::Blob;
 
 /// What a body is made of, in order.
 #[derive(Debug)]
@@ -34,7 +34,15 @@ impl Part {
 }
 
 /// A piece that is being read, and the room that it takes.
-type Reading = JoinHandle<Result<(Vec<u8>, Option<Permit>), registry::Error>>;
+struct Reading(Pin<Box<dyn Future<Output = Read> + Send + Sync>>);
+
+type Read = Result<(Vec<u8>, Option<Permit>), Error>;
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").finish_non_exhaustive()
+    }
+}
 
 /// Parts of a file, and where the reading of them stands. Nothing is read ahead of what the client
 /// takes: there may be thousands that take nothing.
@@ -96,15 +104,14 @@ impl Parts {
         let Some(reading) = &mut self.reading else {
             return Poll::Ready(None);
         };
-        let read = ready!(Pin::new(reading).poll(cx));
+        let read = ready!(reading.0.as_mut().poll(cx));
         self.reading = None;
         let piece = match read {
-            Ok(Ok((piece, room))) => {
+            Ok((piece, room)) => {
                 self.size_bytes -= piece.len() as u64;
                 Ok(self.gate.let_go(piece, room))
             }
-            Ok(Err(error)) => Err(error.into()),
-            Err(_panic) => Err(Error::Panicked),
+            Err(error) => Err(error),
         };
         if let Err(error) = &piece {
             tracing::error!(
@@ -132,12 +139,17 @@ impl Parts {
         if len <= PIECE_MIN_BYTES {
             room = None;
         }
-        let blob = self.blob.clone();
-        // Allocated here, for an allocator keeps some of what each thread has had.
-        let mut piece = vec![0; len];
-        Some(tokio::task::spawn_blocking(move || {
-            blob.read_at(offset, &mut piece)?;
-            Ok((piece, room))
-        }))
+        let (blob, pieces) = (self.blob.clone(), self.pieces.clone());
+        Some(Reading(Box::pin(async move {
+            let permit = pieces.to_read().await;
+            // Allocated here, for an allocator keeps some of what each thread has had.
+            let mut piece = vec![0; len];
+            let read = blocking(move || {
+                blob.read_at(offset, &mut piece)?;
+                drop(permit);
+                Ok((piece, room))
+            });
+            read.await
+        })))
     }
 }

@@ -11,8 +11,9 @@
 //! since it goes with a thread: nobody waits for a lock and keeps a thread from others.
 
 use oci::RepositoryName;
-use permits::{Keyed, Permit, Pool};
+use permits::{Keyed, Permit, Pool, Share, Shares};
 
+use super::bounds::PIECE_READS;
 use super::error::Error;
 use crate::registry::{Principal, Registry, RepositoryLock};
 
@@ -22,7 +23,7 @@ const CHANGES_OF_REPOSITORY_MAX: u32 = 16;
 const CHANGES_OF_PRINCIPAL_MAX: u32 = 16;
 
 /// How many requests of a principal are waiting to change storage, or do so. Each is held in memory,
-/// with a manifest of some KiB perhaps; more are refused.
+/// with a manifest of some KiB as a rule; more are refused.
 const CHANGES_ASKED_FOR_MAX: u32 = 256 + CHANGES_OF_PRINCIPAL_MAX;
 
 /// Reads that have to wait for the disk. There is no bound to how many wait for a permit: they hold
@@ -44,17 +45,17 @@ const OTHERS: u32 = 16;
 const BODY_BYTES_MAX: u32 = 128 << 20;
 const BODY_BYTES_OF_PRINCIPAL_MAX: u32 = 32 << 20;
 
-/// How many times its size a manifest takes: for its bytes, and for what was read from them.
-const BODY_FACTOR: u64 = 4;
+/// How many times its size a manifest takes while it is checked: for its bytes, and for what is read
+/// from them, which of many small annotations is the most.
+const BODY_FACTOR: u64 = 13;
 
-/// A body that is announced to be no larger is counted as a request alone, and so never waits for
-/// large ones.
-const SMALL_BODY_BYTES: u64 = 64 << 10;
+/// A body of which no more has come is counted as a request alone, and so never waits for large ones.
+pub(super) const SMALL_BODY_BYTES: u64 = 64 << 10;
 
 /// Returns how many threads for what blocks the runtime of so many registries is to have: as many as
 /// there are permits to use one, so that nobody ever has a permit and no thread.
 pub fn blocking_threads(registries: usize) -> usize {
-    let each = CHANGES_MAX + READS_MAX + WRITES_MAX + HASHES_MAX + OTHERS;
+    let each = CHANGES_MAX + READS_MAX + PIECE_READS + WRITES_MAX + HASHES_MAX + OTHERS;
     registries.max(1).saturating_mul(each as usize)
 }
 
@@ -79,21 +80,14 @@ pub(super) struct Turn {
     _shared: Share,
 }
 
-/// A share of something, and as much of the whole.
-#[derive(Debug)]
-pub(super) struct Share {
-    _one: Permit,
-    _all: Permit,
-}
-
 impl Permits {
     pub(super) fn new() -> Self {
         Self {
             asked_for: Keyed::new(CHANGES_ASKED_FOR_MAX),
             changes_of_principals: Keyed::new(CHANGES_OF_PRINCIPAL_MAX),
-            changes: Shares::new(CHANGES_OF_REPOSITORY_MAX, CHANGES_MAX),
-            reads: Shares::new(READS_OF_PRINCIPAL_MAX, READS_MAX),
-            bodies: Shares::new(BODY_BYTES_OF_PRINCIPAL_MAX, BODY_BYTES_MAX),
+            changes: Shares::new(CHANGES_MAX, CHANGES_OF_REPOSITORY_MAX),
+            reads: Shares::new(READS_MAX, READS_OF_PRINCIPAL_MAX),
+            bodies: Shares::new(BODY_BYTES_MAX, BODY_BYTES_OF_PRINCIPAL_MAX),
             writes: Pool::new(WRITES_MAX),
             hashes: Pool::new(HASHES_MAX),
         }
@@ -108,20 +102,10 @@ impl Permits {
         asked_for.try_acquire(1).ok_or(Error::TooManyRequests)
     }
 
-    /// Waits for the right to hold a body of `size_bytes` in memory, if that is known, or of
-    /// `size_max`.
-    pub(super) async fn body(
-        &self,
-        principal: &Principal,
-        size_bytes: Option<u64>,
-        size_max: u64,
-    ) -> Option<Share> {
-        let size_bytes = size_bytes.unwrap_or(size_max);
-        if size_bytes <= SMALL_BODY_BYTES {
-            return None;
-        }
+    /// Waits for the right to hold a large body of `size_bytes` in memory.
+    pub(super) async fn body(&self, principal: &Principal, size_bytes: u64) -> Share {
         let size_bytes = u32::try_from(size_bytes.saturating_mul(BODY_FACTOR)).unwrap_or(u32::MAX);
-        Some(self.bodies.acquire(principal.clone(), size_bytes).await)
+        self.bodies.acquire(principal.clone(), size_bytes).await
     }
 
     /// Waits for the right to change a repository in ways that need no lock.
@@ -153,29 +137,6 @@ impl Permits {
     /// Waits for the right to use a thread to read.
     pub(super) async fn read(&self, principal: &Principal) -> Share {
         self.reads.acquire(principal.clone(), 1).await
-    }
-}
-
-/// Permits of which one key has a share at most.
-#[derive(Debug)]
-struct Shares<K> {
-    each: Keyed<K>,
-    all: Pool,
-}
-
-impl<K: Eq + std::hash::Hash> Shares<K> {
-    fn new(each_max: u32, all_max: u32) -> Self {
-        Self {
-            each: Keyed::new(each_max),
-            all: Pool::new(all_max),
-        }
-    }
-
-    async fn acquire(&self, key: K, count: u32) -> Share {
-        Share {
-            _one: self.each.acquire(key, count).await,
-            _all: self.all.acquire(count).await,
-        }
     }
 }
 
@@ -222,7 +183,7 @@ mod tests {
             }
             Poll::Pending => true,
         });
-        assert_eq!(permits.changes.all.available(), 63, "one has a thread");
+        assert_eq!(permits.changes.available(), 63, "one has a thread");
         let elsewhere = permits.change_locked(&ann, registry, &other);
         assert!(poll(pin!(elsewhere)).is_ready());
         assert!(poll(pin!(permits.change(&ann, &flooded))).is_ready());
@@ -269,21 +230,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn small_bodies_do_not_wait_for_large_ones() {
+    async fn large_bodies_of_one_wait_for_each_other_and_leave_room_for_others() {
         let permits = Permits::new();
-        let eve = user("eve");
-        let large = || permits.body(&eve, None, 4 << 20);
+        let (eve, ann) = (user("eve"), user("ann"));
         let held: Vec<_> = (0..100)
-            .map_while(|_| match poll(pin!(large())) {
-                Poll::Ready(share) => share,
+            .map_while(|_| match poll(pin!(permits.body(&eve, 1 << 20))) {
+                Poll::Ready(share) => Some(share),
                 Poll::Pending => None,
             })
             .collect();
         assert_eq!(held.len(), 2);
-        let small = permits.body(&eve, Some(SMALL_BODY_BYTES), 4 << 20);
-        assert!(matches!(poll(pin!(small)), Poll::Ready(None)));
-        let ann = user("ann");
-        let others = permits.body(&ann, None, 16 << 20);
-        assert!(matches!(poll(pin!(others)), Poll::Ready(Some(_))));
+        assert!(poll(pin!(permits.body(&ann, 16 << 20))).is_ready());
     }
 }

@@ -77,9 +77,12 @@ async fn page(
     }
     let (of, which) = (subject.clone(), wanted.clone());
     let asking = call.ask_to_change()?;
+    let indexes = call.bounds.indexes.acquire(asking.principal().clone(), 1);
+    let index = call.client.unless_gone(indexes).await?;
     asking
         .change_locked(repository, move |registry, lock| {
             let referrers = registry.referrers_anew(lock, &of, &which, bytes_max)?;
+            drop(index);
             Ok(enclosed(referrers))
         })
         .await

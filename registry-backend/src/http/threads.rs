@@ -6,10 +6,9 @@
 use std::sync::Arc;
 
 use oci::RepositoryName;
-use permits::{Permit, Pool};
+use permits::{Permit, Pool, Share};
 
 use super::error::Error;
-use super::permits::Share;
 use super::principal::principal;
 use super::router::Call;
 use crate::registry::{self, Principal, Registry, RepositoryLock, Wait};
@@ -43,15 +42,10 @@ impl Asking<'_> {
         &self.principal
     }
 
-    /// Waits for the right to hold a body of `size_bytes` in memory, if that is known, or of
-    /// `size_max`; a small one needs none.
-    pub(super) async fn to_hold(
-        &self,
-        size_bytes: Option<u64>,
-        size_max: u64,
-    ) -> Result<Option<Share>, Error> {
+    /// Waits for the right to hold a large body of `size_bytes` in memory.
+    pub(super) async fn to_hold(&self, size_bytes: u64) -> Result<Share, Error> {
         let call = self.call;
-        let share = call.permits.body(&self.principal, size_bytes, size_max);
+        let share = call.permits.body(&self.principal, size_bytes);
         call.client.unless_gone(share).await
     }
 

@@ -1,9 +1,6 @@
 //! Manifests: stored byte for byte, linked to their repository, named by tags.
 
-use std::collections::HashSet;
-
-use oci::manifest::{Content, Manifest};
-use oci::{Algorithm, Digest, Reference, RepositoryName, Stored, Tag, media_type};
+use oci::{Algorithm, Digest, Reference, RepositoryName, Stored};
 
 use super::{Blob, Error, Registry, RepositoryLock};
 use crate::storage::error::if_found;
@@ -11,9 +8,6 @@ use crate::storage::{self, Durability, Hasher, Key, Wait, layout};
 
 /// A manifest stored by anyone may be this large; what clients read stops at 4 MiB and a little.
 pub(crate) const STORED_SIZE_MAX: u64 = 16 << 20;
-
-/// So many blobs that an image lacks are named; the rest waits for the next try.
-const MISSING_MAX: usize = 100;
 
 /// A manifest up to this size is checked in the task that answers. To hash more takes longer than to
 /// have another thread do it, and to hold more needs a permit of the caller's.
@@ -76,80 +70,6 @@ impl From<Revision> for StoredManifest {
             content,
         }
     }
-}
-
-/// A manifest to be pushed.
-#[derive(Clone, Debug)]
-pub(crate) struct NewManifest {
-    /// What the client calls it.
-    pub(crate) reference: Reference,
-    /// Further tags for it.
-    pub(crate) tags: Vec<Tag>,
-    /// As what the client sent it.
-    pub(crate) content_type: Option<String>,
-    /// Its bytes.
-    pub(crate) content: Vec<u8>,
-}
-
-/// A manifest that is what the client says, and can be stored.
-#[derive(Clone, Debug)]
-pub(crate) struct CheckedManifest {
-    digest: Digest,
-    manifest: Manifest,
-    /// The tags that are to name it.
-    tags: Vec<Tag>,
-    content: Vec<u8>,
-}
-
-impl NewManifest {
-    /// Returns whether [`check`](Self::check) takes so little time that it needs no other thread.
-    pub(crate) fn is_checked_at_once(&self) -> bool {
-        self.content.len() as u64 <= CHECKED_AT_ONCE_MAX
-    }
-
-    /// Checks all that can be checked without storage.
-    ///
-    /// # Errors
-    /// [`Error::ManifestInvalid`] and [`Error::DigestMismatch`].
-    pub(crate) fn check(self) -> Result<CheckedManifest, Error> {
-        let (algorithm, tag) = match &self.reference {
-            Reference::Digest(digest) => (digest.algorithm(), None),
-            Reference::Tag(tag) => (Algorithm::default(), Some(tag.clone())),
-        };
-        let digest = Hasher::digest(algorithm, &self.content);
-        if let Reference::Digest(expected) = self.reference
-            && expected != digest
-        {
-            return Err(Error::DigestMismatch {
-                expected,
-                actual: digest,
-            });
-        }
-        Ok(CheckedManifest {
-            digest,
-            manifest: Manifest::parse(&self.content, self.content_type.as_deref())?,
-            tags: tag.into_iter().chain(self.tags).collect(),
-            content: self.content,
-        })
-    }
-}
-
-/// What became of a manifest that was pushed.
-#[derive(Clone, Debug)]
-pub(crate) struct PushedManifest {
-    /// What it is called.
-    pub(crate) digest: Digest,
-    /// The manifest that it is about.
-    pub(crate) subject: Option<Digest>,
-}
-
-/// Whether a repository must have the layers of an image that is pushed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Layers {
-    /// They may be absent, and come later or never: the image is sparse.
-    Optional,
-    /// Without them the image is refused.
-    Required,
 }
 
 impl Registry {
@@ -238,60 +158,6 @@ impl Registry {
         }
     }
 
-    /// Stores a manifest and makes its tags name it.
-    ///
-    /// # Errors
-    /// [`Error::ManifestBlobUnknown`]; nothing has been written then.
-    pub(crate) fn push_manifest(
-        &self,
-        lock: &RepositoryLock,
-        new: &CheckedManifest,
-        layers: Layers,
-    ) -> Result<PushedManifest, Error> {
-        let repository = lock.repository();
-        let CheckedManifest {
-            digest, manifest, ..
-        } = new;
-        self.check_blobs(repository, manifest, layers)?;
-        // Distribution before version 3 knows a repository by this folder.
-        self.driver.make_folder(&layout::layers(repository))?;
-        let size_bytes = new.content.len() as u64;
-        self.indexing_referrer(lock, manifest, digest, size_bytes, || {
-            self.write_manifest(repository, new)
-        })?;
-        Ok(PushedManifest {
-            digest: digest.clone(),
-            subject: manifest
-                .subject
-                .as_ref()
-                .map(|subject| subject.digest.clone()),
-        })
-    }
-
-    /// Writes a manifest, its link and its tags: each is there only once what it names is.
-    fn write_manifest(
-        &self,
-        repository: &RepositoryName,
-        new: &CheckedManifest,
-    ) -> Result<(), Error> {
-        let CheckedManifest { digest, tags, .. } = new;
-        let link = digest.to_string();
-        let to = |key| (key, link.as_bytes());
-        let content = (layout::blob(digest), new.content.as_slice());
-        let histories = tags
-            .iter()
-            .map(|tag| layout::tag_index(repository, tag, digest));
-        let links: Vec<_> = std::iter::once(layout::revision(repository, digest))
-            .chain(histories)
-            .map(to)
-            .collect();
-        let names: Vec<_> = tags
-            .iter()
-            .map(|tag| to(layout::tag_current(repository, tag)))
-            .collect();
-        Ok(self.driver.write_in_steps(&[&[content], &links, &names])?)
-    }
-
     /// Removes a manifest from a repository, with each tag that names it.
     ///
     /// # Errors
@@ -315,47 +181,6 @@ impl Registry {
             let folder = layout::revision_folder(repository, digest);
             Ok(self.driver.delete(&folder, Durability::Power)?)
         })
-    }
-
-    /// Checks that a repository has the blobs that an image points at: its config, and its layers
-    /// where they are required. As in distribution, one that is to be had at a URL is needed here all
-    /// the same, unless it is of a type that must not be distributed.
-    ///
-    /// The manifests that an index lists may be absent: clients push indexes of which they hold only
-    /// some platforms. So may a subject (spec, "Pushing Manifests with Subject").
-    fn check_blobs(
-        &self,
-        repository: &RepositoryName,
-        manifest: &Manifest,
-        required: Layers,
-    ) -> Result<(), Error> {
-        let Content::Image { config, layers } = &manifest.content else {
-            return Ok(());
-        };
-        let layers = match required {
-            Layers::Required => layers.as_slice(),
-            Layers::Optional => &[],
-        };
-        let mut asked = HashSet::new();
-        let mut missing = Vec::new();
-        for blob in std::iter::once(config).chain(layers) {
-            if media_type::is_nondistributable(&blob.media_type) || !asked.insert(&blob.digest) {
-                continue;
-            }
-            match self.blob_size(repository, &blob.digest, Wait::AsNeeded) {
-                Ok(_) => {}
-                Err(Error::BlobUnknown { digest }) => missing.push(digest),
-                Err(error) => return Err(error),
-            }
-            if missing.len() == MISSING_MAX {
-                break;
-            }
-        }
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::ManifestBlobUnknown { digests: missing })
-        }
     }
 
     /// Returns the digests of a repository's manifests.

@@ -22,6 +22,7 @@ mod names;
 mod open_uploads;
 mod pages;
 mod principal;
+mod pushes;
 mod referrers;
 mod tags;
 mod uploads;
@@ -41,13 +42,11 @@ pub(crate) use append::{Append, Hashing, Writing};
 pub(crate) use blobs::Blob;
 pub(crate) use error::Error;
 pub(crate) use lock::RepositoryLock;
-pub(crate) use manifests::{
-    CHECKED_AT_ONCE_MAX, CheckedManifest, Layers, ManifestContent, NewManifest, STORED_SIZE_MAX,
-    StoredManifest,
-};
+pub(crate) use manifests::{CHECKED_AT_ONCE_MAX, ManifestContent, STORED_SIZE_MAX, StoredManifest};
 pub(crate) use open_uploads::{UploadLimits, UploadScope};
 pub(crate) use pages::{Listing, Page};
 pub(crate) use principal::Principal;
+pub(crate) use pushes::{CheckedManifest, Layers, NewManifest};
 pub(crate) use referrers::{PAGE_BYTES, Referrers, Wanted};
 pub(crate) use tags::TagRun;
 pub(crate) use uploads::NewUpload;

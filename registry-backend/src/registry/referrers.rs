@@ -13,7 +13,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use oci::{Algorithm, Descriptor, Digest, Manifest, RepositoryName};
+use oci::{Algorithm, Descriptor, Digest, RepositoryName};
 
 use super::manifests::{Revision, STORED_SIZE_MAX};
 use super::{Error, Registry, RepositoryLock};
@@ -31,6 +31,14 @@ const INDEX_VERSION: &str = "v2";
 /// A page ends before its descriptors are larger than this, unless it is a single one: clients read
 /// no larger manifests, and some do not go on to a second page.
 pub(crate) const PAGE_BYTES: usize = 4 << 20;
+
+/// What is to be remembered of a manifest that is about another one.
+#[derive(Clone, Debug)]
+pub(super) struct Referrer {
+    pub(super) subject: Digest,
+    /// The descriptor that lists of the subject's referrers have, as JSON.
+    pub(super) entry: Vec<u8>,
+}
 
 /// Which of a subject's referrers are asked for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -125,22 +133,19 @@ impl Registry {
         self.rebuild_index(lock, subject, wanted, bytes_max)
     }
 
-    /// Runs `link`, which links a manifest to its repository, and keeps the index complete if it was.
+    /// Runs `link`, which links a manifest to its repository, a `referrer` perhaps, and keeps the index complete if it was.
     pub(super) fn indexing_referrer(
         &self,
         lock: &RepositoryLock,
-        manifest: &Manifest,
         digest: &Digest,
-        size_bytes: u64,
+        referrer: Option<&Referrer>,
         link: impl FnOnce() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let repository = lock.repository();
         let mut complete = self.index_is_complete(repository)?;
-        if complete && let Some(subject) = &manifest.subject {
-            let entry = manifest.as_referrer(digest.clone(), size_bytes);
-            complete = self
-                .write_entry(repository, &subject.digest, &entry)
-                .is_ok();
+        if complete && let Some(Referrer { subject, entry }) = referrer {
+            let key = layout::referrer(repository, subject, digest);
+            complete = self.driver.write(&key, entry, Durability::Process).is_ok();
         }
         link()?;
         if complete {
@@ -317,6 +322,7 @@ impl Registry {
     }
 }
 
-fn encoded(entry: &Descriptor) -> Vec<u8> {
+/// Returns an entry of the index as JSON.
+pub(super) fn encoded(entry: &Descriptor) -> Vec<u8> {
     serde_json::to_vec(entry).expect("invariant: a descriptor holds nothing that JSON cannot")
 }
