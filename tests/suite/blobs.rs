@@ -1,6 +1,8 @@
 //! Reading blobs: whole, in parts, conditionally; and deleting them.
 
-use crate::harness::{Rig, digest, noise, push_blob};
+use std::process::Command;
+
+use crate::harness::{PASSWORD, Rig, USER, digest, need, noise, push_blob};
 
 const REPOSITORY: &str = "team/app";
 
@@ -253,5 +255,31 @@ fn malformed_digests_and_names_are_refused_with_their_code() {
         let reply = client.get(&format!("/v2/{bad}/blobs/{good}"));
         assert!(matches!(reply.status, 400 | 404), "{bad}: {reply:?}");
         assert_eq!(reply.error_code(), "NAME_INVALID", "{bad}");
+    }
+}
+
+/// What was pushed past the page cache is read past it once, and through it from then on; and it is the
+/// same each time, over either version and from anywhere.
+#[test]
+fn a_large_blob_is_the_same_whoever_reads_it_first() {
+    need!("curl");
+    let rig = Rig::start();
+    let url = format!("https://{}", rig.name());
+    for (seed, first) in [(1, 0), (2, 777), (3, 1 << 20), (4, 0)] {
+        let content = noise(seed, (3 << 20) + 1234);
+        let digest = push_blob(&rig.client(), REPOSITORY, &content);
+        let path = format!("/v2/{REPOSITORY}/blobs/{digest}");
+        let versions = ["--http1.1", "--http2"];
+        for pull in 0..3 {
+            let version = versions[(pull + usize::try_from(seed).unwrap()) % 2];
+            let pulled = Command::new("curl")
+                .args(["--silent", "--show-error", "--fail", version, "--cacert"])
+                .arg(&rig.certificate.cert)
+                .args(["--user", &format!("{USER}:{PASSWORD}")])
+                .args(["--range", &format!("{first}-"), &format!("{url}{path}")])
+                .output()
+                .unwrap();
+            assert!(pulled.stdout == content[first..], "pull {pull} of {seed}");
+        }
     }
 }

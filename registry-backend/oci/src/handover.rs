@@ -14,9 +14,12 @@
 //! one that holds all of the part, comes with the first bytes of the reply.
 //!
 //! ```text
-//! X-Tidegate-File: accept                 in a request
+//! X-Tidegate-File: accept/2               in a request
 //! X-Tidegate-File: 0-1048575              in a reply
 //! ```
+//!
+//! The file may be open for direct I/O (`O_DIRECT`); whoever reads it can end that, for nobody else uses
+//! the same open file description. (In the first version, whose word was `accept`, it never was.)
 //!
 //! **A request's body in memory that both share.** Who would use it offers it, for all later requests on
 //! the same connection, in a request without a body, with whose first bytes come two descriptors: the
@@ -48,7 +51,7 @@ use crate::range::{ByteRange, bounds};
 pub const FILE: &str = "x-tidegate-file";
 
 /// What it says in a request.
-pub const ACCEPT: &str = "accept";
+pub const ACCEPT: &str = "accept/2";
 
 /// The header about slots.
 pub const SLOTS: &str = "x-tidegate-slots";

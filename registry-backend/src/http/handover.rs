@@ -71,10 +71,11 @@ impl Handover {
     pub(super) fn enclose(&self, wishes: Wishes, mut response: Response<Body>) -> Response<Body> {
         if wishes.file
             && let Some((blob, part)) = response.body_mut().take_file()
-            && let Ok(part) = write(part).try_into()
+            && let Ok(written) = write(part).try_into()
         {
+            blob.prepare_file(part);
             let file = HeaderName::from_static(FILE);
-            response.headers_mut().insert(file, part);
+            response.headers_mut().insert(file, written);
             self.outbox.put(Enclosure::Blob(blob));
         } else if let Some((receiver, notes)) = wishes.slots
             && self.slots.set(receiver).is_ok()

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use oci::range::ByteRange;
 use oci::{Digest, RepositoryName, Visibility};
 
 use super::{Error, Registry, RepositoryLock};
@@ -31,6 +32,12 @@ impl Blob {
     /// Returns the open file that the blob is, where it is one.
     pub(crate) fn as_file(&self) -> Option<BorrowedFd<'_>> {
         self.0.as_file()
+    }
+
+    /// Prepares that file for somebody who is going to read this part of it in our place, maybe by direct
+    /// I/O.
+    pub(crate) fn prepare_file(&self, part: ByteRange) {
+        self.0.prepare_file(part.first, part.size_bytes());
     }
 }
 

@@ -228,6 +228,10 @@ pub(crate) trait Read: Debug + Send + Sync {
     fn as_file(&self) -> Option<BorrowedFd<'_>> {
         None
     }
+
+    /// Prepares the open file for somebody who is going to read so much of it, aligned to blocks if it
+    /// then is open for direct I/O, in place of everyone else: [`Read::read_at`] may fail from then on.
+    fn prepare_file(&self, _first: u64, _size_bytes: u64) {}
 }
 
 /// An object open for writing at its end.

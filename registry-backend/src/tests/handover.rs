@@ -38,7 +38,7 @@ async fn who_can_take_a_file_gets_it_in_the_place_of_the_bytes() {
         ("range: bytes=2-4\r\n", 206, "2-4", b"234"),
         ("range: bytes=-3\r\n", 206, "7-9", b"789"),
     ] {
-        let headers = format!("x-tidegate-file: accept\r\n{headers}");
+        let headers = format!("x-tidegate-file: accept/2\r\n{headers}");
         let (reply, file) = ask(&rig, &path, &headers).await;
         assert_eq!(reply.status, status, "{reply}");
         assert_eq!(reply.header("x-tidegate-file"), Some(part));
@@ -63,21 +63,25 @@ async fn everyone_else_and_every_other_reply_has_bytes() {
         (&*path, "x-tidegate-file: yes\r\n", 200),
         (
             &*path,
-            "x-tidegate-file: accept\r\nrange: bytes=0-0,4-5\r\n",
+            "x-tidegate-file: accept/2\r\nrange: bytes=0-0,4-5\r\n",
             206,
         ),
         (
             &*path,
-            "x-tidegate-file: accept\r\nrange: bytes=99-\r\n",
+            "x-tidegate-file: accept/2\r\nrange: bytes=99-\r\n",
             416,
         ),
         (
             &format!("/v2/a/b/blobs/{empty}"),
-            "x-tidegate-file: accept\r\n",
+            "x-tidegate-file: accept/2\r\n",
             200,
         ),
-        ("/v2/nothing/tags/list", "x-tidegate-file: accept\r\n", 404),
-        ("/v2/", "x-tidegate-file: accept\r\n", 200),
+        (
+            "/v2/nothing/tags/list",
+            "x-tidegate-file: accept/2\r\n",
+            404,
+        ),
+        ("/v2/", "x-tidegate-file: accept/2\r\n", 200),
     ] {
         let (reply, file) = ask(&rig, path, headers).await;
         assert_eq!(reply.status, status, "{path} {headers}");

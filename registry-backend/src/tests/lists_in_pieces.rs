@@ -201,7 +201,7 @@ async fn a_large_manifest_is_a_file_and_a_small_one_is_not() {
         assert_eq!(content.len(), size);
         let digest = rig.put_manifest("a", "v1", &index).await;
         let (reply, file) =
-            super::handover::ask(&rig, "/v2/a/manifests/v1", "x-tidegate-file: accept\r\n").await;
+            super::handover::ask(&rig, "/v2/a/manifests/v1", "x-tidegate-file: accept/2\r\n").await;
         assert_eq!(
             reply.header("docker-content-digest"),
             Some(&*digest.to_string())

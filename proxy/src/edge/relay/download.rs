@@ -5,7 +5,7 @@ use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use oci::range::ByteRange;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
@@ -14,6 +14,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::sync::Semaphore;
 use tokio::task::{spawn_blocking, yield_now};
 
+use super::direct;
 use super::handed::Handed;
 
 /// How much is read at once: sixteen TLS records, as many as the connection's buffer takes, so that
@@ -23,17 +24,22 @@ pub(super) const PIECE_BYTES: usize = 256 << 10;
 /// How far into its memory a piece begins, to lie elsewhere in its pages than the record that OpenSSL
 /// copies it to lies in its own. With older versions of glibc (Debian 12 has one) AMD's Zen 4 copies
 /// many times slower to what lies 1 to 15 bytes further on in a page, and a record's content begins 8
-/// bytes behind its memory.
+/// bytes behind its memory. It is a multiple of 512 bytes, so that the piece may be read by direct I/O.
 const SKEW_BYTES: usize = 2 << 10;
+const PAGE_BYTES: usize = 4 << 10;
 
 /// How many reads may wait for a disk: half of the threads that there are for what blocks, so that a
 /// disk that does not answer, or a registry that hands over a file of such a one, leaves the rest to others.
 const WAITING_MAX: usize = 256;
 
-static WAITING: Semaphore = Semaphore::const_new(WAITING_MAX);
+pub(super) static WAITING: Semaphore = Semaphore::const_new(WAITING_MAX);
 
 /// Sends `part` of `file` as the body of the reply that has begun.
 pub(super) async fn send(session: &mut Session, file: Handed, part: ByteRange) -> Result<()> {
+    let place = direct::place(&file).map_err(|error| broken(error).into_up())?;
+    if place.is_some() {
+        return send_directly(session, &Arc::new(file), part).await;
+    }
     // Only a wish; whatever becomes of it, the bytes are the same.
     fadvise(&*file, part.first, None, Advice::Sequential).ok();
     let file = Arc::new(file);
@@ -42,7 +48,7 @@ pub(super) async fn send(session: &mut Session, file: Handed, part: ByteRange) -
     let mut spare = BytesMut::new();
     while left > 0 {
         let len = usize::try_from(left).map_or(PIECE_BYTES, |left| left.min(PIECE_BYTES));
-        let read = read(&file, offset, sized(spare, len)).await;
+        let read = read(&file, offset, len, spare).await;
         let piece = read.map_err(|error| broken(error).into_up())?.freeze();
         offset += piece.len() as u64;
         left -= piece.len() as u64;
@@ -57,11 +63,54 @@ pub(super) async fn send(session: &mut Session, file: Handed, part: ByteRange) -
     Ok(())
 }
 
-/// Makes `spare` as long, in memory of its own where it has too little.
+/// Sends `part` of a file past the page cache: while a piece is sent, the next is read.
+async fn send_directly(session: &mut Session, file: &Arc<Handed>, part: ByteRange) -> Result<()> {
+    let end = part.first + part.size_bytes();
+    let read = async |offset: u64, spare: BytesMut| -> Result<BytesMut> {
+        let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Ok(BytesMut::new());
+        }
+        let piece = direct::read(file, offset, left.min(direct::READ_BYTES), spare).await;
+        piece.map_err(|error| broken(error).into_up())
+    };
+    let mut offset = part.first;
+    let mut next = read(offset, BytesMut::new()).await?;
+    let mut spare = BytesMut::new();
+    while !next.is_empty() {
+        let piece = next.freeze();
+        offset += piece.len() as u64;
+        let (sent, following) = tokio::join!(
+            send_piece(session, &piece, offset == end),
+            read(offset, spare)
+        );
+        sent?;
+        next = following?;
+        spare = piece.try_into_mut().unwrap_or_default();
+        yield_now().await;
+    }
+    Ok(())
+}
+
+/// Sends as much at a time as [`send`] does.
+async fn send_piece(session: &mut Session, piece: &Bytes, is_last: bool) -> Result<()> {
+    let downstream = session.as_downstream_mut();
+    let mut rest = piece.clone();
+    while !rest.is_empty() {
+        let slice = rest.split_to(rest.len().min(PIECE_BYTES));
+        let is_last = is_last && rest.is_empty();
+        let sent = downstream.write_response_body(slice, is_last).await;
+        sent.map_err(|error| error.into_down())?;
+    }
+    Ok(())
+}
+
+/// Makes `spare` as long, in memory of its own where it has too little, or that lies otherwise.
 pub(super) fn sized(mut spare: BytesMut, len: usize) -> BytesMut {
-    if spare.capacity() < len {
-        spare = BytesMut::zeroed(SKEW_BYTES + len);
-        spare.advance(SKEW_BYTES);
+    if spare.capacity() < len || spare.as_ptr().addr() % PAGE_BYTES != SKEW_BYTES {
+        spare = BytesMut::zeroed(PAGE_BYTES + len);
+        let behind = spare.as_ptr().addr() % PAGE_BYTES;
+        spare.advance((PAGE_BYTES + SKEW_BYTES - behind) % PAGE_BYTES);
     }
     spare.resize(len, 0);
     spare
@@ -71,12 +120,21 @@ pub(super) fn broken(error: io::Error) -> Box<Error> {
     Error::because(ErrorType::FileReadError, "a blob's file", error)
 }
 
-/// Fills `buffer` from `offset`, as far as that can be done at once, and at least in part.
+/// Reads up to `len` bytes from `offset`, as many as can be read at once and at least some; into `spare`
+/// where that has room for them.
 pub(super) async fn read(
     file: &Arc<Handed>,
     offset: u64,
-    mut buffer: BytesMut,
+    len: usize,
+    spare: BytesMut,
 ) -> io::Result<BytesMut> {
+    if file.is_direct() {
+        if len >= direct::READ_MIN_BYTES {
+            return direct::read(file, offset, len, spare).await;
+        }
+        file.read_through_cache()?;
+    }
+    let mut buffer = sized(spare, len);
     let at_hand = read_cached(file, offset, &mut buffer);
     if matches!(at_hand, Ok(_) | Err(Errno::AGAIN)) {
         file.is_local();
@@ -122,11 +180,11 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"0123456789").unwrap();
         let file = Arc::new(Handed::unchecked(file));
-        let piece = read(&file, 2, BytesMut::zeroed(4)).await.unwrap();
+        let piece = read(&file, 2, 4, BytesMut::new()).await.unwrap();
         assert_eq!(&piece[..], b"2345");
-        let piece = read(&file, 8, BytesMut::zeroed(4)).await.unwrap();
+        let piece = read(&file, 8, 4, BytesMut::new()).await.unwrap();
         assert_eq!(&piece[..], b"89");
-        let end = read(&file, 10, BytesMut::zeroed(4)).await.unwrap_err();
+        let end = read(&file, 10, 4, BytesMut::new()).await.unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
     }
 
@@ -149,7 +207,7 @@ mod tests {
         file.sync_all().unwrap();
         fadvise(&file, 0, None, Advice::DontNeed).unwrap();
         let file = Arc::new(Handed::unchecked(file));
-        let piece = read(&file, 2, BytesMut::zeroed(4)).await;
+        let piece = read(&file, 2, 4, BytesMut::new()).await;
         assert_eq!(&piece.unwrap()[..], b"2345");
     }
 
@@ -159,7 +217,7 @@ mod tests {
         let asked = read_cached(&file, 0, &mut [0; 4]);
         assert_eq!(asked, Err(Errno::OPNOTSUPP));
         let file = Arc::new(Handed::unchecked(file));
-        let piece = read(&file, 0, BytesMut::zeroed(4)).await;
+        let piece = read(&file, 0, 4, BytesMut::new()).await;
         assert_eq!(piece.unwrap(), fs::read("/proc/version").unwrap()[..4]);
     }
 }

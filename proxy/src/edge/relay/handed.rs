@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use oci::range::ByteRange;
-use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, statx};
+use rustix::fs::{AtFlags, FileType, OFlags, StatxFlags, fcntl_getfl, fcntl_setfl, statx};
 use slots::descriptors;
 
 /// A file that a blob may be in.
@@ -20,6 +20,8 @@ pub(super) struct Handed {
     file: Option<File>,
     /// Whether the kernel serves it by itself, so that to close it waits for no other process.
     is_local: AtomicBool,
+    /// Whether it is open for direct I/O.
+    is_direct: AtomicBool,
 }
 
 impl Handed {
@@ -30,14 +32,32 @@ impl Handed {
     pub(super) fn open(file: OwnedFd, part: ByteRange) -> io::Result<Self> {
         let checked = check(&file, part);
         let handed = Self::unchecked(file.into());
-        checked.map(|()| handed)
+        let flags = checked?;
+        handed
+            .is_direct
+            .store(flags.contains(OFlags::DIRECT), Ordering::Relaxed);
+        Ok(handed)
     }
 
     pub(super) fn unchecked(file: File) -> Self {
         Self {
             file: Some(file),
             is_local: AtomicBool::new(false),
+            is_direct: AtomicBool::new(false),
         }
+    }
+
+    /// Returns whether it is to be read past the page cache.
+    pub(super) fn is_direct(&self) -> bool {
+        self.is_direct.load(Ordering::Relaxed)
+    }
+
+    /// Has it be read through the page cache from now on.
+    pub(super) fn read_through_cache(&self) -> io::Result<()> {
+        if self.is_direct.swap(false, Ordering::Relaxed) {
+            fcntl_setfl(&**self, OFlags::empty())?;
+        }
+        Ok(())
     }
 
     /// Takes down that the kernel was able to say whether it has the bytes at hand, which it is of the
@@ -64,18 +84,20 @@ impl Drop for Handed {
     }
 }
 
-fn check(file: &OwnedFd, part: ByteRange) -> io::Result<()> {
+/// Checks a file; returns how it is open.
+fn check(file: &OwnedFd, part: ByteRange) -> io::Result<OFlags> {
     // What the kernel knows, without a question to whoever serves the file system.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = statx(file, "", flags, StatxFlags::TYPE | StatxFlags::SIZE)?;
     if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
         return Err(io::Error::other("it is no plain file"));
     }
-    if fcntl_getfl(file)? & (OFlags::ACCMODE | OFlags::PATH) != OFlags::RDONLY {
+    let opened = fcntl_getfl(file)?;
+    if opened & (OFlags::ACCMODE | OFlags::PATH) != OFlags::RDONLY {
         return Err(io::Error::other("it is not open to be read only"));
     }
     match part.last < stat.stx_size {
-        true => Ok(()),
+        true => Ok(opened),
         false => Err(io::Error::other("it is shorter than its part")),
     }
 }

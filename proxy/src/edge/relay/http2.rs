@@ -21,7 +21,7 @@ use pingora::{Error, ErrorType, Result};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::download::{PIECE_BYTES, broken, read, sized};
+use super::download::{PIECE_BYTES, broken, read};
 use super::handed::Handed;
 use super::rest::Rest;
 use super::{EdgeProxy, QUEUE_MAX, body_piece};
@@ -133,8 +133,8 @@ impl<'a> BodyStream<'a> {
                     (window, reservation, holding)
                 }
             };
-            let buffer = sized(BytesMut::new(), window.min(reservation.bytes()));
-            let piece = read(&holding.file, offset, buffer).await;
+            let len = window.min(reservation.bytes());
+            let piece = read(&holding.file, offset, len, BytesMut::new()).await;
             let piece = piece.map_err(|error| broken(error).into_up())?;
             let len = piece.len();
             offset += len as u64;

@@ -8,6 +8,7 @@
 //! Other upstreams are Pingora's; what they say, and what is made of it for the client, is the same
 //! on both ways.
 
+mod direct;
 mod download;
 mod gathered;
 mod handed;

@@ -8,6 +8,7 @@ mod batch;
 mod direct;
 mod durable;
 mod files;
+mod first_reads;
 mod side_by_side;
 mod write_back;
 
@@ -28,6 +29,7 @@ use batch::Batch;
 use direct::Direct;
 use durable::{Staged, Tree};
 use files::Files;
+use first_reads::FirstReads;
 
 /// How many objects are made durable together; fewer are one by one. Together is sooner from the
 /// fourth on, but has to write what others have left to be written, too: a manifest with its tag is
@@ -42,11 +44,12 @@ pub(crate) struct Filesystem {
     epoch: String,
     /// Whether many files can be made durable together.
     batches: bool,
+    first_reads: Arc<FirstReads>,
 }
 
 impl Filesystem {
     /// Opens the tree below `root`, which is made where it does not exist; with `direct_io`, what is
-    /// large is written past the page cache.
+    /// large is written past the page cache, and read past it for the first time.
     ///
     /// # Errors
     /// [`Error`] naming the path when the folder cannot be made or written to.
@@ -74,6 +77,7 @@ impl Filesystem {
             files: Files::new(root),
             epoch,
             batches,
+            first_reads: Arc::new(FirstReads::new(direct_io)),
         })
     }
 
@@ -162,6 +166,7 @@ impl Driver for Filesystem {
             path,
             file,
             size_bytes,
+            first_reads: Arc::clone(&self.first_reads),
         };
         Ok((content, Box::new(file)))
     }
@@ -181,6 +186,7 @@ impl Driver for Filesystem {
             path,
             file,
             size_bytes,
+            first_reads: Arc::clone(&self.first_reads),
         }))
     }
 
@@ -293,6 +299,7 @@ struct OpenFile {
     path: PathBuf,
     file: File,
     size_bytes: u64,
+    first_reads: Arc<FirstReads>,
 }
 
 impl Read for OpenFile {
@@ -308,6 +315,10 @@ impl Read for OpenFile {
 
     fn as_file(&self) -> Option<BorrowedFd<'_>> {
         Some(self.file.as_fd())
+    }
+
+    fn prepare_file(&self, first: u64, size_bytes: u64) {
+        self.first_reads.prepare(&self.file, first, size_bytes);
     }
 }
 
