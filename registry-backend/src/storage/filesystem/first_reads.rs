@@ -99,7 +99,7 @@ mod tests {
     /// Returns a file that only the disk has.
     fn on_disk() -> NamedTempFile {
         let file = tempfile::Builder::new().tempfile_in("/var/tmp").unwrap();
-        std::fs::write(file.path(), CONTENT).unwrap();
+        std::fs::write(file.path(), &CONTENT[..]).unwrap();
         file.as_file().sync_all().unwrap();
         fadvise(file.as_file(), 0, None, Advice::DontNeed).unwrap();
         file
