@@ -11,8 +11,8 @@ BINARY = $(or $(CARGO_TARGET_DIR),target)/release/tidegate
 UNITS = tidegate-edge.service tidegate-registry.service
 INSTALL = install -D
 
-# A toolchain from rustup that is not on the PATH yet.
-export PATH := $(PATH):$(HOME)/.cargo/bin
+# A toolchain from rustup goes before a distribution's, which is older.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 .PHONY: help run build test bench fmt install uninstall
 
