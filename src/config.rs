@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use proxy::RegistryPeer;
+use proxy::state_dir::StateDir;
 use settings::{Document, Problems, Section};
 
 use crate::logging::Log;
@@ -38,6 +39,15 @@ impl Role {
             Self::Registry => "registry",
         }
     }
+
+    /// The socket on which it is asked to reload, where the config names none: the one that its unit
+    /// makes room for.
+    fn control_socket(self) -> &'static str {
+        match self {
+            Self::Edge => "/run/tidegate-edge/control.sock",
+            Self::Registry => "/run/tidegate/control.sock",
+        }
+    }
 }
 
 impl fmt::Display for Role {
@@ -49,6 +59,8 @@ impl fmt::Display for Role {
 /// A config file, proven.
 pub(crate) struct Config {
     pub(crate) log: Log,
+    /// Where the edge is asked to reload.
+    pub(crate) control_socket: PathBuf,
     pub(crate) edge: proxy::Config,
     pub(crate) registry: Option<Registry>,
 }
@@ -72,6 +84,8 @@ impl Config {
 /// What the role of the registry takes from the file.
 pub(crate) struct Registry {
     pub(crate) log: Log,
+    /// Where this role is asked to reload.
+    pub(crate) control_socket: PathBuf,
     /// That of each registry, the one of `[registry]` itself first.
     pub(crate) configs: Vec<registry_backend::Config>,
 }
@@ -84,14 +98,54 @@ pub(crate) struct Registry {
 /// # Errors
 /// Everything that is wrong with it.
 pub(crate) fn read(path: &Path, role: Option<Role>) -> Result<Config, Problems> {
+    read_with(path, role, proxy::Config::read)
+}
+
+/// As [`read`], for an edge that runs with this `state_dir`, which stays where it is.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub(crate) fn read_again(path: &Path, state_dir: &StateDir) -> Result<Config, Problems> {
+    read_with(path, Some(Role::Edge), |root, peers| {
+        proxy::Config::read_again(root, peers, state_dir)
+    })
+}
+
+/// Returns where the roles are asked to reload, the registry's if the config has one, whatever else is
+/// wrong with the file.
+///
+/// # Errors
+/// When it is no TOML.
+pub(crate) fn control_sockets(path: &Path) -> Result<(PathBuf, Option<PathBuf>), Problems> {
     let mut document = Document::read(path)?;
-    let config = read_root(&mut document.root(), role);
+    let root = &mut document.root();
+    let registry = root.table("registry");
+    let registry = registry.map(|mut table| control_socket(&mut table, Role::Registry));
+    Ok((control_socket(root, Role::Edge), registry))
+}
+
+fn control_socket(section: &mut Section, role: Role) -> PathBuf {
+    let written = section.path("control_socket");
+    written.unwrap_or_else(|| PathBuf::from(role.control_socket()))
+}
+
+fn read_with(
+    path: &Path,
+    role: Option<Role>,
+    read_edge: impl FnOnce(&mut Section, &[RegistryPeer]) -> Option<proxy::Config>,
+) -> Result<Config, Problems> {
+    let mut document = Document::read(path)?;
+    let config = read_root(&mut document.root(), role, read_edge);
     document.finish()?;
     // Without a config there is a problem; were there none, an empty list would still be an error.
     config.ok_or_else(Problems::default)
 }
 
-fn read_root(root: &mut Section, role: Option<Role>) -> Option<Config> {
+fn read_root(
+    root: &mut Section,
+    role: Option<Role>,
+    read_edge: impl FnOnce(&mut Section, &[RegistryPeer]) -> Option<proxy::Config>,
+) -> Option<Config> {
     let (for_edge, for_registry) = (role != Some(Role::Registry), role != Some(Role::Edge));
     let log = root
         .table("log")
@@ -103,9 +157,15 @@ fn read_root(root: &mut Section, role: Option<Role>) -> Option<Config> {
     let registry = root.table("registry").map(|mut table| {
         let mut own = table.table("log");
         let log = Log::read_registry(own.as_mut(), &log, for_registry);
+        let control_socket = control_socket(&mut table, Role::Registry);
         let configs = registry_backend::Config::read_all(&mut table);
-        Registry { log, configs }
+        Registry {
+            log,
+            control_socket,
+            configs,
+        }
     });
+    let control_socket = control_socket(root, Role::Edge);
     let registries = registry.iter().flat_map(|registry| &registry.configs);
     let peers: Vec<RegistryPeer> = registries
         .map(|config| RegistryPeer {
@@ -114,12 +174,13 @@ fn read_root(root: &mut Section, role: Option<Role>) -> Option<Config> {
         })
         .collect();
     let edge = if for_edge {
-        proxy::Config::read(root, &peers)
+        read_edge(root, &peers)
     } else {
         proxy::Config::read_keys(root, &peers)
     };
     Some(Config {
         log,
+        control_socket,
         edge: edge?,
         registry,
     })

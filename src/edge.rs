@@ -1,5 +1,6 @@
 //! `tidegate edge`: the edge alone, in the foreground.
 
+use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -7,6 +8,7 @@ use proxy::{Edge, Handle};
 
 use crate::config::{self, Role};
 use crate::logging::{Logs, Prepared};
+use crate::outcome::Outcome;
 use crate::role::Args;
 use crate::signals::{Request, Signals};
 use crate::{notify, output, role};
@@ -21,6 +23,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     role::raise_file_limit();
     let edge = Edge::bind(config.edge)?;
     obey_signals(Watched {
+        control_socket: config.control_socket,
         args,
         logs,
         handle: edge.handle(),
@@ -32,6 +35,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// What the signals act on.
 struct Watched {
+    control_socket: PathBuf,
     args: Args,
     logs: Logs,
     handle: Handle,
@@ -45,7 +49,7 @@ fn obey_signals(watched: Watched) -> Result<()> {
         .context("start the runtime of the signals")?;
     let signals = {
         let _context = runtime.enter();
-        Signals::listen()?
+        Signals::listen()?.and_at(&watched.control_socket)
     };
     thread::Builder::new()
         .name("signals".to_owned())
@@ -58,23 +62,32 @@ impl Watched {
     async fn obey(self, mut signals: Signals) {
         notify::ready("serving", self.handle.https_address());
         tracing::info!("ready");
-        while signals.next().await == Request::Reload {
-            role::reload(Role::Edge, "serving", self.handle.https_address(), || {
-                self.reload()
-            });
+        self.handle.note_reload(true, 0);
+        while let Request::Reload(asker) = signals.next().await {
+            let https = self.handle.https_address();
+            let outcome = role::reload(Role::Edge, "serving", https, || self.reload());
+            match &outcome {
+                Outcome::InForce { waiting } => self.handle.note_reload(true, waiting.len()),
+                Outcome::Refused { .. } => self.handle.note_reload(false, 0),
+            }
+            if let Some(asker) = asker {
+                asker.answer(&outcome);
+            }
         }
         notify::stopping();
         self.handle.drain();
-        while signals.next().await == Request::Reload {}
+        while let Request::Reload(_) = signals.next().await {}
         stop_at_once();
     }
 
-    fn reload(&self) -> Result<()> {
-        let config = config::read(&self.args.config.path, Some(Role::Edge))?;
+    fn reload(&self) -> Result<Vec<String>> {
+        let config = config::read_again(&self.args.config.path, self.handle.state_dir())?;
         let log = Prepared::open(&config.log)?;
-        self.handle.reload(config.edge)?;
+        let keys = self.handle.reload(config.edge)?;
         self.logs.apply(log);
-        Ok(())
+        let moved = config.control_socket != self.control_socket;
+        let keys = keys.into_iter().chain(moved.then_some("control_socket"));
+        Ok(keys.map(str::to_owned).collect())
     }
 }
 

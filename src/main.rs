@@ -11,6 +11,7 @@ mod banner;
 mod certs;
 mod check;
 mod config;
+mod control;
 mod edge;
 mod files;
 mod folder;
@@ -18,9 +19,11 @@ mod gencert;
 mod htpasswd;
 mod logging;
 mod notify;
+mod outcome;
 mod output;
 mod password;
 mod registry;
+mod reload;
 mod renew;
 mod role;
 mod setup;
@@ -41,7 +44,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage."
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage; of a role also 78, the config is bad."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -56,6 +59,8 @@ enum Verb {
     Setup(setup::Args),
     /// Check a config and all that it names; print every problem.
     Check(check::Args),
+    /// Have the roles that run read their config again, and say what came of it.
+    Reload(reload::Args),
     /// Ask what a config lets whom do.
     #[command(subcommand)]
     Access(access::Command),
@@ -83,6 +88,7 @@ fn main() -> ExitCode {
         Verb::Access(command) => {
             return access::run(command).unwrap_or_else(|error| failed(&error));
         }
+        Verb::Reload(args) => return reload::run(&args).unwrap_or_else(|error| failed(&error)),
         Verb::Setup(args) => setup::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Certs(args) => certs::run(&args),
@@ -90,8 +96,8 @@ fn main() -> ExitCode {
         Verb::Gencert(args) => gencert::run(&args),
         Verb::Htpasswd(command) => htpasswd::run(&command),
         Verb::Token(command) => token::run(command),
-        Verb::Edge(args) => edge::run(args),
-        Verb::Registry(args) => registry::run(&args),
+        Verb::Edge(args) => return role::exit_code(edge::run(args)),
+        Verb::Registry(args) => return role::exit_code(registry::run(&args)),
     };
     done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }

@@ -35,6 +35,12 @@ pub(crate) fn stopping() {
     ]);
 }
 
+/// Says why the role cannot go on: in a line, for a status is one.
+pub(crate) fn failed(why: &str) {
+    let why = why.replace('\n', "; ");
+    send(&[NotifyState::Status(&why)]);
+}
+
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "the service manager was not told of the state");

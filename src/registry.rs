@@ -1,5 +1,6 @@
 //! `tidegate registry`: the registry alone, in the foreground.
 
+use std::path::Path;
 use std::pin::pin;
 use std::thread;
 use std::time::Duration;
@@ -42,11 +43,13 @@ fn workers() -> usize {
 
 async fn serve(args: &Args, registry: Registry) -> Result<()> {
     let mut signals = Signals::listen()?;
+    let control_socket = registry.control_socket.clone();
     let logs = Logs::start(&registry.log)?;
     let _last_word = logs.last_word();
     role::raise_file_limit();
     let instances = Instances::open(registry.configs)?;
     let listeners = instances.bind()?;
+    signals = signals.and_at(&control_socket);
 
     let (stop, stopped) = oneshot::channel::<()>();
     let mut stop = Some(stop);
@@ -65,11 +68,14 @@ async fn serve(args: &Args, registry: Registry) -> Result<()> {
             request = signals.next() => request,
         };
         match (request, stop.take()) {
-            (Request::Reload, waiting) => {
+            (Request::Reload(asker), waiting) => {
                 stop = waiting;
-                role::reload(Role::Registry, "serving", None, || {
-                    reload(args, &logs, &instances)
+                let outcome = role::reload(Role::Registry, "serving", None, || {
+                    reload(args, &logs, &instances, &control_socket)
                 });
+                if let Some(asker) = asker {
+                    asker.answer(&outcome);
+                }
             }
             (Request::Stop, Some(stop)) => {
                 notify::stopping();
@@ -85,10 +91,17 @@ fn read(args: &Args) -> Result<Registry> {
     config.registry.context("the config has no [registry]")
 }
 
-fn reload(args: &Args, logs: &Logs, instances: &Instances) -> Result<()> {
+fn reload(
+    args: &Args,
+    logs: &Logs,
+    instances: &Instances,
+    control_socket: &Path,
+) -> Result<Vec<String>> {
     let registry = read(args)?;
     let log = Prepared::open(&registry.log)?;
-    instances.reload(registry.configs)?;
+    let mut keys = instances.reload(registry.configs);
     logs.apply(log);
-    Ok(())
+    let moved = registry.control_socket != control_socket;
+    keys.extend(moved.then(|| "registry.control_socket".to_owned()));
+    Ok(keys)
 }

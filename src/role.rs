@@ -1,6 +1,7 @@
 //! What both roles have in common: their flags, and how they reload.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{
@@ -11,7 +12,8 @@ use settings::Problems;
 
 use crate::config::{ConfigFile, Role};
 use crate::notify;
-use crate::output::one_line;
+use crate::outcome::Outcome;
+use crate::output::{self, one_line};
 
 /// The flags of a role.
 #[derive(clap::Args)]
@@ -37,6 +39,25 @@ impl Args {
     }
 }
 
+/// The exit code of a role whose config is bad (`EX_CONFIG` of `sysexits.h`): to start it again makes
+/// nothing better.
+const BAD_CONFIG: u8 = 78;
+
+/// Ends a role, and says why it failed if it did.
+pub(crate) fn exit_code(ended: Result<()>) -> ExitCode {
+    let Err(error) = ended else {
+        return ExitCode::SUCCESS;
+    };
+    output::report(&error);
+    if let Some(problems) = error.downcast_ref::<Problems>() {
+        // What `systemctl status` shows.
+        notify::failed(&problems.to_string());
+        return ExitCode::from(BAD_CONFIG);
+    }
+    notify::failed(&one_line(&error));
+    ExitCode::FAILURE
+}
+
 /// Takes as many open files as the system lets this process have; each transfer needs a few.
 pub(crate) fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
@@ -56,27 +77,34 @@ pub(crate) fn without_huge_pages() {
     disable_transparent_huge_pages(true).ok();
 }
 
-/// Reloads, tells the service manager so, and logs each problem if the config is bad.
+/// Reloads, by `change`, which names the keys that need a restart; tells the service manager so, and the
+/// log what came of it.
 pub(crate) fn reload(
     role: Role,
     status: &str,
     https: Option<SocketAddr>,
-    change: impl FnOnce() -> Result<()>,
-) {
+    change: impl FnOnce() -> Result<Vec<String>>,
+) -> Outcome {
     notify::reloading();
-    match change() {
-        Ok(()) => tracing::info!(%role, "config reloaded"),
-        Err(error) => {
-            match error.downcast_ref::<Problems>() {
-                Some(problems) => {
-                    problems
-                        .iter()
-                        .for_each(|problem| tracing::error!("{problem}"));
-                }
-                None => tracing::error!("{}", one_line(&error)),
+    let outcome = match change() {
+        Ok(waiting) => Outcome::InForce { waiting },
+        Err(error) => Outcome::Refused {
+            problems: match error.downcast_ref::<Problems>() {
+                Some(problems) => problems.iter().map(ToString::to_string).collect(),
+                None => vec![one_line(&error)],
+            },
+        },
+    };
+    match &outcome {
+        Outcome::InForce { waiting } if waiting.is_empty() => tracing::info!(%role, "{outcome}"),
+        Outcome::InForce { .. } => tracing::warn!(%role, "{outcome}"),
+        Outcome::Refused { problems } => {
+            for problem in problems {
+                tracing::error!("{problem}");
             }
-            tracing::error!(%role, "nothing was changed: the config in force stays");
+            tracing::error!(%role, "{outcome}");
         }
     }
     notify::ready(status, https);
+    outcome
 }

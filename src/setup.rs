@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use proxy::tls::self_signed;
 use serde_json::json;
 
+use crate::config::Role;
 use crate::files::{self, Staged};
 use crate::folder::Folder;
 use crate::output::{note, say, shell_word};
@@ -176,8 +177,7 @@ fn write(args: &Args) -> Result<Report> {
     let pair = write_pair(&folder, &names, &addresses)?;
     files.extend([(folder.certificate(), pair), (folder.key(), pair)]);
     files.extend(write_users(&folder, args, given)?);
-    let socket = run.join("registry.sock");
-    let text = config_text(http, https, &hosts(&names, &addresses), &socket)?;
+    let text = config_text(http, https, &hosts(&names, &addresses), &run)?;
     files.push((folder.config(), write_config(&folder, args, &text)?));
     Ok(Report { folder, files })
 }
@@ -290,20 +290,25 @@ fn config_text(
     http: SocketAddr,
     https: SocketAddr,
     hosts: &[String],
-    socket: &Path,
+    run: &Path,
 ) -> Result<String> {
-    let socket = socket
+    let run = run
         .to_str()
-        .with_context(|| format!("{}: not UTF-8", socket.display()))?;
+        .with_context(|| format!("{}: not UTF-8", run.display()))?;
     // A text as JSON writes it is one of TOML too.
-    let listen = json!(format!("unix:{socket}"));
+    let listen = json!(format!("unix:{run}/registry.sock"));
+    let controls = [Role::Edge, Role::Registry];
+    let [edge_control, registry_control] =
+        controls.map(|role| json!(format!("{run}/{role}.control")));
     let hosts: Vec<String> = hosts.iter().map(|host| json!(host).to_string()).collect();
     let hosts = hosts.join(", ");
     Ok(format!(
         r#"# Written once by `tidegate setup`; it is yours to edit. conf/edge.toml in the sources (after
 # `make install`: /usr/local/share/doc/tidegate/edge.toml) explains every key there is.
 # Paths are relative to the folder of this file. `tidegate check --config FILE` says whether all is
-# well; a running role takes a change on SIGHUP.
+# well; `tidegate reload --config FILE` has the roles that run apply a change.
+
+control_socket = {edge_control}
 
 [[listener]]
 address = "{http}"                 # plain HTTP: redirects to TLS, nothing else
@@ -323,6 +328,7 @@ htpasswd_file = "auth/htpasswd"           # users: tidegate htpasswd add FILE US
 
 [registry]
 listen = {listen}
+control_socket = {registry_control}
 
 [registry.storage]
 filesystem = {{ root = "registry" }}        # holds docker/registry/v2/…

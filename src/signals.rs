@@ -1,20 +1,24 @@
 //! What the outside asks of a running process.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::control::{Asker, Control};
 
 /// The signals this program listens to, from the moment this value exists.
 pub(crate) struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    control: Option<Control>,
 }
 
 /// What a signal asks for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Request {
-    /// SIGHUP: read the config again and open the logs again.
-    Reload,
+    /// SIGHUP, or somebody who waits for the answer: read the config again and open the logs again.
+    Reload(Option<Asker>),
     /// SIGTERM or SIGINT: finish what is under way, and end.
     Stop,
 }
@@ -27,15 +31,31 @@ impl Signals {
             hangup: listen(SignalKind::hangup())?,
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            control: None,
         })
+    }
+
+    /// Listens to those who ask on this socket, too.
+    pub(crate) fn and_at(mut self, control_socket: &Path) -> Self {
+        self.control = Some(Control::listen(control_socket));
+        self
     }
 
     /// Waits for the next signal; it is not lost when the wait is given up.
     pub(crate) async fn next(&mut self) -> Request {
         tokio::select! {
-            _ = self.hangup.recv() => Request::Reload,
+            _ = self.hangup.recv() => Request::Reload(None),
+            asker = asked(&mut self.control) => Request::Reload(Some(asker)),
             _ = self.interrupt.recv() => Request::Stop,
             _ = self.terminate.recv() => Request::Stop,
         }
+    }
+}
+
+/// Waits for somebody who asks, for ever where nobody can.
+async fn asked(control: &mut Option<Control>) -> Asker {
+    match control {
+        Some(control) => control.next().await,
+        None => std::future::pending().await,
     }
 }

@@ -78,7 +78,7 @@ async fn watch(roles: &mut Roles, signals: &mut Signals, folder: &Folder) -> Res
         let event = tokio::select! {
             event = roles.next() => event?,
             request = signals.next() => {
-                if request == Request::Stop || on_terminal {
+                if matches!(request, Request::Stop) || on_terminal {
                     return Ok(End::Asked);
                 }
                 roles.hand_on(Signal::HUP)?;
@@ -150,7 +150,7 @@ impl Roles {
                         clean &= status.success();
                         break;
                     },
-                    request = signals.next() => if request == Request::Stop {
+                    request = signals.next() => if matches!(request, Request::Stop) {
                         signal = Signal::KILL;
                         running.send(signal)?;
                     },

@@ -18,8 +18,8 @@ use tokio::time::{
 };
 
 use crate::acme::{self, Answers};
-use crate::auth::Hashing;
 use crate::auth::token::vault::Vault;
+use crate::auth::Hashing;
 use crate::config::{Config, Limits};
 use crate::edge::{EdgeProxy, Wires};
 use crate::error::Error;
@@ -29,7 +29,8 @@ use crate::limits::transfers::Transfers;
 use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
 use crate::state::{Current, State};
-use crate::telemetry::metrics::Metrics;
+use crate::state_dir::StateDir;
+use crate::telemetry::metrics::{self, Metrics};
 use crate::telemetry::refused;
 use crate::tls::TicketKeys;
 
@@ -220,12 +221,13 @@ impl Edge {
 }
 
 impl Handle {
-    /// Puts `config` in the place of the one in force, for all that begins from now on.
+    /// Puts `config` in the place of the one in force, for all that begins from now on; names the keys
+    /// that have changed and stay as they are until a restart.
     ///
     /// # Errors
     /// [`reload::Error`] when it cannot be; nothing has changed then.
-    pub fn reload(&self, config: Config) -> Result<(), reload::Error> {
-        self.shared.fixed.compare(&Fixed::of(&config))?;
+    pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, reload::Error> {
+        let (fixed, wanted) = (&self.shared.fixed, Fixed::of(&config));
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
@@ -236,9 +238,22 @@ impl Handle {
         let Shared {
             answers, tickets, ..
         } = &*self.shared;
-        let state = State::build(config, vault, answers, tickets)?;
-        self.shared.current.swap(state);
-        Ok(())
+        let current = &self.shared.current;
+        let mut state = State::build(config, vault, answers, tickets)?;
+        fixed.fit(&mut state, &wanted, &current.load());
+        current.swap(state);
+        Ok(fixed.differences(&wanted))
+    }
+
+    /// Takes down how a reload ended, for the metrics: whether its config is in force, and how many keys
+    /// of it wait for a restart.
+    pub fn note_reload(&self, in_force: bool, waiting: usize) {
+        metrics::note_reload(in_force, waiting);
+    }
+
+    /// Returns where what the edge makes itself is kept until it ends, whatever the config says by now.
+    pub fn state_dir(&self) -> &StateDir {
+        self.shared.fixed.state_dir()
     }
 
     /// Stops taking connections and ends when what is under way is done, or when the time that the

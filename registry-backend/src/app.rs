@@ -44,12 +44,6 @@ pub enum Error {
         /// Why.
         source: Box<Self>,
     },
-    /// A change of this key takes effect only at a start.
-    #[error("{key} cannot change while the registry runs: restart it")]
-    NeedsRestart {
-        /// The key in question.
-        key: String,
-    },
     /// A registry's tree and that of another are one below the other.
     #[error("registry storage in {}: lies below that of another, {}", root.display(), other.display())]
     Nested {
@@ -107,30 +101,33 @@ impl App {
         })
     }
 
-    /// Checks that the registry can go on with another config.
-    ///
-    /// # Errors
-    /// [`Error::NeedsRestart`].
-    pub(crate) fn check(&self, config: &Config) -> Result<(), Error> {
+    /// Goes on with another config, but for the keys that need a restart, which are named. Requests under
+    /// way finish with what they began with.
+    pub(crate) fn change(&self, mut config: Config) -> Vec<String> {
         let old = &self.settings().config;
-        let moved = if config.listen != old.listen || config.socket_mode != old.socket_mode {
-            "listen"
-        } else if config.root != old.root || config.direct_io != old.direct_io {
-            "storage"
-        } else {
-            return Ok(());
-        };
-        let key = format!("{}.{moved}", config.key);
-        Err(Error::NeedsRestart { key })
-    }
-
-    /// Goes on with another config that was checked. Requests under way finish with what they began
-    /// with.
-    pub(crate) fn change(&self, config: Config) {
+        let keys = [
+            ("listen", config.listen != old.listen),
+            ("socket_mode", config.socket_mode != old.socket_mode),
+            ("storage.filesystem.root", config.root != old.root),
+            (
+                "storage.filesystem.direct_io",
+                config.direct_io != old.direct_io,
+            ),
+        ];
+        let keys = keys
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| format!("{}.{key}", config.key))
+            .collect();
+        config.listen.clone_from(&old.listen);
+        config.socket_mode = old.socket_mode;
+        config.root.clone_from(&old.root);
+        config.direct_io = old.direct_io;
         *self
             .settings
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(Settings::new(config));
+        keys
     }
 
     pub(crate) fn settings(&self) -> Arc<Settings> {
@@ -203,15 +200,18 @@ mod tests {
         let app = App::open(config.clone()).unwrap();
         let mut changed = config.clone();
         changed.delete = false;
-        app.check(&changed).unwrap();
-        app.change(changed);
+        assert!(app.change(changed).is_empty());
         assert!(!app.settings().config.delete);
-        let mut moved = config;
+        let mut moved = config.clone();
         moved.root = folder.path().join("other");
-        let error = app.check(&moved).unwrap_err();
+        moved.listen = folder.path().join("other.sock");
         assert_eq!(
-            error.to_string(),
-            "registry.storage cannot change while the registry runs: restart it"
+            app.change(moved),
+            ["registry.listen", "registry.storage.filesystem.root"]
         );
+        let settings = app.settings();
+        assert!(settings.config.delete, "all else is in force");
+        assert_eq!(settings.config.root, config.root);
+        assert_eq!(settings.config.listen, config.listen);
     }
 }

@@ -92,32 +92,21 @@ impl Instances {
         }
     }
 
-    /// Goes on with another config: all of it, or none. Requests under way finish with what they
-    /// began with.
-    ///
-    /// # Errors
-    /// [`Error::NeedsRestart`]; nothing has changed then.
-    pub fn reload(&self, configs: Vec<Config>) -> Result<(), Error> {
-        let others = || Error::NeedsRestart {
-            key: "registry.instance".to_owned(),
-        };
-        if configs.len() != self.0.len() {
-            return Err(others());
-        }
-        let mut changes = Vec::new();
+    /// Goes on with another config, but for the keys that need a restart, which are named. Requests under
+    /// way finish with what they began with.
+    pub fn reload(&self, configs: Vec<Config>) -> Vec<String> {
+        let mut keys = Vec::new();
+        // One that is new, or gone from the file, waits for a restart.
+        let mut others = configs.len() != self.0.len();
         for config in configs {
-            let app = self
-                .0
-                .iter()
-                .find(|app| app.registry.name() == config.instance.as_deref())
-                .ok_or_else(others)?;
-            app.check(&config)?;
-            changes.push((app, config));
+            let mut apps = self.0.iter();
+            match apps.find(|app| app.registry.name() == config.instance.as_deref()) {
+                Some(app) => keys.extend(app.change(config)),
+                None => others = true,
+            }
         }
-        for (app, config) in changes {
-            app.change(config);
-        }
-        Ok(())
+        keys.extend(others.then(|| "registry.instance".to_owned()));
+        keys
     }
 }
 
@@ -216,29 +205,43 @@ mod tests {
     }
 
     #[test]
-    fn a_reload_changes_all_or_nothing() {
+    fn a_reload_changes_what_it_can_and_names_the_rest() {
         let folder = tempfile::tempdir().unwrap();
         let (mut first, mut team) = (config(&folder, None), config(&folder, Some("team")));
         let instances = Instances::open(vec![first.clone(), team.clone()]).unwrap();
         let delete = |at: usize| instances.0[at].settings().config.delete;
-        first.delete = false;
-        for changed in [
-            vec![first.clone()],
-            vec![first.clone(), config(&folder, Some("other"))],
-            vec![
-                first.clone(),
-                Config {
-                    root: "/x".into(),
-                    ..team.clone()
-                },
-            ],
+        let elsewhere = Config {
+            root: "/x".into(),
+            socket_mode: 0o600,
+            ..team.clone()
+        };
+        for (other, named) in [
+            (vec![], vec!["registry.instance"]),
+            (
+                vec![config(&folder, Some("other"))],
+                vec!["registry.instance"],
+            ),
+            (
+                vec![elsewhere],
+                vec!["registry.socket_mode", "registry.storage.filesystem.root"],
+            ),
         ] {
-            let error = instances.reload(changed).unwrap_err();
-            assert!(matches!(error, Error::NeedsRestart { .. }), "{error}");
-            assert!(delete(0));
+            first.delete = !first.delete;
+            let configs = [vec![first.clone()], other].concat();
+            let named: Vec<_> = named.into_iter().map(|key| key.to_owned()).collect();
+            let keys = instances.reload(configs);
+            assert_eq!(keys.len(), named.len(), "{keys:?}");
+            assert!(
+                keys.iter()
+                    .zip(&named)
+                    .all(|(key, named)| { key.rsplit('.').next() == named.rsplit('.').next() })
+            );
+            assert_eq!(delete(0), first.delete, "all else is in force");
+            assert_eq!(instances.0[1].settings().config.root, team.root);
         }
+        first.delete = false;
         team.delete = false;
-        instances.reload(vec![team, first]).unwrap();
+        assert!(instances.reload(vec![team, first]).is_empty());
         assert!(!delete(0) && !delete(1));
     }
 

@@ -96,7 +96,7 @@ x = 1
     );
     for verb in ["edge", "registry"] {
         let refused = role(verb, &rig.config());
-        assert_eq!(refused.code, Some(1), "{verb}: {refused}");
+        assert_eq!(refused.code, Some(78), "{verb}: {refused}");
         assert!(refused.stderr.contains("surprise"), "{verb}: {refused}");
     }
 }

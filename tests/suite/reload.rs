@@ -4,7 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use crate::harness::{
-    PASSWORD, Pair, Rig, Setup, USER, eventually, half_a_push, noise, pause, peer_certificate,
+    Client, PASSWORD, Pair, Rig, Setup, USER, eventually, free_port, half_a_push, noise, pause,
+    peer_certificate, tidegate,
 };
 
 #[test]
@@ -194,4 +195,92 @@ fn a_hundred_reloads_in_a_row_drop_no_request() {
     pause(Duration::from_millis(1));
     assert!(rig.edge().exited().is_none());
     client.as_user(USER, PASSWORD).get("/v2/").expect(200);
+}
+
+/// What `tidegate reload` says, on stdout and stderr, and its exit code.
+fn reload(rig: &Rig, arguments: &[&str]) -> (String, String, Option<i32>) {
+    let mut command = tidegate();
+    command.arg("reload").arg("--config").arg(rig.config());
+    let output = command.args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        text(output.stdout),
+        text(output.stderr),
+        output.status.code(),
+    )
+}
+
+/// A right that is taken away is gone when the reload returns, whatever else has changed in the file.
+#[test]
+fn a_reload_puts_in_force_what_it_can_and_names_what_needs_a_restart() {
+    let metrics = free_port();
+    let mut setup = Setup {
+        site: "[site.access]\n[[site.access.rule]]\nwho = [\"docker\"]\nactions = [\"*\"]\n"
+            .to_owned(),
+        tables: format!("[metrics]\naddress = \"127.0.0.1:{metrics}\"\n"),
+        ..Setup::default()
+    };
+    let rig = setup.clone().start();
+    let client = rig.client();
+    let push = || client.post("/v2/other/app/blobs/uploads/").status;
+    assert_eq!(push(), 202);
+    let figures = |name: &str| {
+        let text = Client::plain(([127, 0, 0, 1], metrics).into(), "localhost");
+        let text = text.get("/metrics").expect(200).text();
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+    };
+    assert_eq!(figures("edge_config_last_reload_successful "), Some(1));
+
+    setup.site = setup.site.replace("\"*\"", "\"pull\"");
+    setup.top = "workers = 7\n[limits]\nhttp2_max_streams = 50\n".to_owned();
+    setup.registry = "delete = false\nsocket_mode = \"0600\"".to_owned();
+    rig.write_config(&setup);
+    let (said, complaints, code) = reload(&rig, &[]);
+    assert_eq!(code, Some(3), "{said}{complaints}");
+    assert_eq!(push(), 403, "the right is gone");
+    assert_eq!(client.delete("/v2/r/manifests/none").status, 403);
+    for expected in [
+        "edge: config reloaded, but for what needs a restart: workers, limits.http2_max_streams\n",
+        "registry: config reloaded, but for what needs a restart: registry.socket_mode\n",
+    ] {
+        assert!(said.contains(expected), "{said}{complaints}");
+    }
+    assert!(
+        rig.edge_log()
+            .contains(" WARN tidegate::role: config reloaded, but for")
+    );
+    assert_eq!(figures("edge_config_keys_waiting_for_restart "), Some(2));
+
+    // A file with a problem changes nothing, and says why.
+    setup.site = setup.site.replace("\"pull\"", "\"pull\", \"pusch\"");
+    rig.write_config(&setup);
+    let (said, complaints, code) = reload(&rig, &["--role", "edge"]);
+    assert_eq!((&*said, code), ("", Some(1)), "{complaints}");
+    assert!(complaints.contains("pusch"), "{complaints}");
+    assert!(complaints.contains("nothing was changed"), "{complaints}");
+    assert_eq!(figures("edge_config_last_reload_successful "), Some(0));
+    client.get("/v2/").expect(200);
+
+    // And all is in force once nothing needs a restart.
+    setup.top.clear();
+    setup.registry.clear();
+    setup.site = setup.site.replace(", \"pusch\"", ", \"push\"");
+    rig.write_config(&setup);
+    let (said, complaints, code) = reload(&rig, &[]);
+    assert_eq!(code, Some(0), "{said}{complaints}");
+    assert_eq!(said, "edge: config reloaded\nregistry: config reloaded\n");
+    assert_eq!(push(), 202);
+    assert_eq!(figures("edge_config_last_reload_successful "), Some(1));
+    assert_eq!(figures("edge_config_keys_waiting_for_restart "), Some(0));
+}
+
+#[test]
+fn a_reload_of_what_does_not_run_says_so() {
+    let mut rig = Rig::start();
+    rig.registry().kill();
+    let (said, complaints, code) = reload(&rig, &[]);
+    assert_eq!(code, Some(1));
+    assert_eq!(said, "edge: config reloaded\n");
+    assert!(complaints.contains("registry: not running"), "{complaints}");
 }

@@ -121,7 +121,9 @@ fn the_units_do_what_the_roles_need() {
         for line in [
             "Type=notify",
             "ExecReload=",
-            "ExecStartPre=",
+            "RestartPreventExitStatus=78",
+            "RestartSec=2",
+            "StartLimitIntervalSec=0",
             "User=",
             "Restart=",
             // Neither can take the machine from the other.

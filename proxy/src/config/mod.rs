@@ -83,6 +83,8 @@ pub struct Config {
     pub(crate) metrics: Option<Metrics>,
     pub(crate) sites: Vec<Site>,
     pub(crate) state_dir: StateDir,
+    /// What the file says it is, which counts from the next start on.
+    pub(crate) state_dir_written: StateDir,
     pub(crate) tls: Tls,
     pub(crate) trusted_proxies: Box<[Network]>,
     pub(crate) workers: NonZero<usize>,
@@ -95,7 +97,16 @@ impl Config {
     ///
     /// `None` means that problems were noted in `root`'s document.
     pub fn read(root: &mut Section, registries: &[RegistryPeer]) -> Option<Self> {
-        Self::read_with(root, registries, Files::Read)
+        Self::read_with(root, registries, Files::Read, None)
+    }
+
+    /// As [`Config::read`], for an edge that runs with this `state_dir` and keeps it.
+    pub fn read_again(
+        root: &mut Section,
+        registries: &[RegistryPeer],
+        state_dir: &StateDir,
+    ) -> Option<Self> {
+        Self::read_with(root, registries, Files::Read, Some(state_dir))
     }
 
     /// Checks every key, but leaves alone the files that they name: they are not for the eyes of
@@ -103,13 +114,18 @@ impl Config {
     ///
     /// What is returned has nothing to serve.
     pub fn read_keys(root: &mut Section, registries: &[RegistryPeer]) -> Option<Self> {
-        let mut config = Self::read_with(root, registries, Files::LeaveAlone)?;
+        let mut config = Self::read_with(root, registries, Files::LeaveAlone, None)?;
         config.listeners.clear();
         config.sites.clear();
         Some(config)
     }
 
-    fn read_with(root: &mut Section, registries: &[RegistryPeer], files: Files) -> Option<Self> {
+    fn read_with(
+        root: &mut Section,
+        registries: &[RegistryPeer],
+        files: Files,
+        kept: Option<&StateDir>,
+    ) -> Option<Self> {
         let drain_timeout = limits::wait(root, "drain_timeout");
         let workers = root.optional("workers");
         if workers.is_some_and(|workers: NonZero<usize>| workers.get() > WORKERS_MAX) {
@@ -132,7 +148,8 @@ impl Config {
         }
         let metrics = root.table("metrics");
         let metrics = metrics.and_then(|own| Metrics::read(own, &listeners, &mut warnings));
-        let state_dir = read_state_dir(root);
+        let state_dir_written = read_state_dir(root);
+        let state_dir = kept.unwrap_or(&state_dir_written).clone();
         let storage = Storage::new(state_dir.clone());
         let acme = root.table("acme").map(|table| Acme::read(table, files));
         let surroundings = site::Surroundings {
@@ -165,6 +182,7 @@ impl Config {
             metrics,
             sites,
             state_dir,
+            state_dir_written,
             tls,
             trusted_proxies,
             workers: workers.unwrap_or_else(one_per_core),

@@ -5,7 +5,7 @@
 //! client could choose.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -38,6 +38,22 @@ static BYTES_OUT: AtomicU64 = AtomicU64::new(0);
 static ORDERS: LazyLock<Family<[(&'static str, String); 2], Counter>> =
     LazyLock::new(Family::default);
 
+/// Whether the last config that was to be loaded is in force, when one last was, in seconds of Unix
+/// time, and how many of its keys wait for a restart.
+static LOADED: AtomicBool = AtomicBool::new(true);
+static LOADED_AT: AtomicU64 = AtomicU64::new(0);
+static WAITING: AtomicU64 = AtomicU64::new(0);
+
+/// Takes down how a load of the config ended.
+pub(crate) fn note_reload(in_force: bool, waiting: usize) {
+    LOADED.store(in_force, Ordering::Relaxed);
+    if in_force {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        LOADED_AT.store(now.unwrap_or_default().as_secs(), Ordering::Relaxed);
+        WAITING.store(waiting as u64, Ordering::Relaxed);
+    }
+}
+
 /// Counts a request that is over.
 pub(crate) fn count_request(status: u16, bytes_in: usize, bytes_out: usize) {
     let class = usize::from(status / 100).saturating_sub(1);
@@ -68,6 +84,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("edge");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The program that runs", build);
+        registry.register_collector(Box::new(Loaded));
         registry.register_collector(Box::new(Traffic {
             requests,
             connections,
@@ -86,6 +103,36 @@ impl Metrics {
         let mut written = String::new();
         text::encode(&mut written, &self.0)?;
         Ok(written)
+    }
+}
+
+/// How the config was loaded.
+#[derive(Debug)]
+struct Loaded;
+
+impl Collector for Loaded {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, value) in [
+            (
+                "config_last_reload_successful",
+                "Whether the config that was to be loaded last is in force, but for keys that need a restart",
+                u64::from(LOADED.load(Ordering::Relaxed)),
+            ),
+            (
+                "config_last_reload_success_timestamp_seconds",
+                "When a config was last put in force",
+                LOADED_AT.load(Ordering::Relaxed),
+            ),
+            (
+                "config_keys_waiting_for_restart",
+                "How many changed keys of the config take effect with the next restart",
+                WAITING.load(Ordering::Relaxed),
+            ),
+        ] {
+            let gauge = ConstGauge::new(whole(value));
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn tidegate() -> Command {
 }
 
 /// What a test wants otherwise than usual; each text is pasted into the config.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Setup {
     /// Top-level keys.
     pub(crate) top: String,
@@ -247,7 +247,8 @@ impl Rig {
             setup.auth
         );
         let text = format!(
-            r#"{top}
+            r#"control_socket = "edge.control"
+{top}
 [[listener]]
 address = "{http}"
 
@@ -268,6 +269,7 @@ upstream = "registry"
 {tables}
 [registry]
 listen = "unix:{socket}"
+control_socket = "registry.control"
 {registry}
 [registry.storage]
 filesystem = {{ root = "{root}", direct_io = {direct_io} }}
