@@ -24,6 +24,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for warning in config.edge.warnings() {
         note(format_args!("warning: {warning}"));
     }
+    let skipped = config.edge.skipped_lines();
+    for line in &skipped {
+        note(format_args!("error: {line}: the line is left out"));
+    }
     let troubles = config.edge.certificate_troubles();
     for trouble in &troubles {
         note(format_args!("warning: {}", trouble.text));
@@ -33,6 +37,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(
         serious == 0 || args.role.is_some(),
         "the config is good, but {serious} certificates are not"
+    );
+    ensure!(
+        skipped.is_empty() || args.role.is_some(),
+        "the config is good, but {} lines of the files that it names are not",
+        skipped.len()
     );
     say(format_args!("{}: ok", args.config.path.display()))
 }

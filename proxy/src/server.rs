@@ -19,7 +19,7 @@ use tokio::time::{
 
 use crate::acme::{self, Answers};
 use crate::auth::token::vault::Vault;
-use crate::auth::Hashing;
+use crate::auth::{Hashing, skipped};
 use crate::config::{Config, Limits};
 use crate::edge::{EdgeProxy, Wires};
 use crate::error::Error;
@@ -111,6 +111,7 @@ impl Edge {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
+        skipped::report(&config.skipped_lines());
         let (fixed, limits) = (Fixed::of(&config), config.limits);
         let vault = Arc::new(Vault::new(&config.state_dir));
         if config.hands_out_tokens() {
@@ -231,6 +232,7 @@ impl Handle {
         for warning in config.warnings() {
             tracing::warn!("{warning}");
         }
+        skipped::report(&config.skipped_lines());
         let vault = &self.shared.vault;
         if config.hands_out_tokens() {
             vault.prepare()?;

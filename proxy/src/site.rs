@@ -211,6 +211,16 @@ impl Site {
         Ok(admission)
     }
 
+    /// Returns how many lines of which of its files are left out.
+    pub(crate) fn skipped_lines(&self) -> [(&'static str, usize); 2] {
+        let basic = self.auth.as_ref().and_then(|auth| auth.basic.as_ref());
+        let users = basic.map_or(0, |basic| basic.skipped().len());
+        [
+            ("htpasswd", users),
+            ("group", self.access.groups.skipped().len()),
+        ]
+    }
+
     /// Picks up what changed in the files that say who may come in.
     pub(crate) fn refresh(&self) {
         self.access.groups.refresh();

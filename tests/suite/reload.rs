@@ -284,3 +284,72 @@ fn a_reload_of_what_does_not_run_says_so() {
     assert_eq!(said, "edge: config reloaded\n");
     assert!(complaints.contains("registry: not running"), "{complaints}");
 }
+
+/// A line that cannot be used keeps nobody in whom the same change took out, and the edge not from
+/// starting.
+#[test]
+fn a_bad_line_of_a_file_of_users_is_left_out_and_the_rest_counts() {
+    let mut setup = Setup {
+        site: "[site.access]\n[[site.access.rule]]\nwho = [\"@dev\"]\nactions = [\"*\"]\n"
+            .to_owned(),
+        auth: "group_file = \"groups\"\n".to_owned(),
+        ..Setup::default()
+    };
+    let (door, metrics) = crate::metrics::door("");
+    setup.tables = metrics;
+    let hashed = bcrypt::hash(PASSWORD, 4).unwrap();
+    setup.htpasswd = Some(format!("{USER}:{hashed}\neve:{hashed}\n"));
+    let mut rig = setup.prepare();
+    fs::write(rig.path("groups"), format!("dev: {USER} eve\n")).unwrap();
+    rig.start_registry();
+    rig.start_edge();
+    rig.wait_until_ready();
+    let eve = rig.anonymous().as_user("eve", PASSWORD);
+    eve.get("/v2/").expect(200);
+
+    let broken = format!("no colon\n{USER}:{hashed}\nx:secret-of-x\n");
+    fs::write(rig.path("htpasswd"), broken).unwrap();
+    eventually("eve to be out", || {
+        (eve.get("/v2/").status == 401).then_some(())
+    });
+    rig.client().get("/v2/a/tags/list").expect(404);
+    let expected = [
+        "htpasswd: line 1: is not of the form user:hash: the line is left out",
+        "htpasswd: line 3: the hash is in no supported format",
+    ];
+    let log = rig.edge_log();
+    for line in expected {
+        let told = log
+            .lines()
+            .any(|told| told.contains(" ERROR ") && told.contains(line));
+        assert!(told, "{line} is not in\n{log}");
+    }
+    assert!(!log.contains("secret-of-x"));
+    let figures = crate::metrics::text(&door);
+    assert!(
+        figures.contains("edge_auth_file_skipped_lines{site=\"localhost\",file=\"htpasswd\"} 2"),
+        "{figures}"
+    );
+    fs::write(rig.path("groups"), format!("dev {USER}\nops: {USER}\n")).unwrap();
+    eventually("the group to be gone", || {
+        (rig.client().get("/v2/a/tags/list").status == 403).then_some(())
+    });
+
+    // And so it starts.
+    rig.crash_edge();
+    eve.get("/v2/").expect(401);
+    let mut check = tidegate();
+    let check = check.arg("check").arg("--config").arg(rig.config());
+    let output = check.output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for line in [
+        expected[0],
+        expected[1],
+        "groups: line 1: is not of the form",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    let output = check.args(["--role", "edge"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "it may be started");
+}

@@ -13,6 +13,7 @@ use super::attempts::{Claim, Scrutiny};
 use super::credentials::Login;
 use super::htpasswd::{LineError, Users};
 use super::remembered::Remembered;
+use super::skipped;
 use super::{Origin, Refusal, User};
 use crate::watch::Watch;
 
@@ -28,42 +29,19 @@ pub(crate) struct Basic {
 /// A file as it was read, and who of it was verified since.
 struct Loaded {
     users: Users,
+    skipped: Vec<LineError>,
     remembered: Remembered,
 }
 
 /// Why an htpasswd file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
-    /// Lines of it cannot be used.
-    #[error("{}: {}", path.display(), join(lines))]
-    Lines {
-        path: PathBuf,
-        lines: Vec<LineError>,
-    },
     /// There is no key to remember credentials by.
     #[error(transparent)]
     OpenSsl(#[from] ErrorStack),
     /// It cannot be read.
     #[error("{}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
-}
-
-fn join(lines: &[LineError]) -> String {
-    let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
-    lines.join("; ")
-}
-
-impl LoadError {
-    /// Returns a sentence for each thing that is wrong.
-    pub(crate) fn problems(&self) -> Vec<String> {
-        match self {
-            Self::Lines { path, lines } => lines
-                .iter()
-                .map(|line| format!("{}: {line}", path.display()))
-                .collect(),
-            Self::OpenSsl(_) | Self::Read { .. } => vec![self.to_string()],
-        }
-    }
 }
 
 impl Basic {
@@ -89,6 +67,13 @@ impl Basic {
         self.loaded.load().users.is_empty()
     }
 
+    /// Returns the lines of the file that cannot be used and are left out, each as a sentence.
+    pub(crate) fn skipped(&self) -> Vec<String> {
+        let loaded = self.loaded.load();
+        let sentence = |line: &LineError| format!("{}: {line}", self.file.display());
+        loaded.skipped.iter().map(sentence).collect()
+    }
+
     /// Returns whether the file names this user.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.loaded.load().users.has(name)
@@ -103,12 +88,12 @@ impl Basic {
     /// once.
     pub(crate) fn refresh(&self) {
         let read = || Loaded::read(&self.file, self.plain, self.remember_for);
-        let may_pass = |error: &LoadError| !matches!(error, LoadError::Lines { .. });
-        match self.watch.look([&*self.file], read, may_pass) {
+        match self.watch.look([&*self.file], read, |_| true) {
             None => {}
             Some(Ok(loaded)) => {
                 tracing::info!(file = %self.file.display(), "htpasswd file changed, read again");
                 self.loaded.store(Arc::new(loaded));
+                skipped::report(&self.skipped());
             }
             Some(Err(error)) => tracing::error!(
                 %error,
@@ -185,12 +170,10 @@ impl Loaded {
             source,
         };
         let text = fs::read_to_string(path).map_err(failed)?;
-        let users = Users::parse(&text, plain).map_err(|lines| LoadError::Lines {
-            path: path.to_owned(),
-            lines,
-        })?;
+        let (users, skipped) = Users::parse(&text, plain);
         Ok(Self {
             users,
+            skipped,
             remembered: Remembered::new(remember_for)?,
         })
     }
@@ -393,7 +376,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_changed_file_forgets_at_once_and_a_broken_one_changes_nothing() {
+    async fn a_changed_file_forgets_at_once_and_one_that_cannot_be_read_changes_nothing() {
         let (folder, basic) = site(RIGHT);
         let file = folder.path().join("htpasswd");
         let (old, new) = (login("docker", "correct horse"), login("docker", "new"));
@@ -404,9 +387,11 @@ mod tests {
         assert_eq!(ask(&basic, &old).await, Err(Refusal::WRONG_CREDENTIALS));
         assert_eq!(ask(&basic, &new).await, Ok(docker()));
 
-        fs::write(&file, "broken\n").unwrap();
+        // A line that cannot be used is left out, and the others count.
+        fs::write(&file, "broken\ndocker:new\n").unwrap();
         basic.refresh();
         assert_eq!(ask(&basic, &new).await, Ok(docker()));
+        assert_eq!(basic.skipped().len(), 1);
         fs::remove_file(&file).unwrap();
         basic.refresh();
         assert_eq!(ask(&basic, &new).await, Ok(docker()));

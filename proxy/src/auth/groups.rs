@@ -7,7 +7,7 @@ use std::{fs, io};
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{Origin, User};
+use super::{Origin, User, skipped};
 use crate::watch::Watch;
 
 /// What stands before the name of a certificate's principal, as in rules.
@@ -22,39 +22,40 @@ pub(crate) struct Members(HashMap<Box<str>, HashSet<Box<str>>>);
 pub(crate) struct Groups {
     file: Option<PathBuf>,
     members: ArcSwap<Members>,
+    /// The numbers of the lines that say nothing and are left out.
+    skipped: ArcSwap<Vec<usize>>,
     watch: Watch,
 }
 
-/// Why a group file cannot be used.
+/// Why a group file cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum GroupError {
-    /// A line says nothing.
-    #[error("{}: line {line}: is not of the form `group: user user`", path.display())]
-    Line { path: PathBuf, line: usize },
-    /// It cannot be read.
-    #[error("{}: {source}", path.display())]
-    Read { path: PathBuf, source: io::Error },
+#[error("{}: {source}", path.display())]
+pub(crate) struct GroupError {
+    path: PathBuf,
+    source: io::Error,
 }
 
 impl Members {
-    /// Reads the text of a file, or returns the number of the line that says nothing.
-    pub(crate) fn parse(text: &str) -> Result<Self, usize> {
+    /// Reads the text of a file; returns also the numbers of lines that say nothing and are left out.
+    pub(crate) fn parse(text: &str) -> (Self, Vec<usize>) {
         let mut groups: HashMap<Box<str>, HashSet<Box<str>>> = HashMap::new();
+        let mut skipped = Vec::new();
         for (number, line) in text.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (group, users) = line.split_once(':').ok_or(number + 1)?;
+            let (group, users) = line.split_once(':').unwrap_or_default();
             let group = group.trim();
             if group.is_empty() || group.contains(char::is_whitespace) {
-                return Err(number + 1);
+                skipped.push(number + 1);
+                continue;
             }
             // A group may stand on several lines: Apache's are limited in length.
             let members = groups.entry(group.into()).or_default();
             members.extend(users.split_whitespace().map(Into::into));
         }
-        Ok(Self(groups))
+        (Self(groups), skipped)
     }
 
     /// Returns whether `user` is in `group`.
@@ -78,6 +79,7 @@ impl Default for Groups {
         Self {
             file: None,
             members: ArcSwap::from_pointee(Members::default()),
+            skipped: ArcSwap::default(),
             watch: Watch::default(),
         }
     }
@@ -87,10 +89,11 @@ impl Groups {
     /// Reads the file for the first time.
     pub(crate) fn load(file: PathBuf) -> Result<Self, GroupError> {
         let watch = Watch::over([&*file]);
-        let members = read(&file)?;
+        let (members, skipped) = read(&file)?;
         Ok(Self {
             file: Some(file),
             members: ArcSwap::from_pointee(members),
+            skipped: ArcSwap::from_pointee(skipped),
             watch,
         })
     }
@@ -100,18 +103,30 @@ impl Groups {
         self.members.load()
     }
 
-    /// Reads the file again if it looks changed; a file that cannot be used changes nothing and is
+    /// Returns the lines of the file that cannot be used and are left out, each as a sentence.
+    pub(crate) fn skipped(&self) -> Vec<String> {
+        let file = self
+            .file
+            .as_deref()
+            .unwrap_or_else(|| Path::new(""))
+            .display();
+        let sentence = |line| format!("{file}: line {line}: is not of the form `group: user user`");
+        self.skipped.load().iter().map(sentence).collect()
+    }
+
+    /// Reads the file again if it looks changed; a file that cannot be read changes nothing and is
     /// told once.
     pub(crate) fn refresh(&self) {
         let Some(file) = &self.file else {
             return;
         };
-        let may_pass = |error: &GroupError| matches!(error, GroupError::Read { .. });
-        match self.watch.look([&**file], || read(file), may_pass) {
+        match self.watch.look([&**file], || read(file), |_| true) {
             None => {}
-            Some(Ok(members)) => {
+            Some(Ok((members, lines))) => {
                 tracing::info!(file = %file.display(), "group file changed, read again");
                 self.members.store(Arc::new(members));
+                self.skipped.store(Arc::new(lines));
+                skipped::report(&self.skipped());
             }
             Some(Err(error)) => tracing::error!(
                 %error,
@@ -121,15 +136,12 @@ impl Groups {
     }
 }
 
-fn read(path: &Path) -> Result<Members, GroupError> {
-    let text = fs::read_to_string(path).map_err(|source| GroupError::Read {
+fn read(path: &Path) -> Result<(Members, Vec<usize>), GroupError> {
+    let text = fs::read_to_string(path).map_err(|source| GroupError {
         path: path.to_owned(),
         source,
     })?;
-    Members::parse(&text).map_err(|line| GroupError::Line {
-        path: path.to_owned(),
-        line,
-    })
+    Ok(Members::parse(&text))
 }
 
 #[cfg(test)]
@@ -139,7 +151,8 @@ mod tests {
     #[test]
     fn groups_are_read_as_apache_writes_them() {
         let members = Members::parse("# who\n\ndev: alice bob\n dev :carol\nci: cert:runner\n");
-        let members = members.unwrap();
+        let (members, skipped) = members;
+        assert!(skipped.is_empty());
         for (group, name, origin, expected) in [
             ("dev", "alice", Origin::Password, true),
             ("dev", "carol", Origin::Password, true),
@@ -153,12 +166,12 @@ mod tests {
             assert_eq!(members.has(group, &user), expected, "{group} {name}");
         }
         for (text, line) in [("dev alice", 1), ("a: b\n: c", 2), ("a b: c", 1)] {
-            assert_eq!(Members::parse(text), Err(line), "{text}");
+            assert_eq!(Members::parse(text).1, [line], "{text}");
         }
     }
 
     #[test]
-    fn a_changed_file_is_picked_up_and_a_broken_one_changes_nothing() {
+    fn a_changed_file_is_picked_up_without_its_broken_lines() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("groups");
         fs::write(&file, "dev: alice\n").unwrap();
@@ -171,8 +184,17 @@ mod tests {
         fs::write(&file, "dev: bob bob\n").unwrap();
         groups.refresh();
         assert!(!groups.members().has("dev", &alice));
-        fs::write(&file, "broken\n").unwrap();
+        assert!(groups.skipped().is_empty());
+        fs::write(&file, "broken\nops: bob\n").unwrap();
         groups.refresh();
-        assert!(groups.members().has("dev", &bob));
+        assert!(!groups.members().has("dev", &bob) && groups.members().has("ops", &bob));
+        let skipped = groups.skipped();
+        assert!(
+            skipped.len() == 1 && skipped[0].contains("line 1"),
+            "{skipped:?}"
+        );
+        fs::remove_file(&file).unwrap();
+        groups.refresh();
+        assert!(groups.members().has("ops", &bob), "it may come back");
     }
 }

@@ -26,11 +26,10 @@ pub struct Users {
 }
 
 impl Users {
-    /// Reads the text of a file; `plain` says whether a password may stand in it as it is.
-    ///
-    /// # Errors
-    /// Every line that cannot be used, by its number and never by its content.
-    pub fn parse(text: &str, plain: bool) -> Result<Self, Vec<LineError>> {
+    /// Reads the text of a file; `plain` says whether a password may stand in it as it is. Lines that
+    /// cannot be used are left out, as nginx and Apache do, and returned by number, never by content: one
+    /// of them must not keep a user in whom the same change took out.
+    pub fn parse(text: &str, plain: bool) -> (Self, Vec<LineError>) {
         let mut lines: HashMap<Box<str>, usize> = HashMap::new();
         let mut by_name = HashMap::new();
         let mut digests = HashMap::new();
@@ -55,16 +54,14 @@ impl Users {
                 Err(kind) => errors.push(LineError { line, kind }),
             }
         }
-        if !errors.is_empty() {
-            return Err(errors);
-        }
         let decoys = by_name.values().map(|hash| (hash.kind(), hash.clone()));
         let decoys = decoys.collect();
-        Ok(Self {
+        let users = Self {
             by_name,
             digests,
             decoys,
-        })
+        };
+        (users, errors)
     }
 
     /// Returns whether there is nobody in the file.
@@ -320,7 +317,8 @@ mod tests {
     #[test]
     fn every_format_that_htpasswd_writes_is_verified() {
         for (flag, hash) in WRITTEN_BY_APACHE {
-            let users = Users::parse(&format!("docker:{hash}\n"), false).unwrap();
+            let (users, bad) = Users::parse(&format!("docker:{hash}\n"), false);
+            assert!(bad.is_empty(), "{flag}");
             assert!(users.verify("docker", b"correct horse"), "{flag}");
             assert!(!users.verify("docker", b"correct horsf"), "{flag}");
             assert!(!users.verify("docker", b""), "{flag}");
@@ -332,28 +330,29 @@ mod tests {
     fn comments_blank_lines_and_trailing_fields_are_no_users() {
         let hash = WRITTEN_BY_APACHE[2].1;
         let text = format!("# who\r\n\r\n  \na:{hash}\r\nb:{hash}:of the build\n");
-        let users = Users::parse(&text, false).unwrap();
+        let (users, bad) = Users::parse(&text, false);
+        assert!(bad.is_empty());
         assert!(users.verify("a", b"correct horse"));
         assert!(users.verify("b", b"correct horse"));
         assert!(!users.verify("# who", b"correct horse"));
-        assert!(Users::parse("# nobody\n", false).unwrap().is_empty());
+        assert!(Users::parse("# nobody\n", false).0.is_empty());
     }
 
     #[test]
     fn plain_text_is_read_only_where_it_is_allowed() {
-        assert_eq!(
-            Users::parse("a:secret\n", false).unwrap_err()[0].kind,
-            LineErrorKind::Unsupported
-        );
-        let users = Users::parse("a:secret\n", true).unwrap();
+        let (users, bad) = Users::parse("a:secret\n", false);
+        assert_eq!(bad[0].kind, LineErrorKind::Unsupported);
+        assert!(!users.has("a"));
+        let (users, _) = Users::parse("a:secret\n", true);
         assert!(users.verify("a", b"secret"));
         assert!(!users.verify("a", b"secre"));
         // What announces a format is never taken for a password.
-        assert!(Users::parse("a:$9$x$y\n", true).is_err());
+        assert!(!Users::parse("a:$9$x$y\n", true).0.has("a"));
         // No password is no password.
         for (text, plain) in [("a:\n", true), ("a::of the build\n", true), ("a:\n", false)] {
-            let errors = Users::parse(text, plain).unwrap_err();
+            let (users, errors) = Users::parse(text, plain);
             assert_eq!(errors[0].kind, LineErrorKind::Empty, "{text}");
+            assert!(users.is_empty(), "{text}");
         }
     }
 
@@ -363,11 +362,10 @@ mod tests {
         let text = format!(
             "a:{sha}\nno colon\n:{sha}\na:{sha}\nb:nC3WAwp5D6PMs\nc:$2y$05$short\nd:{{SHA}}xx\ne:$6$salt$short\nf:$apr1$salt$short\ng:$5$rounds=1$salt$x\n"
         );
-        let errors: Vec<String> = Users::parse(&text, false)
-            .unwrap_err()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let text = format!("{text}last:{sha}\n");
+        let (users, errors) = Users::parse(&text, false);
+        assert!(users.has("a") && users.has("last") && !users.has("b"));
+        let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
         assert_eq!(errors.len(), 9, "{errors:?}");
         assert_eq!(errors[0], "line 2: is not of the form user:hash");
         assert!(errors[1].starts_with("line 3: the user's name"));
@@ -386,7 +384,7 @@ mod tests {
             "a:{cheap}\nb:{}\nc:{}\nd:{cheap}\n",
             WRITTEN_BY_APACHE[0].1, WRITTEN_BY_APACHE[1].1
         );
-        let users = Users::parse(&text, false).unwrap();
+        let (users, _) = Users::parse(&text, false);
         let compared = |name| {
             let mut kinds = Vec::new();
             let right = users.verify_by(name, |hash| {

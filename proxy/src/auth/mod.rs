@@ -19,6 +19,7 @@ mod measured;
 mod remembered;
 pub mod robots;
 pub(crate) mod rules;
+pub(crate) mod skipped;
 pub(crate) mod token;
 
 use std::borrow::Cow;

@@ -138,9 +138,7 @@ fn read_basic(
             Some(basic)
         }
         Err(error) => {
-            for problem in error.problems() {
-                section.problem("htpasswd_file", problem);
-            }
+            section.problem("htpasswd_file", error);
             None
         }
     }

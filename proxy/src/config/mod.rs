@@ -213,6 +213,16 @@ impl Config {
             .collect()
     }
 
+    /// Returns the lines of files of users and groups that cannot be used and are left out, each as a
+    /// sentence.
+    pub fn skipped_lines(&self) -> Vec<String> {
+        let mut lines: Vec<_> = self.sites.iter().flat_map(Site::skipped_lines).collect();
+        // Sites may share a file.
+        lines.sort_unstable();
+        lines.dedup();
+        lines
+    }
+
     /// Returns what is allowed and yet worth an operator's look, such as a certificate whose time
     /// is over.
     pub fn warnings(&self) -> &[String] {

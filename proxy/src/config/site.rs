@@ -11,9 +11,9 @@ use super::certificate::Certificate;
 use super::upstream::REGISTRY;
 use super::{Auth, Files, HostPattern, KeyType, Quotas, Upstream, access, auth, certificate};
 use crate::acme::Storage;
-use crate::auth::Groups;
 use crate::auth::access::Access;
 use crate::auth::token::Scheme;
+use crate::auth::{Basic, Groups};
 use crate::filter;
 use crate::tls::ClientAuth;
 
@@ -44,6 +44,14 @@ impl Site {
     pub(crate) fn clients(&self) -> Option<Arc<ClientAuth>> {
         let certificates = self.auth.as_ref()?.certificates.as_ref()?;
         Some(Arc::clone(&certificates.authorities))
+    }
+
+    /// Returns the lines of its files of users and groups that are left out.
+    pub(super) fn skipped_lines(&self) -> Vec<String> {
+        let basic = self.auth.as_ref().and_then(|auth| auth.basic.as_ref());
+        let mut lines = basic.map(Basic::skipped).unwrap_or_default();
+        lines.extend(self.access.groups.skipped());
+        lines
     }
 
     /// Returns whether its certificates are looked after here.

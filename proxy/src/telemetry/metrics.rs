@@ -94,6 +94,9 @@ impl Metrics {
             "Orders of certificates since the start, one for each CA that was asked",
             ORDERS.clone(),
         );
+        registry.register_collector(Box::new(Skipped {
+            current: Arc::clone(&current),
+        }));
         registry.register_collector(Box::new(Certificates { current }));
         Self(registry)
     }
@@ -186,6 +189,32 @@ impl Collector for Traffic {
         ] {
             let count = ConstGauge::new(whole(under_way.count() as u64));
             count.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// Lines of files of users and groups that are left out.
+#[derive(Debug)]
+struct Skipped {
+    current: Arc<Current>,
+}
+
+impl Collector for Skipped {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let state = self.current.take();
+        let mut lines = encoder.encode_descriptor(
+            "auth_file_skipped_lines",
+            "Lines of the htpasswd file and of the group file that cannot be used and are left out",
+            None,
+            MetricType::Gauge,
+        )?;
+        for site in state.sites.iter() {
+            for (file, count) in site.skipped_lines() {
+                let labels = [("site", &*site.name), ("file", file)];
+                let count = ConstGauge::new(whole(count as u64));
+                count.encode(lines.encode_family(&labels)?)?;
+            }
         }
         Ok(())
     }
