@@ -107,8 +107,9 @@ impl List {
     fn make_now(mut self: Box<Self>, opening: Option<String>) -> Result<Made, registry::Error> {
         let (bytes_max, mut room) = self.bounds.pieces.room();
         self.rest.bytes_max = bytes_max;
+        let mut read = None;
         let mut listing = match &mut self.names {
-            Names::Tags { repository, ticket } => {
+            Names::Tags { repository, .. } => {
                 // What others have read since this list began does as well.
                 let shelf = &self.bounds.names;
                 let known = shelf.find(repository, self.rest.last.as_deref(), self.begun);
@@ -122,18 +123,23 @@ impl List {
                     tags => tags.map(|(listing, run)| (listing, Some(run)))?,
                 };
                 let is_new = |run: &Arc<TagRun>| known.is_none_or(|it| !Arc::ptr_eq(&it, run));
-                if let Some(run) = run.filter(|_| listing.more).filter(is_new) {
-                    let principal = self.principal.clone();
-                    *ticket = Some(shelf.put(principal, repository, run, read_at));
-                }
+                read = run.filter(is_new).map(|run| (run, read_at));
                 listing
             }
             Names::Repositories { visible } => {
                 self.registry.catalog(&self.rest, visible.as_ref())?
             }
         };
-        let end = listing.end.take();
+        let mut end = listing.end.take();
+        if opening.is_none() && matches!(self.names, Names::Tags { .. }) {
+            // Whether there are more than were asked for was decided, and said in the head, at the
+            // beginning: all that are left belong to this answer.
+            end = None;
+        }
         let goes_on = self.goes_on(&listing, end.as_deref());
+        if let Some((run, read_at)) = read.filter(|_| goes_on) {
+            self.share(run, read_at);
+        }
         let mut is_first = opening.is_some();
         let mut text = opening.unwrap_or_default();
         text.reserve_exact(listing.bytes + CLOSING.len());
@@ -160,6 +166,15 @@ impl List {
             end,
             list,
         })
+    }
+
+    /// Puts names that were read where the pages that follow, and other lists, find them.
+    fn share(&mut self, run: Arc<TagRun>, read_at: Instant) {
+        let principal = self.principal.clone();
+        if let Names::Tags { repository, ticket } = &mut self.names {
+            let shelf = &self.bounds.names;
+            *ticket = Some(shelf.put(principal, repository, run, read_at));
+        }
     }
 
     /// Returns whether names that belong to this answer come after those of `listing`.

@@ -36,6 +36,12 @@ pub(super) async fn receive(
             None => next.await?,
         };
         let Some(data) = data else { break };
+        if let Some((share, begun)) = &held
+            && share.is_wanted()
+            && is_late(*begun, received)
+        {
+            return Err(Error::SentTooSlowly);
+        }
         let received = received + data.len() as u64;
         if received > size_max {
             return Err(Error::ManifestTooLarge { size_max });

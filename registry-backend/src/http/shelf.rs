@@ -36,7 +36,8 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Ticket {
     shelf: Shelf,
-    interest: Arc<()>,
+    /// There until it is dropped.
+    interest: Option<Arc<()>>,
 }
 
 impl Shelf {
@@ -56,7 +57,7 @@ impl Shelf {
                 .unwrap_or_default();
             let ticket = Ticket {
                 shelf: self.clone(),
-                interest: Arc::clone(&interest),
+                interest: Some(Arc::clone(&interest)),
             };
             let like = |it: &Entry| it.repository == *repository && it.run.begins_like(&run);
             if entries.iter().any(|it| like(it) && it.read_at > read_at) {
@@ -123,12 +124,17 @@ fn make_room(
 
 impl Drop for Ticket {
     fn drop(&mut self) {
+        let Some(interest) = self.interest.take() else {
+            return;
+        };
         self.shelf.entries(|entries| {
-            let is_its = |entry: &Entry| Arc::ptr_eq(&entry.interest, &self.interest);
+            let is_its = |entry: &Entry| Arc::ptr_eq(&entry.interest, &interest);
             let kept = entries.iter().filter(|entry| is_its(entry)).count();
-            if Arc::strong_count(&self.interest) == kept + 1 {
+            if Arc::strong_count(&interest) == kept + 1 {
                 entries.retain(|entry| !is_its(entry));
             }
+            // Within, so that of two that are dropped at once the second is the last.
+            drop(interest);
         });
     }
 }

@@ -28,12 +28,15 @@ pub(crate) struct TagRun {
     following: usize,
 }
 
+/// What each run takes beside its names: itself, and its place among others.
+const BESIDE_BYTES: usize = 256;
+
 impl TagRun {
     /// Returns one name of so many bytes.
     #[cfg(test)]
     pub(crate) fn of_size(size_bytes: usize) -> Self {
         let mut names = Names::new(AHEAD_BYTES);
-        names.add(&"x".repeat(size_bytes - 8));
+        names.add(&"x".repeat(size_bytes - 8 - BESIDE_BYTES));
         Self {
             after: None,
             names,
@@ -41,9 +44,10 @@ impl TagRun {
         }
     }
 
-    /// Returns how much memory the names take.
+    /// Returns how much memory the names take, with what is kept beside them.
     pub(crate) fn size_bytes(&self) -> usize {
-        self.names.size_bytes()
+        let after = self.after.as_ref().map_or(0, |after| after.len());
+        self.names.size_bytes() + after + BESIDE_BYTES
     }
 
     /// Returns whether these begin where those do.

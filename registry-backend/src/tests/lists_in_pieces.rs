@@ -10,11 +10,11 @@ use super::{MANIFEST, Reply, Rig, descriptor, image, referrer, sha256};
 
 const COUNT: usize = 5000;
 
-/// Makes tags of 100 characters, together twice what fits in a piece, in the tree itself; returns
-/// their names in order.
-fn make_tags(rig: &Rig) -> Vec<String> {
+/// Makes tags of 100 characters in the tree itself, of which [`COUNT`] are twice what fits in a piece;
+/// returns their names in order.
+fn make_tags(rig: &Rig, count: usize) -> Vec<String> {
     let target = sha256(b"whatever").to_string();
-    let tags: Vec<String> = (0..COUNT).map(|number| format!("{number:0100}")).collect();
+    let tags: Vec<String> = (0..count).map(|number| format!("{number:0100}")).collect();
     for tag in &tags {
         let folder = rig.path(&format!("repositories/a/_manifests/tags/{tag}/current"));
         fs::create_dir_all(&folder).unwrap();
@@ -70,7 +70,7 @@ async fn pages(rig: &Rig, path: &str, of: &str) -> Vec<Vec<String>> {
 #[tokio::test]
 async fn all_tags_are_listed_piece_by_piece_unless_they_fit_in_one() {
     let rig = Rig::new();
-    let tags = make_tags(&rig);
+    let tags = make_tags(&rig, COUNT);
     let all = rig.get("/v2/a/tags/list").await;
     assert_eq!(all.header("content-length"), None);
     assert_eq!(all.header("content-type"), Some("application/json"));
@@ -93,7 +93,7 @@ async fn all_tags_are_listed_piece_by_piece_unless_they_fit_in_one() {
 #[tokio::test]
 async fn a_number_of_tags_is_never_exceeded_and_the_link_leads_to_the_rest() {
     let rig = Rig::new();
-    let tags = make_tags(&rig);
+    let tags = make_tags(&rig, COUNT);
     // As many as there are, and more: nothing is left for another request.
     for number in [COUNT + 1, COUNT + 2, usize::MAX] {
         let all = pages(&rig, &format!("/v2/a/tags/list?n={number}"), "tags").await;
@@ -150,7 +150,7 @@ async fn begin(rig: &Rig, path: &str) -> (tokio::net::UnixStream, Vec<u8>) {
 #[tokio::test]
 async fn tags_that_go_while_they_are_listed_leave_valid_json() {
     let rig = Rig::new();
-    let tags = make_tags(&rig);
+    let tags = make_tags(&rig, COUNT);
     let (mut stream, mut reply) = begin(&rig, "/v2/a/tags/list").await;
     fs::remove_dir_all(rig.path("repositories/a/_manifests/tags")).unwrap();
     stream.read_to_end(&mut reply).await.unwrap();
@@ -162,7 +162,7 @@ async fn tags_that_go_while_they_are_listed_leave_valid_json() {
 #[tokio::test]
 async fn a_list_that_cannot_be_read_to_its_end_is_cut() {
     let rig = Rig::new();
-    let tags = make_tags(&rig);
+    let tags = make_tags(&rig, COUNT);
     // To open this is an error.
     let link = rig.path(&format!(
         "repositories/a/_manifests/tags/{}/current/link",
@@ -270,5 +270,17 @@ async fn referrers_that_fill_a_page_come_whole() {
         let listed = json["manifests"].as_array().unwrap();
         let listed: BTreeSet<String> = listed.iter().map(ToString::to_string).collect();
         assert!(listed == expected);
+    }
+}
+
+#[tokio::test]
+async fn a_number_that_is_not_reached_cuts_no_list_short() {
+    let rig = Rig::new();
+    // More than are left of the number after the first of four pieces.
+    let tags = make_tags(&rig, 8000);
+    for path in ["/v2/a/tags/list?n=10000", "/v2/a/tags/list?n=8000"] {
+        let reply = rig.get(path).await;
+        assert_eq!(reply.header("link"), None, "{path}");
+        assert!(names(&reply, "tags") == tags, "{path}");
     }
 }
