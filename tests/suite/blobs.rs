@@ -279,6 +279,7 @@ fn a_large_blob_is_the_same_whoever_reads_it_first() {
                 .args(["--range", &format!("{first}-"), &format!("{url}{path}")])
                 .output()
                 .unwrap();
+            assert!(pulled.status.success(), "pull {pull} of {seed}");
             assert!(pulled.stdout == content[first..], "pull {pull} of {seed}");
         }
     }

@@ -20,7 +20,7 @@ pub(super) const READ_BYTES: usize = 512 << 10;
 pub(super) const READ_MIN_BYTES: usize = 64 << 10;
 
 /// What reads have to be aligned to.
-const BLOCK_BYTES: u64 = 4096;
+pub(super) const BLOCK_BYTES: u64 = 4096;
 
 /// How many bodies may be sent this way at once: each has two reads in memory.
 const AT_ONCE_MAX: usize = 64;
@@ -77,7 +77,10 @@ fn fill(file: &Handed, offset: u64, buffer: &mut [u8], needed: usize) -> io::Res
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             // The file system wants another alignment, or has read only a part.
             Err(error)
-                if Errno::from_io_error(&error) == Some(Errno::INVAL) && file.is_direct() =>
+                if matches!(
+                    Errno::from_io_error(&error),
+                    Some(Errno::INVAL | Errno::OPNOTSUPP)
+                ) && file.is_direct() =>
             {
                 file.read_through_cache()?;
             }

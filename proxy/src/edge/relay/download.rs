@@ -71,7 +71,10 @@ async fn send_directly(session: &mut Session, file: &Arc<Handed>, part: ByteRang
         if left == 0 {
             return Ok(BytesMut::new());
         }
-        let piece = direct::read(file, offset, left.min(direct::READ_BYTES), spare).await;
+        // One that begins within a block ends with one, so that those that follow fit it.
+        let within = usize::try_from(offset % direct::BLOCK_BYTES).unwrap_or(0);
+        let len = left.min(direct::READ_BYTES - within);
+        let piece = direct::read(file, offset, len, spare).await;
         piece.map_err(|error| broken(error).into_up())
     };
     let mut offset = part.first;
