@@ -169,8 +169,8 @@ impl Loaded {
             path: path.to_owned(),
             source,
         };
-        let text = fs::read_to_string(path).map_err(failed)?;
-        let (users, skipped) = Users::parse(&text, plain);
+        let text = fs::read(path).map_err(failed)?;
+        let (users, skipped) = Users::parse(&String::from_utf8_lossy(&text), plain);
         Ok(Self {
             users,
             skipped,

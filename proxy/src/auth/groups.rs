@@ -24,6 +24,8 @@ pub(crate) struct Groups {
     members: ArcSwap<Members>,
     /// The numbers of the lines that say nothing and are left out.
     skipped: ArcSwap<Vec<usize>>,
+    /// A rule denies something to a group: a file with lines that are left out would let its members in.
+    denies: bool,
     watch: Watch,
 }
 
@@ -80,6 +82,7 @@ impl Default for Groups {
             file: None,
             members: ArcSwap::from_pointee(Members::default()),
             skipped: ArcSwap::default(),
+            denies: false,
             watch: Watch::default(),
         }
     }
@@ -94,6 +97,7 @@ impl Groups {
             file: Some(file),
             members: ArcSwap::from_pointee(members),
             skipped: ArcSwap::from_pointee(skipped),
+            denies: false,
             watch,
         })
     }
@@ -101,6 +105,12 @@ impl Groups {
     /// Returns the members of this moment.
     pub(crate) fn members(&self) -> Guard<Arc<Members>> {
         self.members.load()
+    }
+
+    /// Says that a rule denies something to a group; returns what is wrong with the file then.
+    pub(crate) fn deny(&mut self) -> Vec<String> {
+        self.denies = true;
+        self.skipped()
     }
 
     /// Returns the lines of the file that cannot be used and are left out, each as a sentence.
@@ -122,6 +132,12 @@ impl Groups {
         };
         match self.watch.look([&**file], || read(file), |_| true) {
             None => {}
+            Some(Ok((_, lines))) if self.denies && !lines.is_empty() => tracing::error!(
+                file = %file.display(),
+                ?lines,
+                "group file changed and has lines that are not of the form `group: user user`; as a rule \
+                 denies something to a group, the groups stay as they were"
+            ),
             Some(Ok((members, lines))) => {
                 tracing::info!(file = %file.display(), "group file changed, read again");
                 self.members.store(Arc::new(members));
@@ -137,11 +153,11 @@ impl Groups {
 }
 
 fn read(path: &Path) -> Result<(Members, Vec<usize>), GroupError> {
-    let text = fs::read_to_string(path).map_err(|source| GroupError {
+    let text = fs::read(path).map_err(|source| GroupError {
         path: path.to_owned(),
         source,
     })?;
-    Ok(Members::parse(&text))
+    Ok(Members::parse(&String::from_utf8_lossy(&text)))
 }
 
 #[cfg(test)]
@@ -196,5 +212,24 @@ mod tests {
         fs::remove_file(&file).unwrap();
         groups.refresh();
         assert!(groups.members().has("ops", &bob), "it may come back");
+    }
+
+    #[test]
+    fn a_broken_line_lets_nobody_in_who_was_denied() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("groups");
+        fs::write(&file, "outside: eve\n").unwrap();
+        let mut groups = Groups::load(file.clone()).unwrap();
+        assert!(groups.deny().is_empty());
+        let eve = User::new("eve", Origin::Password);
+        fs::write(&file, "outside eve\ndev: bob\n").unwrap();
+        groups.refresh();
+        assert!(groups.members().has("outside", &eve));
+        fs::write(&file, "outside: eve mallory\n").unwrap();
+        groups.refresh();
+        let mallory = User::new("mallory", Origin::Password);
+        assert!(groups.members().has("outside", &mallory));
+        fs::write(&file, "outside eve\n").unwrap();
+        assert_eq!(Groups::load(file).unwrap().deny().len(), 1);
     }
 }

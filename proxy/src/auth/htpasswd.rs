@@ -226,7 +226,9 @@ fn equal(a: &[u8], b: &[u8]) -> bool {
 
 fn parse_line(text: &str, plain: bool) -> Result<(&str, Hash), LineErrorKind> {
     let (name, rest) = text.split_once(':').ok_or(LineErrorKind::NoColon)?;
-    if name.is_empty() || name.chars().any(char::is_control) {
+    // What was not UTF-8 has become this character.
+    let is_unusable = |c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER;
+    if name.is_empty() || name.chars().any(is_unusable) {
         return Err(LineErrorKind::Name);
     }
     // What follows a second colon is a comment to Apache and nginx.

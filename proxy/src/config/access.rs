@@ -5,7 +5,7 @@ use settings::Section;
 
 use super::addresses;
 use crate::auth::access::{Access, Satisfy};
-use crate::auth::rules::{Rule, Rules, Who};
+use crate::auth::rules::{Effect, Rule, Rules, Who};
 use crate::auth::{Actions, Groups};
 
 /// What a site's access is read amid.
@@ -43,7 +43,16 @@ pub(super) fn read(site: &mut Section, around: Around) -> Access {
     let rules = rules
         .into_iter()
         .filter_map(|rule| read_rule(rule, around.authenticates));
-    access.rules = Rules::new(rules.collect());
+    let rules: Vec<Rule> = rules.collect();
+    let is_group = |who: &Who| matches!(who, Who::Group(_));
+    let denies = |rule: &Rule| rule.effect == Effect::Deny && rule.who.iter().any(is_group);
+    if rules.iter().any(denies) {
+        // One that is left out would let somebody in.
+        for line in access.groups.deny() {
+            site.problem("auth.group_file", line);
+        }
+    }
+    access.rules = Rules::new(rules);
     access
 }
 
