@@ -66,6 +66,13 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// Returns the registries that sites can have as their upstream, as they are written.
+    pub(crate) fn registries(&self) -> Vec<RegistryPeer> {
+        self.registry
+            .as_ref()
+            .map_or_else(Vec::new, Registry::peers)
+    }
+
     /// Returns what is not wrong with the log files of this role, or of both, and not good either.
     pub(crate) fn log_warnings(&self, role: Option<Role>) -> Vec<String> {
         let edge = (role != Some(Role::Registry)).then_some(&self.log);
@@ -90,6 +97,16 @@ pub(crate) struct Registry {
     pub(crate) configs: Vec<registry_backend::Config>,
 }
 
+impl Registry {
+    fn peers(&self) -> Vec<RegistryPeer> {
+        let peer = |config: &registry_backend::Config| RegistryPeer {
+            name: config.name().to_owned(),
+            socket: config.listen.clone(),
+        };
+        self.configs.iter().map(peer).collect()
+    }
+}
+
 /// Reads and checks the whole file, for one role or for both.
 ///
 /// Every key is checked for either role. The files that keys name are checked for the role that
@@ -101,13 +118,23 @@ pub(crate) fn read(path: &Path, role: Option<Role>) -> Result<Config, Problems> 
     read_with(path, role, proxy::Config::read)
 }
 
-/// As [`read`], for an edge that runs with this `state_dir`, which stays where it is.
+/// As [`read`], for an edge that runs with this `state_dir` and these registries: what it keeps stays where
+/// it is, and so do their sockets, for they change with a restart of theirs.
 ///
 /// # Errors
 /// Everything that is wrong with it.
-pub(crate) fn read_again(path: &Path, state_dir: &StateDir) -> Result<Config, Problems> {
+pub(crate) fn read_again(
+    path: &Path,
+    state_dir: &StateDir,
+    running: &[RegistryPeer],
+) -> Result<Config, Problems> {
     read_with(path, Some(Role::Edge), |root, peers| {
-        proxy::Config::read_again(root, peers, state_dir)
+        let as_they_run = |peer: &RegistryPeer| {
+            let running = running.iter().find(|running| running.name == peer.name);
+            running.unwrap_or(peer).clone()
+        };
+        let peers: Vec<RegistryPeer> = peers.iter().map(as_they_run).collect();
+        proxy::Config::read_again(root, &peers, state_dir)
     })
 }
 
@@ -129,13 +156,45 @@ fn control_socket(section: &mut Section, role: Role) -> PathBuf {
     written.unwrap_or_else(|| PathBuf::from(role.control_socket()))
 }
 
+/// Returns whether something is wrong with the text of the file itself, whatever else is with the files
+/// that it names; not when it cannot be read.
+pub(crate) fn is_badly_written(path: &Path) -> bool {
+    if std::fs::read(path).is_err() {
+        return false;
+    }
+    let check = || -> Result<(), Problems> {
+        let mut document = Document::read(path)?;
+        read_root(&mut document.root(), Files::LeaveAlone, proxy::Config::read);
+        document.finish()
+    };
+    check().is_err()
+}
+
+/// Whose files are looked at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Files {
+    LeaveAlone,
+    Of(Role),
+    OfBoth,
+}
+
+impl Files {
+    fn are_of(self, role: Role) -> bool {
+        self == Self::OfBoth || self == Self::Of(role)
+    }
+}
+
 fn read_with(
     path: &Path,
     role: Option<Role>,
     read_edge: impl FnOnce(&mut Section, &[RegistryPeer]) -> Option<proxy::Config>,
 ) -> Result<Config, Problems> {
     let mut document = Document::read(path)?;
-    let config = read_root(&mut document.root(), role, read_edge);
+    let root = &mut document.root();
+    if role == Some(Role::Registry) && !root.has("registry") {
+        root.problem("registry", "is missing");
+    }
+    let config = read_root(root, role.map_or(Files::OfBoth, Files::Of), read_edge);
     document.finish()?;
     // Without a config there is a problem; were there none, an empty list would still be an error.
     config.ok_or_else(Problems::default)
@@ -143,17 +202,14 @@ fn read_with(
 
 fn read_root(
     root: &mut Section,
-    role: Option<Role>,
+    files: Files,
     read_edge: impl FnOnce(&mut Section, &[RegistryPeer]) -> Option<proxy::Config>,
 ) -> Option<Config> {
-    let (for_edge, for_registry) = (role != Some(Role::Registry), role != Some(Role::Edge));
+    let [for_edge, for_registry] = [Role::Edge, Role::Registry].map(|role| files.are_of(role));
     let log = root
         .table("log")
         .map(|mut table| Log::read(&mut table, for_edge));
     let log = log.unwrap_or_default();
-    if role == Some(Role::Registry) && !root.has("registry") {
-        root.problem("registry", "is missing");
-    }
     let registry = root.table("registry").map(|mut table| {
         let mut own = table.table("log");
         let log = Log::read_registry(own.as_mut(), &log, for_registry);
@@ -166,13 +222,7 @@ fn read_root(
         }
     });
     let control_socket = control_socket(root, Role::Edge);
-    let registries = registry.iter().flat_map(|registry| &registry.configs);
-    let peers: Vec<RegistryPeer> = registries
-        .map(|config| RegistryPeer {
-            name: config.name().to_owned(),
-            socket: config.listen.clone(),
-        })
-        .collect();
+    let peers = registry.as_ref().map_or_else(Vec::new, Registry::peers);
     let edge = if for_edge {
         read_edge(root, &peers)
     } else {

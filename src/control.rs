@@ -4,8 +4,8 @@
 //! an [`Outcome`]. Others cannot open the socket, and are refused if they can.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a reload may take before whoever waits for it gives up.
 const RELOAD_MAX: Duration = Duration::from_secs(60);
+
+/// How long the answer may be.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
 /// How many may ask at once.
 const ASKING_MAX: usize = 4;
@@ -80,12 +83,20 @@ fn bind(path: &Path) -> Result<UnixListener> {
     if UnixStream::connect(path).is_ok() {
         bail!("another process listens there");
     }
+    match fs::symlink_metadata(path) {
+        Ok(there) => ensure!(there.file_type().is_socket(), "there is something else"),
+        Err(error) => ensure!(error.kind() == ErrorKind::NotFound, error),
+    }
     // In its place at once, and with these permissions.
     let staged = path.with_extension(format!("{}", std::process::id()));
     fs::remove_file(&staged).ok();
     let listener = UnixListener::bind(&staged)?;
-    fs::set_permissions(&staged, Permissions::from_mode(0o600))?;
-    fs::rename(&staged, path)?;
+    let placed = fs::set_permissions(&staged, Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&staged, path));
+    if placed.is_err() {
+        fs::remove_file(&staged).ok();
+    }
+    placed?;
     Ok(listener)
 }
 
@@ -132,7 +143,7 @@ pub(crate) fn ask(path: &Path) -> Result<Option<Outcome>> {
         Err(error)
             if matches!(
                 error.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused
+                ErrorKind::NotFound | ErrorKind::ConnectionRefused
             ) =>
         {
             return Ok(None);
@@ -143,7 +154,8 @@ pub(crate) fn ask(path: &Path) -> Result<Option<Outcome>> {
         stream.set_read_timeout(Some(RELOAD_MAX))?;
         stream.write_all(RELOAD)?;
         let mut line = String::new();
-        BufReader::new(&stream).read_line(&mut line)?;
+        let answer = (&stream).take(ANSWER_BYTES_MAX);
+        BufReader::new(answer).read_line(&mut line)?;
         ensure!(!line.is_empty(), "it gave no answer: see its log");
         Outcome::from_json(&line)
     };

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
-use proxy::{Edge, Handle};
+use proxy::{Edge, Handle, RegistryPeer};
 
 use crate::config::{self, Role};
 use crate::logging::{Logs, Prepared};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reloaded};
 use crate::role::Args;
 use crate::signals::{Request, Signals};
 use crate::{notify, output, role};
@@ -21,8 +21,10 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let logs = Logs::start(&config.log)?;
     let _last_word = logs.last_word();
     role::raise_file_limit();
+    let registries = config.registries();
     let edge = Edge::bind(config.edge)?;
     obey_signals(Watched {
+        registries,
         control_socket: config.control_socket,
         args,
         logs,
@@ -35,6 +37,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// What the signals act on.
 struct Watched {
+    /// As the edge was started.
+    registries: Vec<RegistryPeer>,
     control_socket: PathBuf,
     args: Args,
     logs: Logs,
@@ -67,7 +71,9 @@ impl Watched {
             let https = self.handle.https_address();
             let outcome = role::reload(Role::Edge, "serving", https, || self.reload());
             match &outcome {
-                Outcome::InForce { waiting } => self.handle.note_reload(true, waiting.len()),
+                Outcome::InForce(reloaded) => {
+                    self.handle.note_reload(true, reloaded.waiting.len());
+                }
                 Outcome::Refused { .. } => self.handle.note_reload(false, 0),
             }
             if let Some(asker) = asker {
@@ -80,14 +86,33 @@ impl Watched {
         stop_at_once();
     }
 
-    fn reload(&self) -> Result<Vec<String>> {
-        let config = config::read_again(&self.args.config.path, self.handle.state_dir())?;
+    fn reload(&self) -> Result<Reloaded> {
+        let (path, state_dir) = (&self.args.config.path, self.handle.state_dir());
+        let config = config::read_again(path, state_dir, &self.registries)?;
         let log = Prepared::open(&config.log)?;
+        let skipped = config.edge.skipped_lines();
+        let wanted = config.registries();
+        let moved = |running: &RegistryPeer| {
+            let mut wanted = wanted.iter().filter(|wanted| wanted.name == running.name);
+            wanted.any(|wanted| wanted.socket != running.socket)
+        };
+        let others = [
+            (
+                config.control_socket != self.control_socket,
+                "control_socket",
+            ),
+            (self.registries.iter().any(moved), "registry.listen"),
+        ];
+        let others = others
+            .into_iter()
+            .filter_map(|(differs, key)| differs.then_some(key));
         let keys = self.handle.reload(config.edge)?;
         self.logs.apply(log);
-        let moved = config.control_socket != self.control_socket;
-        let keys = keys.into_iter().chain(moved.then_some("control_socket"));
-        Ok(keys.map(str::to_owned).collect())
+        let waiting = keys.into_iter().chain(others);
+        Ok(Reloaded {
+            waiting: waiting.map(str::to_owned).collect(),
+            skipped,
+        })
     }
 }
 

@@ -96,8 +96,13 @@ fn main() -> ExitCode {
         Verb::Gencert(args) => gencert::run(&args),
         Verb::Htpasswd(command) => htpasswd::run(&command),
         Verb::Token(command) => token::run(command),
-        Verb::Edge(args) => return role::exit_code(edge::run(args)),
-        Verb::Registry(args) => return role::exit_code(registry::run(&args)),
+        Verb::Edge(args) => {
+            let config = args.config.path.clone();
+            return role::exit_code(edge::run(args), &config);
+        }
+        Verb::Registry(args) => {
+            return role::exit_code(registry::run(&args), &args.config.path);
+        }
     };
     done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
 }

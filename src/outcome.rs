@@ -8,17 +8,33 @@ use serde_json::{Value, json};
 /// What came of a reload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
-    /// The whole config is in force, but for these keys, which need a restart.
-    InForce { waiting: Vec<String> },
+    /// The config is in force.
+    InForce(Reloaded),
     /// Nothing was changed, for these reasons.
     Refused { problems: Vec<String> },
 }
+
+/// What is to be said of a config that is in force.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Reloaded {
+    /// Keys that have changed, and need a restart.
+    pub(crate) waiting: Vec<String>,
+    /// Lines of files of users and groups that are left out.
+    pub(crate) skipped: Vec<String>,
+}
+
+/// How many of these lines are named.
+const SKIPPED_MAX: usize = 100;
 
 impl Outcome {
     /// Writes it as a line of JSON.
     pub(crate) fn to_json(&self) -> String {
         match self {
-            Self::InForce { waiting } => json!({"outcome": "in force", "needs_restart": waiting}),
+            Self::InForce(Reloaded { waiting, skipped }) => json!({
+                "outcome": "in force",
+                "needs_restart": waiting,
+                "skipped": skipped.get(..SKIPPED_MAX).unwrap_or(skipped),
+            }),
             Self::Refused { problems } => json!({"outcome": "refused", "problems": problems}),
         }
         .to_string()
@@ -32,12 +48,16 @@ impl Outcome {
         let value: Value = serde_json::from_str(line).context("read the answer")?;
         let list = |key: &str| -> Result<Vec<String>> {
             let list = value.get(key).cloned().unwrap_or_default();
-            serde_json::from_value(list).context("read the answer")
+            let list: Vec<String> = serde_json::from_value(list).context("read the answer")?;
+            // They go to a terminal.
+            let printable = |text: String| text.replace(char::is_control, " ");
+            Ok(list.into_iter().map(printable).collect())
         };
         match value.get("outcome").and_then(Value::as_str) {
-            Some("in force") => Ok(Self::InForce {
+            Some("in force") => Ok(Self::InForce(Reloaded {
                 waiting: list("needs_restart")?,
-            }),
+                skipped: list("skipped")?,
+            })),
             Some("refused") => Ok(Self::Refused {
                 problems: list("problems")?,
             }),
@@ -49,8 +69,10 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::InForce { waiting } if waiting.is_empty() => f.write_str("config reloaded"),
-            Self::InForce { waiting } => write!(
+            Self::InForce(Reloaded { waiting, .. }) if waiting.is_empty() => {
+                f.write_str("config reloaded")
+            }
+            Self::InForce(Reloaded { waiting, .. }) => write!(
                 f,
                 "config reloaded, but for what needs a restart: {}",
                 waiting.join(", ")
@@ -67,20 +89,24 @@ mod tests {
     #[test]
     fn an_outcome_is_read_as_it_was_written() {
         for outcome in [
-            Outcome::InForce {
-                waiting: Vec::new(),
-            },
-            Outcome::InForce {
+            Outcome::InForce(Reloaded::default()),
+            Outcome::InForce(Reloaded {
                 waiting: vec!["listener".to_owned()],
-            },
+                skipped: vec!["line 1".to_owned()],
+            }),
             Outcome::Refused {
-                problems: vec!["a \"b\"\nc".to_owned()],
+                problems: vec!["a \"b\" c".to_owned()],
             },
         ] {
             let line = outcome.to_json();
             assert!(!line.contains('\n'));
             assert_eq!(Outcome::from_json(&line).unwrap(), outcome);
         }
+        let line = r#"{"outcome": "refused", "problems": ["\u001b[2Ja"]}"#;
+        let Ok(Outcome::Refused { problems }) = Outcome::from_json(line) else {
+            panic!("it was refused");
+        };
+        assert_eq!(problems, [" [2Ja"]);
         for other in ["", "{}", "[]", "{\"outcome\": \"else\"}"] {
             assert!(Outcome::from_json(other).is_err(), "{other}");
         }

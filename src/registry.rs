@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::config::{self, Registry, Role};
 use crate::logging::{Logs, Prepared};
+use crate::outcome::Reloaded;
 use crate::role::Args;
 use crate::signals::{Request, Signals};
 use crate::{notify, role};
@@ -96,12 +97,15 @@ fn reload(
     logs: &Logs,
     instances: &Instances,
     control_socket: &Path,
-) -> Result<Vec<String>> {
+) -> Result<Reloaded> {
     let registry = read(args)?;
     let log = Prepared::open(&registry.log)?;
-    let mut keys = instances.reload(registry.configs);
+    let mut waiting = instances.reload(registry.configs);
     logs.apply(log);
     let moved = registry.control_socket != control_socket;
-    keys.extend(moved.then(|| "registry.control_socket".to_owned()));
-    Ok(keys)
+    waiting.extend(moved.then(|| "registry.control_socket".to_owned()));
+    Ok(Reloaded {
+        waiting,
+        skipped: Vec::new(),
+    })
 }

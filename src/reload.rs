@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 
 use crate::config::{self, ConfigFile, Role};
 use crate::control;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reloaded};
 use crate::output::{note, say};
 
 /// The exit code when all is in force but for keys that need a restart.
@@ -57,7 +57,10 @@ fn ask(role: Role, socket: &Path) -> Result<bool> {
         bail!("not running: nothing listens at {}", socket.display());
     };
     match &outcome {
-        Outcome::InForce { waiting } => {
+        Outcome::InForce(Reloaded { waiting, skipped }) => {
+            for line in skipped {
+                note(format_args!("{role}: error: {line}: the line is left out"));
+            }
             say(format_args!("{role}: {outcome}"))?;
             Ok(!waiting.is_empty())
         }

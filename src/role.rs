@@ -1,6 +1,7 @@
 //! What both roles have in common: their flags, and how they reload.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -10,9 +11,9 @@ use rustix::process::{
 use rustix::thread::disable_transparent_huge_pages;
 use settings::Problems;
 
-use crate::config::{ConfigFile, Role};
+use crate::config::{self, ConfigFile, Role};
 use crate::notify;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reloaded};
 use crate::output::{self, one_line};
 
 /// The flags of a role.
@@ -44,18 +45,20 @@ impl Args {
 const BAD_CONFIG: u8 = 78;
 
 /// Ends a role, and says why it failed if it did.
-pub(crate) fn exit_code(ended: Result<()>) -> ExitCode {
+pub(crate) fn exit_code(ended: Result<()>, config: &Path) -> ExitCode {
     let Err(error) = ended else {
         return ExitCode::SUCCESS;
     };
     output::report(&error);
-    if let Some(problems) = error.downcast_ref::<Problems>() {
-        // What `systemctl status` shows.
-        notify::failed(&problems.to_string());
-        return ExitCode::from(BAD_CONFIG);
+    let problems = error.downcast_ref::<Problems>();
+    // What `systemctl status` shows.
+    notify::failed(&problems.map_or_else(|| one_line(&error), ToString::to_string));
+    // What is wrong with another file may be right in a moment: a mount comes late, and of a certificate
+    // and its key one is replaced first.
+    match problems {
+        Some(_) if config::is_badly_written(config) => ExitCode::from(BAD_CONFIG),
+        _ => ExitCode::FAILURE,
     }
-    notify::failed(&one_line(&error));
-    ExitCode::FAILURE
 }
 
 /// Takes as many open files as the system lets this process have; each transfer needs a few.
@@ -77,17 +80,16 @@ pub(crate) fn without_huge_pages() {
     disable_transparent_huge_pages(true).ok();
 }
 
-/// Reloads, by `change`, which names the keys that need a restart; tells the service manager so, and the
-/// log what came of it.
+/// Reloads, by `change`, and tells the service manager and the log what came of it.
 pub(crate) fn reload(
     role: Role,
     status: &str,
     https: Option<SocketAddr>,
-    change: impl FnOnce() -> Result<Vec<String>>,
+    change: impl FnOnce() -> Result<Reloaded>,
 ) -> Outcome {
     notify::reloading();
     let outcome = match change() {
-        Ok(waiting) => Outcome::InForce { waiting },
+        Ok(reloaded) => Outcome::InForce(reloaded),
         Err(error) => Outcome::Refused {
             problems: match error.downcast_ref::<Problems>() {
                 Some(problems) => problems.iter().map(ToString::to_string).collect(),
@@ -96,8 +98,10 @@ pub(crate) fn reload(
         },
     };
     match &outcome {
-        Outcome::InForce { waiting } if waiting.is_empty() => tracing::info!(%role, "{outcome}"),
-        Outcome::InForce { .. } => tracing::warn!(%role, "{outcome}"),
+        Outcome::InForce(Reloaded { waiting, .. }) if waiting.is_empty() => {
+            tracing::info!(%role, "{outcome}");
+        }
+        Outcome::InForce(_) => tracing::warn!(%role, "{outcome}"),
         Outcome::Refused { problems } => {
             for problem in problems {
                 tracing::error!("{problem}");

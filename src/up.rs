@@ -90,7 +90,7 @@ async fn watch(roles: &mut Roles, signals: &mut Signals, folder: &Folder) -> Res
             (Role::Edge, Event::Ready(ready)) => say(banner::text(folder, ready.https))?,
             (role, Event::Ended { status, was_ready }) => {
                 // A role that gives up before it is ready has said why itself.
-                if was_ready || status.code() != Some(1) {
+                if was_ready || !matches!(status.code(), Some(1 | 78)) {
                     note(format_args!(
                         "the {role} is gone ({status}); stopping what is left"
                     ));

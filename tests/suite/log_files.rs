@@ -99,7 +99,7 @@ fn one_role_cannot_have_the_other_write_to_a_file_of_its_choice() {
             assert_eq!(fs::read(&victim).unwrap(), b"precious", "{plant}");
             registry.exited()
         });
-        assert_eq!(status.code(), Some(78), "{plant}");
+        assert_eq!(status.code(), Some(1), "{plant}");
         let said = registry.log();
         let last = said.lines().last().unwrap();
         let path = log.display().to_string();
@@ -138,7 +138,7 @@ fn check_and_both_roles_refuse_what_is_no_file_of_the_log_alone() {
             assert_eq!(fs::read(at("victim")).unwrap(), b"precious");
             role.exited()
         });
-        assert_eq!(status.code(), Some(78));
+        assert_eq!(status.code(), Some(1));
         assert!(problem(&role.log()), "{}", role.log());
     }
 }
