@@ -62,6 +62,8 @@ pub(crate) enum Rejection {
     },
     /// The connection was made for another site.
     Misdirected,
+    /// The request came without TLS where TLS is spoken.
+    NeedsTls,
     /// There is no such page on a registry's site.
     NotFound,
     /// The site has as much to do as it may.
@@ -111,7 +113,9 @@ impl From<TooLarge> for Rejection {
 impl Rejection {
     fn status(&self) -> StatusCode {
         match self {
-            Self::BadHost | Self::BadRequest | Self::PaddedHeader(_) => StatusCode::BAD_REQUEST,
+            Self::BadHost | Self::BadRequest | Self::NeedsTls | Self::PaddedHeader(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy | Self::Overloaded { .. } | Self::UpstreamUnreachable => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -144,6 +148,7 @@ impl Rejection {
             | Self::HeadersTooLarge
             | Self::MethodNotAllowed { .. }
             | Self::Misdirected
+            | Self::NeedsTls
             | Self::NotFound
             | Self::PaddedHeader(_)
             | Self::UnknownHost
@@ -177,6 +182,9 @@ impl Rejection {
                 "this connection was not made for the site that is asked for".to_owned()
             }
             Self::MethodNotAllowed { .. } => "method not allowed here".to_owned(),
+            Self::NeedsTls => {
+                "this is an HTTPS port and the request came over plain HTTP: use https://".to_owned()
+            }
             Self::NotFound => "not found".to_owned(),
             Self::PaddedHeader(name) => {
                 format!("header \"{name:.NAME_SHOWN_MAX$}\" has blanks around its value")
@@ -239,6 +247,7 @@ impl Rejection {
             | Self::HeadersTooLarge
             | Self::Internal
             | Self::Misdirected
+            | Self::NeedsTls
             | Self::NotFound
             | Self::PaddedHeader(_)
             | Self::Route(_)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{Pair, Rig, Setup, eventually, peer_certificate, run, tidegate, try_run};
+use crate::harness::{Client, Pair, Rig, Setup, eventually, peer_certificate, run, tidegate, try_run};
 
 /// Runs `openssl s_client` with these flags and returns what it says of the session.
 fn s_client(rig: &Rig, flags: &[&str]) -> String {
@@ -200,4 +200,27 @@ fn browsers_are_told_to_come_back_with_tls_where_the_site_says_so() {
     }
     let redirect = rig.plain().get("/v2/");
     assert_eq!(redirect.header(header), None, "not without TLS (RFC 6797)");
+}
+
+/// Plain HTTP to the port for HTTPS gets an answer that people and clients understand.
+#[test]
+fn plain_http_to_the_port_for_tls_is_told_so() {
+    let rig = Rig::start();
+    let plain = Client::plain(rig.https, "registry.test");
+    let told = plain.get("/v2/").expect_error(400, "UNSUPPORTED");
+    assert!(told.text().contains("use https://"), "{}", told.text());
+    let told = plain.post("/").expect(400);
+    assert!(told.text().contains("use https://"), "{}", told.text());
+    let page = plain.request("GET", "/page?x=1").header("Accept", "text/html,*/*");
+    let sent = page.send().expect(308);
+    let there = format!("https://registry.test:{}/page?x=1", rig.https.port());
+    let location = sent.header("Location").unwrap();
+    assert!(
+        location == there || location == "https://registry.test/page?x=1",
+        "{location}"
+    );
+    // And nobody waits for one that says no more than the first letter.
+    let mut silent = std::net::TcpStream::connect(rig.https).unwrap();
+    std::io::Write::write_all(&mut silent, b"G").unwrap();
+    rig.client().get("/v2/").expect(200);
 }

@@ -18,6 +18,7 @@ use super::buffered::Buffers;
 use super::challenge;
 use super::heads::Connections;
 use super::places::{Place, Places};
+use super::plain_http;
 use super::proxy_protocol;
 use super::secured::Secured;
 use super::socket::Socket;
@@ -229,6 +230,13 @@ impl Entrance {
             let asks = challenge::is_open(&state).await;
             let answered = asks && challenge::answer(socket, *client, &state).await;
             return if answered { Ok(None) } else { Err(refused) };
+        }
+        // One that is gone fails in the handshake.
+        if let Ok(Some(first)) = socket.peek().await
+            && plain_http::begins_with(first)
+        {
+            plain_http::answer(socket, *client).await;
+            return Ok(None);
         }
         socket.set_shaking_hands(true);
         let state = self.current.take();

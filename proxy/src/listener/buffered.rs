@@ -5,6 +5,7 @@
 
 use std::future::Future as _;
 use std::io;
+use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -64,6 +65,14 @@ impl<S: AsyncRead + Unpin> Buffered<S> {
         // It keeps nothing between its polls.
         let reading = pin!(self.stream.read_buf(&mut self.read));
         reading.poll(cx).map_ok(drop)
+    }
+
+    /// Waits for the next byte, and leaves it where it is; nothing at the end.
+    pub(super) async fn peek(&mut self) -> io::Result<Option<u8>> {
+        if self.taken == self.read.len() {
+            poll_fn(|cx| self.poll_fill(cx)).await?;
+        }
+        Ok(self.read.get(self.taken).copied())
     }
 }
 

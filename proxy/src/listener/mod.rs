@@ -3,7 +3,7 @@
 //! [`accept`] takes connections and asks, in this order, what costs nothing first: who may connect,
 //! how many connections there may be, whom a load balancer speaks for, and last the handshake.
 //! [`heads`] hands what is left to Pingora and minds the time. [`challenge`] answers a CA that a
-//! list would keep out; [`metrics`] has a socket of its own.
+//! list would keep out, [`plain_http`] who speaks no TLS where it is spoken; [`metrics`] has a socket of its own.
 //!
 //! Pingora's own accept loop is not used: it can neither drop a connection before its handshake by a
 //! list of its listener, nor read a header in front of a plain one, nor leave it to others what is
@@ -15,6 +15,7 @@ mod challenge;
 mod heads;
 pub(crate) mod metrics;
 mod places;
+mod plain_http;
 mod proxy_protocol;
 mod secured;
 mod socket;

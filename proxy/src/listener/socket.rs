@@ -70,6 +70,11 @@ impl Socket {
         self.shaking_hands = going_on;
     }
 
+    /// Waits for the first byte that the client sends, and leaves it to be read; nothing at the end.
+    pub(super) async fn peek(&mut self) -> io::Result<Option<u8>> {
+        self.stream()?.peek().await
+    }
+
     fn stream(&mut self) -> io::Result<Pin<&mut Buffered<TcpStream>>> {
         let stream = self.stream.as_mut();
         stream
