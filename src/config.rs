@@ -190,11 +190,14 @@ fn read_with(
     read_edge: impl FnOnce(&mut Section, &[RegistryPeer]) -> Option<proxy::Config>,
 ) -> Result<Config, Problems> {
     let mut document = Document::read(path)?;
-    let root = &mut document.root();
-    if role == Some(Role::Registry) && !root.has("registry") {
-        root.problem("registry", "is missing");
-    }
-    let config = read_root(root, role.map_or(Files::OfBoth, Files::Of), read_edge);
+    let config = {
+        let mut root = document.root();
+        if role == Some(Role::Registry) && !root.has("registry") {
+            root.problem("registry", "is missing");
+        }
+        read_root(&mut root, role.map_or(Files::OfBoth, Files::Of), read_edge)
+        // What nobody has asked `root` for is noted when it is dropped.
+    };
     document.finish()?;
     // Without a config there is a problem; were there none, an empty list would still be an error.
     config.ok_or_else(Problems::default)

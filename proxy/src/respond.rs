@@ -183,7 +183,8 @@ impl Rejection {
             }
             Self::MethodNotAllowed { .. } => "method not allowed here".to_owned(),
             Self::NeedsTls => {
-                "this is an HTTPS port and the request came over plain HTTP: use https://".to_owned()
+                "this is an HTTPS port and the request came over plain HTTP: use https://"
+                    .to_owned()
             }
             Self::NotFound => "not found".to_owned(),
             Self::PaddedHeader(name) => {

@@ -154,7 +154,8 @@ fn a_failed_handshake_is_one_line_that_says_why() {
         Command::new("curl").args(["-s", "-m", "5", &plain]),
     ));
     eventually("a line about it", || {
-        rig.edge_lines(&["status=400", "plain HTTP on a port for HTTPS"]).pop()
+        rig.edge_lines(&["status=400", "plain HTTP on a port for HTTPS"])
+            .pop()
     });
     // Nor is nonsense of what was agreed on, or half a head, an error of ours.
     for (protocol, nonsense) in [("h2", "nonsense\r\n\r\n"), ("http/1.1", "GET / HTT")] {

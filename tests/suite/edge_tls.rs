@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use crate::harness::{Client, Pair, Rig, Setup, eventually, peer_certificate, run, tidegate, try_run};
+use crate::harness::{
+    Client, Pair, Rig, Setup, eventually, peer_certificate, run, tidegate, try_run,
+};
 
 /// Runs `openssl s_client` with these flags and returns what it says of the session.
 fn s_client(rig: &Rig, flags: &[&str]) -> String {
@@ -211,7 +213,9 @@ fn plain_http_to_the_port_for_tls_is_told_so() {
     assert!(told.text().contains("use https://"), "{}", told.text());
     let told = plain.post("/").expect(400);
     assert!(told.text().contains("use https://"), "{}", told.text());
-    let page = plain.request("GET", "/page?x=1").header("Accept", "text/html,*/*");
+    let page = plain
+        .request("GET", "/page?x=1")
+        .header("Accept", "text/html,*/*");
     let sent = page.send().expect(308);
     let there = format!("https://registry.test:{}/page?x=1", rig.https.port());
     let location = sent.header("Location").unwrap();

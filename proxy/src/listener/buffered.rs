@@ -4,8 +4,8 @@
 //! that only shakes hands, or is silent, that is a large part of what it costs.
 
 use std::future::Future as _;
-use std::io;
 use std::future::poll_fn;
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
