@@ -4,18 +4,16 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::request::Parts;
-use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
+use super::single_reply;
 use super::socket::Socket;
 use crate::filter::acme_challenge::{self, MEDIA_TYPE};
-use crate::respond::protocol;
+use crate::respond::Reply;
 use crate::state::State;
-use crate::telemetry::access_log::Entry;
 
 /// Returns whether a challenge is open at this moment, here or at another edge.
 pub(super) async fn is_open(state: &State) -> bool {
@@ -33,7 +31,6 @@ pub(super) async fn answer(socket: Socket, client: SocketAddr, state: &State) ->
     if !session.read_request().await.unwrap_or_default() {
         return false;
     }
-    session.set_keepalive(None);
     let parts: &Parts = session.req_header();
     let Some(token) = acme_challenge::token(parts) else {
         return false;
@@ -47,37 +44,12 @@ pub(super) async fn answer(socket: Socket, client: SocketAddr, state: &State) ->
     let Some(answer) = answer else {
         return false;
     };
-    let len = answer.len();
-    // Who does not wait for it asks again.
-    let sent = send(&mut session, answer.into()).await.is_ok();
-    let head = session.req_header();
-    Entry {
-        client: Some(client.ip().to_canonical()),
-        site: None,
-        principal: None,
-        admitted: false,
-        protocol: protocol(head.version),
-        method: head.method.as_str(),
-        path: head.uri.path(),
-        status: if sent { 200 } else { 499 },
-        bytes_in: 0,
-        bytes_out: if sent { len } else { 0 },
-        duration: started.elapsed(),
-        upstream: None,
-        because: None,
-        fault: None,
-        error: None,
-        request_id: "",
-    }
-    .emit();
+    // Without the headers of a page: this is for a CA.
+    let reply = Reply {
+        status: StatusCode::OK,
+        headers: vec![(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE))],
+        body: answer.into(),
+    };
+    single_reply::send(session, client, started, reply, None).await;
     true
-}
-
-async fn send(session: &mut ServerSession, answer: Bytes) -> pingora::Result<()> {
-    let mut header = ResponseHeader::build(StatusCode::OK, Some(3))?;
-    header.set_content_length(answer.len())?;
-    header.insert_header(CONTENT_TYPE, MEDIA_TYPE)?;
-    session.write_response_header(Box::new(header)).await?;
-    session.write_response_body(answer, true).await?;
-    session.finish_body().await
 }

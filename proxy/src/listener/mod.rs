@@ -18,6 +18,7 @@ mod places;
 mod plain_http;
 mod proxy_protocol;
 mod secured;
+mod single_reply;
 mod socket;
 
 use std::io;

@@ -10,13 +10,13 @@ use std::time::Instant;
 use http::header::{ACCEPT, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method};
-use pingora::http::ResponseHeader;
+use oci::Route;
 use pingora::protocols::http::ServerSession;
 
+use super::single_reply;
 use super::socket::Socket;
 use crate::filter::host::Host;
-use crate::respond::{Audience, Rejection, Reply, protocol};
-use crate::telemetry::access_log::Entry;
+use crate::respond::{Audience, Rejection, Reply};
 
 /// What the access log says of it.
 const BECAUSE: &str = "plain HTTP on a port for HTTPS";
@@ -34,31 +34,8 @@ pub(super) async fn answer(socket: Socket, client: SocketAddr) {
     if !session.read_request().await.unwrap_or_default() {
         return;
     }
-    session.set_keepalive(None);
     let reply = reply(session.req_header());
-    let (status, len) = (reply.status.as_u16(), reply.body.len());
-    // Who does not wait for it is not waited for either.
-    let sent = send(&mut session, reply).await.is_ok();
-    let head = session.req_header();
-    Entry {
-        client: Some(client.ip().to_canonical()),
-        site: None,
-        principal: None,
-        admitted: false,
-        protocol: protocol(head.version),
-        method: head.method.as_str(),
-        path: head.uri.path(),
-        status: if sent { status } else { 499 },
-        bytes_in: 0,
-        bytes_out: if sent { len } else { 0 },
-        duration: started.elapsed(),
-        upstream: None,
-        because: Some(BECAUSE),
-        fault: None,
-        error: None,
-        request_id: "",
-    }
-    .emit();
+    single_reply::send(session, client, started, reply, Some(BECAUSE)).await;
 }
 
 /// Decides what a request is answered.
@@ -72,7 +49,7 @@ fn reply(parts: &Parts) -> Reply {
     {
         return Reply::redirect(there);
     }
-    let audience = match parts.uri.path().starts_with("/v2") {
+    let audience = match Route::covers(parts.uri.path()) {
         true => Audience::RegistryClient,
         false => Audience::Anyone,
     };
@@ -83,19 +60,6 @@ fn reply(parts: &Parts) -> Reply {
 fn is_browser(headers: &HeaderMap) -> bool {
     let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     accepted.is_some_and(|accepted| accepted.contains("text/html"))
-}
-
-async fn send(session: &mut ServerSession, reply: Reply) -> pingora::Result<()> {
-    let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 1))?;
-    for (name, value) in reply.headers {
-        header.append_header(name, value)?;
-    }
-    header.set_content_length(reply.body.len())?;
-    session.write_response_header(Box::new(header)).await?;
-    if !reply.body.is_empty() && session.req_header().method != Method::HEAD {
-        session.write_response_body(reply.body, true).await?;
-    }
-    session.finish_body().await
 }
 
 #[cfg(test)]

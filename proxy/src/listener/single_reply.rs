@@ -1,0 +1,58 @@
+//! The reply to a connection that gets no further than to its first request.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use http::Method;
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+
+use crate::respond::{Reply, protocol};
+use crate::telemetry::access_log::Entry;
+
+/// Sends a reply to the request that was read, ends the connection, and writes the access log's line.
+pub(super) async fn send(
+    mut session: ServerSession,
+    client: SocketAddr,
+    started: Instant,
+    reply: Reply,
+    because: Option<&str>,
+) {
+    session.set_keepalive(None);
+    let (status, len) = (reply.status.as_u16(), reply.body.len());
+    // A client that does not wait for it is not waited for either.
+    let sent = write(&mut session, reply).await.is_ok();
+    let head = session.req_header();
+    Entry {
+        client: Some(client.ip().to_canonical()),
+        site: None,
+        principal: None,
+        admitted: false,
+        protocol: protocol(head.version),
+        method: head.method.as_str(),
+        path: head.uri.path(),
+        status: if sent { status } else { 499 },
+        bytes_in: 0,
+        bytes_out: if sent { len } else { 0 },
+        duration: started.elapsed(),
+        upstream: None,
+        because,
+        fault: None,
+        error: None,
+        request_id: "",
+    }
+    .emit();
+}
+
+async fn write(session: &mut ServerSession, reply: Reply) -> pingora::Result<()> {
+    let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 1))?;
+    for (name, value) in reply.headers {
+        header.append_header(name, value)?;
+    }
+    header.set_content_length(reply.body.len())?;
+    session.write_response_header(Box::new(header)).await?;
+    if !reply.body.is_empty() && session.req_header().method != Method::HEAD {
+        session.write_response_body(reply.body, true).await?;
+    }
+    session.finish_body().await
+}
