@@ -8,9 +8,8 @@ use std::sync::Arc;
 use bytes::{Buf as _, BytesMut};
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::task::spawn_blocking;
 
-use super::download::{WAITING, sized};
+use super::disk::{self, sized};
 use super::handed::Handed;
 
 /// How much is read at once by those who send all of it: while they send it, the next is read.
@@ -52,15 +51,13 @@ pub(super) async fn read(
     let skipped = usize::try_from(offset - begin).map_err(io::Error::other)?;
     let needed = skipped + len;
     let whole = needed.next_multiple_of(usize::try_from(BLOCK_BYTES).map_err(io::Error::other)?);
-    let place = WAITING.acquire().await.map_err(io::Error::other)?;
     let file = Arc::clone(file);
-    let reading = spawn_blocking(move || {
+    let reading = disk::wait(move || {
         let mut buffer = sized(spare, whole);
-        let filled = fill(&file, begin, &mut buffer, needed);
-        drop(place);
-        filled.map(|()| buffer)
+        fill(&file, begin, &mut buffer, needed)?;
+        Ok(buffer)
     });
-    let mut buffer = reading.await??;
+    let mut buffer = reading.await?;
     buffer.truncate(needed);
     buffer.advance(skipped);
     Ok(buffer)

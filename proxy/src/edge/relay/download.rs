@@ -5,34 +5,21 @@ use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use oci::range::ByteRange;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 use rustix::fs::{Advice, fadvise};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
-use tokio::sync::Semaphore;
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::yield_now;
 
 use super::direct;
+use super::disk::{self, sized};
 use super::handed::Handed;
 
 /// How much is read at once: sixteen TLS records, as many as the connection's buffer takes, so that
 /// they go out with one system call.
 pub(super) const PIECE_BYTES: usize = 256 << 10;
-
-/// How far into its memory a piece begins, to lie elsewhere in its pages than the record that OpenSSL
-/// copies it to lies in its own. With older versions of glibc (Debian 12 has one) AMD's Zen 4 copies
-/// many times slower to what lies 1 to 15 bytes further on in a page, and a record's content begins 8
-/// bytes behind its memory. It is a multiple of 512 bytes, so that the piece may be read by direct I/O.
-const SKEW_BYTES: usize = 2 << 10;
-const PAGE_BYTES: usize = 4 << 10;
-
-/// How many reads may wait for a disk: half of the threads that there are for what blocks, so that a
-/// disk that does not answer, or a registry that hands over a file of such a one, leaves the rest to others.
-const WAITING_MAX: usize = 256;
-
-pub(super) static WAITING: Semaphore = Semaphore::const_new(WAITING_MAX);
 
 /// Sends `part` of `file` as the body of the reply that has begun.
 pub(super) async fn send(session: &mut Session, file: Handed, part: ByteRange) -> Result<()> {
@@ -108,17 +95,6 @@ async fn send_piece(session: &mut Session, piece: &Bytes, is_last: bool) -> Resu
     Ok(())
 }
 
-/// Makes `spare` as long, in memory of its own where it has too little, or that lies otherwise.
-pub(super) fn sized(mut spare: BytesMut, len: usize) -> BytesMut {
-    if spare.capacity() < len || spare.as_ptr().addr() % PAGE_BYTES != SKEW_BYTES {
-        spare = BytesMut::zeroed(PAGE_BYTES + len);
-        let behind = spare.as_ptr().addr() % PAGE_BYTES;
-        spare.advance((PAGE_BYTES + SKEW_BYTES - behind) % PAGE_BYTES);
-    }
-    spare.resize(len, 0);
-    spare
-}
-
 pub(super) fn broken(error: io::Error) -> Box<Error> {
     Error::because(ErrorType::FileReadError, "a blob's file", error)
 }
@@ -145,16 +121,14 @@ pub(super) async fn read(
     let len = match at_hand {
         Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => {
             // It has to come from the disk, which no other connection shall wait for.
-            let place = WAITING.acquire().await.map_err(io::Error::other)?;
             let file = Arc::clone(file);
-            let reading = spawn_blocking(move || {
-                let len = file.read_at(&mut buffer, offset);
-                drop(place);
-                (buffer, len)
+            let reading = disk::wait(move || {
+                let len = file.read_at(&mut buffer, offset)?;
+                Ok((buffer, len))
             });
             let (filled, len) = reading.await?;
             buffer = filled;
-            len?
+            len
         }
         read => read?,
     };
@@ -189,18 +163,6 @@ mod tests {
         assert_eq!(&piece[..], b"89");
         let end = read(&file, 10, 4, BytesMut::new()).await.unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
-    }
-
-    #[test]
-    fn a_piece_lies_askew_also_in_memory_that_is_used_again() {
-        let mut spare = sized(BytesMut::new(), PIECE_BYTES);
-        let begin = spare.as_ptr();
-        for len in [PIECE_BYTES, PIECE_BYTES, 100] {
-            spare = sized(spare, len);
-            assert_eq!((spare.as_ptr(), spare.len()), (begin, len));
-            spare = spare.freeze().try_into_mut().unwrap();
-        }
-        assert_eq!(sized(spare, PIECE_BYTES).len(), PIECE_BYTES);
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 //! on both ways.
 
 mod direct;
+mod disk;
 mod download;
 mod gathered;
 mod handed;
