@@ -1,4 +1,4 @@
-//! The socket on which a role that runs is asked to reload, and says what came of it.
+//! The socket on which a running role is asked to reload, and reports the outcome.
 //!
 //! A signal has no answer. Here root and the role's own user write `reload` and read one line of JSON,
 //! an [`Outcome`]. Others cannot open the socket, and are refused if they can.
@@ -36,7 +36,7 @@ const ASKING_MAX: usize = 4;
 /// Those who ask this process to reload.
 pub(crate) struct Control(mpsc::Receiver<Asker>);
 
-/// Somebody who waits to hear what came of a reload.
+/// Somebody who waits for the outcome of a reload.
 pub(crate) struct Asker(net::UnixStream);
 
 impl Control {
@@ -68,7 +68,7 @@ impl Control {
 }
 
 impl Asker {
-    /// Tells what came of it.
+    /// Reports the outcome.
     pub(crate) fn answer(self, outcome: &Outcome) {
         let Self(mut stream) = self;
         let line = outcome.to_json() + "\n";
@@ -132,33 +132,27 @@ async fn hear(mut stream: net::UnixStream) -> Result<Asker> {
     Ok(Asker(stream))
 }
 
-/// Asks the process that listens at `path` to reload, and waits for what comes of it; nothing where
-/// there is none.
+/// Asks the process that listens at `path` to reload, and waits for the outcome; nothing where there is
+/// no such process.
 ///
 /// # Errors
 /// When it gives no answer.
 pub(crate) fn ask(path: &Path) -> Result<Option<Outcome>> {
-    let mut stream = match UnixStream::connect(path) {
-        Ok(stream) => stream,
-        Err(error)
-            if matches!(
-                error.kind(),
-                ErrorKind::NotFound | ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => return Err(error).context(path.display().to_string()),
+    let outcome = match UnixStream::connect(path) {
+        Ok(stream) => exchange(stream).map(Some),
+        Err(error) => match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(None),
+            _ => Err(error.into()),
+        },
     };
-    let ask = || -> Result<Outcome> {
-        stream.set_read_timeout(Some(RELOAD_MAX))?;
-        stream.write_all(RELOAD)?;
-        let mut line = String::new();
-        let answer = (&stream).take(ANSWER_BYTES_MAX);
-        BufReader::new(answer).read_line(&mut line)?;
-        ensure!(!line.is_empty(), "it gave no answer: see its log");
-        Outcome::from_json(&line)
-    };
-    let mut ask = ask;
-    ask().map(Some).context(path.display().to_string())
+    outcome.with_context(|| path.display().to_string())
+}
+
+fn exchange(mut stream: UnixStream) -> Result<Outcome> {
+    stream.set_read_timeout(Some(RELOAD_MAX))?;
+    stream.write_all(RELOAD)?;
+    let mut line = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
+    ensure!(!line.is_empty(), "it gave no answer: see its log");
+    Outcome::from_json(&line)
 }

@@ -59,7 +59,7 @@ enum Verb {
     Setup(setup::Args),
     /// Check a config and all that it names; print every problem.
     Check(check::Args),
-    /// Have the roles that run read their config again, and say what came of it.
+    /// Have the running edge and registry reload their config, and print the outcome.
     Reload(reload::Args),
     /// Ask what a config lets whom do.
     #[command(subcommand)]

@@ -1,11 +1,11 @@
-//! What came of a reload.
+//! The outcome of a reload.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-/// What came of a reload.
+/// The outcome of a reload.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
     /// The config is in force.

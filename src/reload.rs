@@ -1,4 +1,4 @@
-//! `tidegate reload`: has the roles that run read their config again, and says what came of it.
+//! `tidegate reload`: has the running roles reload their config, and prints the outcome.
 
 use std::path::Path;
 use std::process::ExitCode;

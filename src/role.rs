@@ -80,7 +80,7 @@ pub(crate) fn without_huge_pages() {
     disable_transparent_huge_pages(true).ok();
 }
 
-/// Reloads, by `change`, and tells the service manager and the log what came of it.
+/// Reloads, by `change`, and reports the outcome to the service manager and the log.
 pub(crate) fn reload(
     role: Role,
     status: &str,
