@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use registry_backend::{Instances, blocking_threads};
+use registry_backend::{Handed, Instances, blocking_threads};
 use tokio::sync::oneshot;
 
 use crate::config::{self, Registry, Role};
@@ -48,8 +48,9 @@ async fn serve(args: &Args, registry: Registry) -> Result<()> {
     let logs = Logs::start(&registry.log)?;
     let _last_word = logs.last_word();
     role::raise_file_limit();
-    let instances = Instances::open(registry.configs)?;
-    let listeners = instances.bind()?;
+    let handed = Handed::default();
+    let instances = Instances::open(registry.configs, &handed)?;
+    let listeners = instances.bind(handed)?;
     signals = signals.and_at(&control_socket);
 
     let (stop, stopped) = oneshot::channel::<()>();

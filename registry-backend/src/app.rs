@@ -1,13 +1,19 @@
 //! What every request shares; built once.
 
 use std::error::Error as StdError;
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::registry::Registry;
 use crate::storage::{self, Claim, Filesystem};
+
+/// How long a process that still has the tree may take to end: one that was killed may have to wait for
+/// the disk first.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 10 });
 
 /// A registry, ready to serve.
 #[derive(Debug)]
@@ -75,19 +81,20 @@ pub enum Error {
 }
 
 impl App {
-    /// Opens the storage, which is made where it does not exist, and keeps other registries off it.
+    /// Opens the storage, which is made where it does not exist, and keeps other registries off it; by one
+    /// of the folders that a predecessor has `handed` over, if it is that of the root.
     ///
     /// # Errors
     /// [`Error::Storage`] when it can be neither read nor written, and [`Error::StorageInUse`] when
     /// another process writes to it, which may be one that still finishes its requests.
-    pub(crate) fn open(config: Config) -> Result<Arc<Self>, Error> {
+    pub(crate) fn open(config: Config, handed: &[File]) -> Result<Arc<Self>, Error> {
         let root = &config.root;
         let failed = |source: storage::Error| Error::Storage {
             root: root.clone(),
             source: source.into(),
         };
         let driver = Filesystem::open(root, config.direct_io).map_err(failed)?;
-        let Some(claim) = Claim::take(root).map_err(failed)? else {
+        let Some(claim) = Claim::take(root, handed, CLAIM_PATIENCE).map_err(failed)? else {
             return Err(Error::StorageInUse { root: root.clone() });
         };
         let registry = Registry::new(Box::new(driver)).holding(claim);
@@ -178,8 +185,8 @@ mod tests {
     fn a_tree_has_one_registry_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::new(folder.path().join("sock"), folder.path().join("root"));
-        let first = App::open(config.clone()).unwrap();
-        let error = App::open(config.clone()).unwrap_err();
+        let first = App::open(config.clone(), &[]).unwrap();
+        let error = App::open(config.clone(), &[]).unwrap_err();
         let root = config.root.display();
         assert_eq!(
             error.to_string(),
@@ -188,16 +195,16 @@ mod tests {
         // Work on storage may outlive the rest.
         let work = Arc::clone(&first.registry);
         drop(first);
-        assert!(App::open(config.clone()).is_err());
+        assert!(App::open(config.clone(), &[]).is_err());
         drop(work);
-        App::open(config).unwrap();
+        App::open(config, &[]).unwrap();
     }
 
     #[test]
     fn a_reload_changes_limits_but_not_the_place() {
         let folder = tempfile::tempdir().unwrap();
         let config = Config::new(folder.path().join("sock"), folder.path().join("root"));
-        let app = App::open(config.clone()).unwrap();
+        let app = App::open(config.clone(), &[]).unwrap();
         let mut changed = config.clone();
         changed.delete = false;
         assert!(app.change(changed).is_empty());

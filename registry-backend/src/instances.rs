@@ -1,6 +1,8 @@
 //! The registries of one process: each has a socket, a tree, settings and jobs of its own, and none
 //! of them knows that there are others.
 
+use std::fs::File;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -12,6 +14,16 @@ use tokio::task::JoinSet;
 use crate::app::{App, Error};
 use crate::config::Config;
 use crate::http;
+
+/// What a predecessor has handed over, so that neither its sockets nor its trees are anybody else's
+/// meanwhile. What the config has no use for is closed.
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// Sockets that listen.
+    pub sockets: Vec<UnixListener>,
+    /// The folders of the roots, open, and with them the locks on them.
+    pub roots: Vec<File>,
+}
 
 /// Every registry of the config, ready to serve.
 #[derive(Debug)]
@@ -26,12 +38,12 @@ impl Instances {
     /// [`Error::Storage`] when a tree can be neither read nor written, [`Error::StorageInUse`] when
     /// another process writes to it, which may be one that still finishes its requests, and
     /// [`Error::Nested`] when it is another registry's also.
-    pub fn open(configs: Vec<Config>) -> Result<Self, Error> {
+    pub fn open(configs: Vec<Config>, handed: &Handed) -> Result<Self, Error> {
         let mut opened = Self(Vec::new());
         let mut roots: Vec<PathBuf> = Vec::new();
         for config in configs {
             let (name, root) = (config.instance.clone(), config.root.clone());
-            let app = App::open(config).and_then(|app| {
+            let app = App::open(config, &handed.roots).and_then(|app| {
                 apart(&root, &mut roots)?;
                 Ok(app)
             });
@@ -40,16 +52,23 @@ impl Instances {
         Ok(opened)
     }
 
-    /// Makes the socket of each, replacing those that a dead process left behind.
+    /// Makes the socket of each, replacing those that a dead process left behind, or takes it from what a
+    /// predecessor has handed over.
     ///
     /// # Errors
     /// [`Error::SocketInUse`] when someone answers there, and [`Error::Listen`] otherwise.
-    pub fn bind(&self) -> Result<Vec<UnixListener>, Error> {
+    pub fn bind(&self, handed: Handed) -> Result<Vec<UnixListener>, Error> {
+        let mut sockets = handed.sockets;
         let bind = |app: &Arc<App>| {
             let name = app.registry.name().map(str::to_owned);
-            http::bind(app).map_err(|error| of(name, error))
+            http::bind(app, &mut sockets).map_err(|error| of(name, error))
         };
         self.0.iter().map(bind).collect()
+    }
+
+    /// Returns the open folder of each root, by which a successor claims it.
+    pub fn roots(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.0.iter().filter_map(|app| app.registry.claim())
     }
 
     /// Serves requests on the sockets that [`Instances::bind`] made until `shutdown`; then finishes
@@ -173,7 +192,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (first, team) = (config(&folder, None), config(&folder, Some("team")));
         std::fs::write(&team.root, "a file").unwrap();
-        let error = Instances::open(vec![first.clone(), team.clone()]).unwrap_err();
+        let error =
+            Instances::open(vec![first.clone(), team.clone()], &Handed::default()).unwrap_err();
         let told = told(&error);
         let expected = format!(
             "registry \"team\": registry storage in {}",
@@ -181,14 +201,16 @@ mod tests {
         );
         assert!(told.starts_with(&expected), "{told}");
         std::fs::remove_file(&team.root).unwrap();
-        drop(Instances::open(vec![first, team]).unwrap());
+        drop(Instances::open(vec![first, team], &Handed::default()).unwrap());
     }
 
     #[test]
     fn no_link_leads_from_one_tree_into_another() {
         let folder = tempfile::tempdir().unwrap();
         let (first, mut team) = (config(&folder, None), config(&folder, Some("team")));
-        let open = |team: &Config| Instances::open(vec![first.clone(), team.clone()]).unwrap_err();
+        let open = |team: &Config| {
+            Instances::open(vec![first.clone(), team.clone()], &Handed::default()).unwrap_err()
+        };
         std::fs::create_dir_all(first.root.join("inside")).unwrap();
         std::os::unix::fs::symlink(first.root.join("inside"), &team.root).unwrap();
         assert!(
@@ -208,7 +230,8 @@ mod tests {
     fn a_reload_changes_what_it_can_and_names_the_rest() {
         let folder = tempfile::tempdir().unwrap();
         let (mut first, mut team) = (config(&folder, None), config(&folder, Some("team")));
-        let instances = Instances::open(vec![first.clone(), team.clone()]).unwrap();
+        let instances =
+            Instances::open(vec![first.clone(), team.clone()], &Handed::default()).unwrap();
         let delete = |at: usize| instances.0[at].settings().config.delete;
         let elsewhere = Config {
             root: "/x".into(),
@@ -250,8 +273,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let configs = vec![config(&folder, None), config(&folder, Some("team"))];
         let sockets: Vec<PathBuf> = configs.iter().map(|config| config.listen.clone()).collect();
-        let instances = Instances::open(configs).unwrap();
-        let listeners = instances.bind().unwrap();
+        let instances = Instances::open(configs, &Handed::default()).unwrap();
+        let listeners = instances.bind(Handed::default()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let server = tokio::spawn(async move {
             instances

@@ -50,6 +50,6 @@ mod tests;
 pub use app::Error;
 pub use config::Config;
 pub use http::blocking_threads;
-pub use instances::Instances;
+pub use instances::{Handed, Instances};
 #[doc(hidden)]
 pub use storage::hash::digest_of;

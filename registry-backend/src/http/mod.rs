@@ -46,7 +46,7 @@ use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ::http::request::Parts;
@@ -71,6 +71,10 @@ use stream::Stream;
 
 pub use permits::blocking_threads;
 pub(crate) use socket::bind;
+
+/// How long idle connections are still listened to once no new ones are taken: a request may be on its way
+/// on one, whose client could not tell whether it was read.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// How long accepting rests when the system cannot give another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
@@ -117,10 +121,18 @@ pub(crate) async fn serve(
         requests,
         "stopping: waiting for requests under way"
     );
-    stop.send_replace(true);
+    serving.leaves.store(true, Ordering::Relaxed);
     drop(serving);
     let limit = app.settings().config.drain_timeout;
-    if tokio::time::timeout(limit, ended.recv()).await.is_err() {
+    let drained = async {
+        // Where nobody is connected it is over at once.
+        let settled = tokio::time::timeout(SETTLE, ended.recv()).await;
+        stop.send_replace(true);
+        if settled.is_err() {
+            ended.recv().await;
+        }
+    };
+    if tokio::time::timeout(limit, drained).await.is_err() {
         tracing::warn!(
             registry,
             limit_secs = limit.as_secs(),
@@ -163,6 +175,8 @@ struct Serving {
     bounds: Arc<Bounds>,
     /// How many requests are under way.
     requests: Arc<AtomicUsize>,
+    /// Whether no connections are taken any more, and each reply is the last one on its own.
+    leaves: Arc<AtomicBool>,
     /// Dropped with the last connection and request; nothing is ever sent.
     _alive: mpsc::Sender<Infallible>,
 }
@@ -175,6 +189,7 @@ impl Serving {
             permits: Arc::new(Permits::new()),
             bounds: Arc::default(),
             requests: Arc::default(),
+            leaves: Arc::default(),
             _alive: alive,
         };
         (serving, ended)
@@ -256,6 +271,7 @@ async fn answer(
         app,
         permits,
         bounds,
+        leaves,
         ..
     } = &under_way.0;
     let rights = router::Rights { permits, bounds };
@@ -266,14 +282,10 @@ async fn answer(
             error.reply()
         }
     };
-    let leaves_room = payload.leaves_room();
+    let goes_on = payload.leaves_room() && !leaves.load(Ordering::Relaxed);
     payload.discard(parts.headers.contains_key(header::EXPECT));
     let response = versioned(response).map(|body| body.keeping(under_way));
-    if leaves_room {
-        response
-    } else {
-        last(response)
-    }
+    if goes_on { response } else { last(response) }
 }
 
 /// Makes a reply the last one on its connection.

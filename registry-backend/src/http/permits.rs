@@ -168,7 +168,7 @@ mod tests {
     async fn who_floods_waits_in_a_queue_of_their_own() {
         let root = tempfile::tempdir().unwrap();
         let config = Config::new(root.path().join("sock"), root.path().join("root"));
-        let registry = &App::open(config).unwrap().registry;
+        let registry = &App::open(config, &[]).unwrap().registry;
         let permits = Permits::new();
         let (eve, ann) = (user("eve"), user("ann"));
         let (flooded, other) = (repository("flooded"), repository("other"));

@@ -1,9 +1,19 @@
-//! Who may change what is read and written together: the manifests and tags of a repository.
+//! Who may change what is read and written together: the manifests and tags of a repository, and an
+//! upload.
+//!
+//! In this process requests wait for one another in order. Another process on the same tree, which may
+//! be this one's successor or not have ended yet, is kept out by the storage's own locks.
+
+use std::time::Duration;
 
 use oci::RepositoryName;
 use permits::Permit;
 
 use super::Registry;
+use crate::storage::{Key, Lock, layout};
+
+/// How often a lock is asked for that another process has: at first, and at most.
+const ASK_EVERY: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
 /// The right to change the manifests and tags of one repository; nobody else has it meanwhile.
 ///
@@ -12,6 +22,8 @@ use super::Registry;
 #[derive(Debug)]
 pub(crate) struct RepositoryLock {
     repository: RepositoryName,
+    /// Given back first: who is next in this process need not ask twice.
+    _lock: Option<Lock>,
     _permit: Permit,
 }
 
@@ -19,9 +31,26 @@ impl Registry {
     /// Waits until nobody else changes the manifests and tags of a repository, and keeps others from
     /// it for as long as the lock lives; who waits longest is next.
     pub(crate) async fn lock(&self, repository: &RepositoryName) -> RepositoryLock {
+        let permit = self.locks.acquire(repository.clone(), 1).await;
         RepositoryLock {
             repository: repository.clone(),
-            _permit: self.locks.acquire(repository.clone(), 1).await,
+            _lock: self.lock_folder(&layout::repository(repository)).await,
+            _permit: permit,
+        }
+    }
+
+    /// Waits until no other process has locked a folder, and locks it. Returns nothing where there is no
+    /// such folder, and so nothing in it that others might change.
+    pub(super) async fn lock_folder(&self, folder: &Key) -> Option<Lock> {
+        let (mut rest, longest) = ASK_EVERY;
+        loop {
+            match self.driver.try_lock(folder) {
+                Ok(None) => {}
+                // One that cannot be opened cannot be changed, which whoever tries will see.
+                locked => return locked.ok().flatten(),
+            }
+            tokio::time::sleep(rest).await;
+            rest = (rest * 2).min(longest);
         }
     }
 }

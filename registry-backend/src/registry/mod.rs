@@ -29,6 +29,7 @@ mod uploads;
 mod walk;
 
 use std::collections::HashSet;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
 
 use oci::RepositoryName;
@@ -67,7 +68,7 @@ pub(crate) struct Registry {
     /// Objects already reported as broken.
     reported: Mutex<HashSet<Key>>,
     /// Held for as long as any work on storage can go on.
-    _claim: Option<Claim>,
+    claim: Option<Claim>,
 }
 
 impl Registry {
@@ -80,7 +81,7 @@ impl Registry {
             open_uploads: OpenUploads::default(),
             locks: Keyed::new(1),
             reported: Mutex::default(),
-            _claim: None,
+            claim: None,
         }
     }
 
@@ -92,6 +93,11 @@ impl Registry {
         }
     }
 
+    /// Returns the open folder by which the tree is claimed, for a successor to claim it by.
+    pub(crate) fn claim(&self) -> Option<BorrowedFd<'_>> {
+        self.claim.as_ref().map(AsFd::as_fd)
+    }
+
     /// Returns what it is called in the log, if it is not the only one.
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
@@ -100,7 +106,7 @@ impl Registry {
     /// Keeps other registries off the storage, until the last work on it has ended.
     pub(crate) fn holding(self, claim: Claim) -> Self {
         Self {
-            _claim: Some(claim),
+            claim: Some(claim),
             ..self
         }
     }

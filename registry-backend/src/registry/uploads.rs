@@ -18,7 +18,7 @@ use super::append::{Append, Hashed};
 use super::open_uploads::{Look, RESTS_FOR, UploadLimits};
 use super::{Error, Principal, Registry};
 use crate::storage::error::if_found;
-use crate::storage::{Durability, Key, Wait, layout};
+use crate::storage::{Durability, Key, Lock, Wait, layout};
 
 /// How long a request waits for another one to let go of the upload: a client whose connection was
 /// cut may be back before its last request has noticed.
@@ -176,12 +176,18 @@ impl Registry {
         id: &UploadId,
     ) -> Result<UploadClaim, Error> {
         let hashed = self.sessions.hashed(repository, id, Algorithm::default());
-        match tokio::time::timeout(BUSY_WAIT, hashed.lock_owned()).await {
-            Ok(hashed) => {
+        let folder = layout::upload(repository, id);
+        let locked = async {
+            let hashed = hashed.lock_owned().await;
+            (hashed, self.lock_folder(&folder).await)
+        };
+        match tokio::time::timeout(BUSY_WAIT, locked).await {
+            Ok((hashed, lock)) => {
                 let upload = Upload {
                     registry: Arc::clone(self),
                     repository: repository.clone(),
                     id: id.clone(),
+                    _lock: lock,
                 };
                 Ok(UploadClaim { upload, hashed })
             }
@@ -255,6 +261,11 @@ impl Registry {
         let Ok(_claim) = hashed.try_lock() else {
             return Ok(false); // someone goes on with it
         };
+        let folder = layout::upload(repository, id);
+        let lock = if_found(self.driver.try_lock(&folder))?;
+        if matches!(lock, Some(None)) {
+            return Ok(false); // someone does in another process
+        }
         // Someone may have gone on with it just before the claim.
         let is_abandoned = self.is_abandoned(repository, id, before)?;
         if is_abandoned {
@@ -316,6 +327,8 @@ pub(super) struct Upload {
     pub(super) registry: Arc<Registry>,
     pub(super) repository: RepositoryName,
     id: UploadId,
+    /// Keeps other processes out.
+    _lock: Option<Lock>,
 }
 
 impl Upload {

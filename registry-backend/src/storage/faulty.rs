@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use super::{Append, Driver, Durability, Entry, Error, Filesystem, Key, Read, Stat, Wait, Write};
+use super::{
+    Append, Driver, Durability, Entry, Error, Filesystem, Key, Lock, Read, Stat, Wait, Write,
+};
 
 /// What the driver did and is to do.
 #[derive(Debug, Default)]
@@ -196,6 +198,10 @@ impl Driver for Faulty {
             key: key.clone(),
             faults: Arc::clone(&self.faults),
         }))
+    }
+
+    fn try_lock(&self, folder: &Key) -> Result<Option<Lock>, Error> {
+        self.inner.try_lock(folder)
     }
 
     fn epoch(&self) -> &str {

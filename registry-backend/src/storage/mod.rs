@@ -12,6 +12,7 @@ pub(crate) mod error;
 pub(crate) mod filesystem;
 pub(crate) mod hash;
 pub(crate) mod layout;
+pub(crate) mod lock;
 pub(crate) mod memory;
 mod piece;
 
@@ -30,6 +31,7 @@ use error::if_found;
 pub(crate) use filesystem::Filesystem;
 pub(crate) use hash::Hasher;
 pub(crate) use layout::Key;
+pub(crate) use lock::Lock;
 pub(crate) use piece::Piece;
 
 /// What a write or a deletion survives once it has returned.
@@ -195,6 +197,13 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// # Errors
     /// [`Error::NoSpace`].
     fn append(&self, key: &Key) -> Result<Box<dyn Append>, Error>;
+
+    /// Locks an existing folder against others who lock it, in this process and any other on the same tree,
+    /// until the lock is dropped; returns nothing where it is locked. It keeps nobody from anything else.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where no folder is.
+    fn try_lock(&self, folder: &Key) -> Result<Option<Lock>, Error>;
 
     /// Names the span in which no write of [`Durability::Process`] has been lost: another name means
     /// that some may be gone.

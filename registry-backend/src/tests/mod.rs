@@ -5,6 +5,7 @@ mod at_hand;
 mod blobs;
 mod failures;
 mod foreign;
+mod generations;
 mod handover;
 mod lists;
 mod lists_in_pieces;
@@ -100,7 +101,7 @@ impl Rig {
     }
 
     fn serve(app: &Arc<App>) -> JoinHandle<Result<(), crate::Error>> {
-        let listener = bind(app).unwrap();
+        let listener = bind(app, &mut Vec::new()).unwrap();
         tokio::spawn(serve(listener, Arc::clone(app), std::future::pending()))
     }
 

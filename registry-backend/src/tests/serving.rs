@@ -127,7 +127,7 @@ async fn a_client_that_asks_first_is_refused_before_it_sends() {
 async fn requests_under_way_finish_at_the_end_and_idle_connections_do_not_wait() {
     let mut rig = Rig::new();
     rig.stop().await;
-    let listener = bind(&rig.app).unwrap();
+    let listener = bind(&rig.app, &mut Vec::new()).unwrap();
     let path = rig.folder.path().join("sock");
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(serve(listener, Arc::clone(&rig.app), async {
@@ -158,6 +158,14 @@ async fn requests_under_way_finish_at_the_end_and_idle_connections_do_not_wait()
         std::os::unix::net::UnixStream::connect(&path).is_err()
     })
     .await;
+    // A request that was on its way on a connection that stands is answered, as the last one there.
+    idle.write_all(b"GET /v2/ HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    let mut last = String::new();
+    idle.read_to_string(&mut last).await.unwrap();
+    let (_rest, last) = last.split_once("HTTP/1.1 200 OK").expect(&last);
+    assert!(last.contains("connection: close"), "{last}");
     assert!(!server.is_finished());
     slow.write_all(b"56789").await.unwrap();
     let mut reply = String::new();
@@ -175,7 +183,7 @@ async fn the_end_does_not_wait_longer_than_configured() {
     let mut config = rig.app.settings().config.clone();
     config.drain_timeout = Duration::from_millis(50);
     rig.app.change(config);
-    let listener = bind(&rig.app).unwrap();
+    let listener = bind(&rig.app, &mut Vec::new()).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(serve(listener, Arc::clone(&rig.app), async {
         drop(stopped.await);

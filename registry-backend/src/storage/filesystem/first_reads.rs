@@ -115,11 +115,16 @@ mod tests {
     #[test]
     fn the_first_reader_reads_past_the_cache_and_the_next_into_it() {
         let reads = FirstReads::new(true);
-        let (file, other) = (on_disk(), on_disk());
-        assert!(!is_direct(&reads, &file, BYTES_MIN - 1), "it is small");
-        assert!(is_direct(&reads, &file, SIZE));
-        assert!(!is_direct(&reads, &file, SIZE), "somebody has read it");
-        assert!(is_direct(&reads, &other, SIZE));
+        let once_direct = |file: &NamedTempFile| {
+            assert!(!is_direct(&reads, file, BYTES_MIN - 1), "it is small");
+            let first = is_direct(&reads, file, SIZE);
+            assert!(!is_direct(&reads, file, SIZE), "somebody has read it");
+            first
+        };
+        // While much else is written, the kernel may keep a file in memory that it need not.
+        let files: Vec<_> = (0..10).map(|_| on_disk()).collect();
+        let direct = files.iter().filter(|file| once_direct(file)).count();
+        assert!(direct >= 2, "{direct} of 10");
         assert!(!is_direct(&FirstReads::new(false), &on_disk(), SIZE));
     }
 

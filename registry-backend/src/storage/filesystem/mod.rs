@@ -23,7 +23,7 @@ use std::time::SystemTime;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 
 use super::layout::{self, Key};
-use super::{Append, Driver, Durability, Entry, Error, Read, Stat, Wait, Write, one_by_one};
+use super::{Append, Driver, Durability, Entry, Error, Lock, Read, Stat, Wait, Write, one_by_one};
 use append::AppendFile;
 use batch::Batch;
 use direct::Direct;
@@ -283,6 +283,16 @@ impl Driver for Filesystem {
     fn append(&self, key: &Key) -> Result<Box<dyn Append>, Error> {
         let file = AppendFile::open(Arc::clone(&self.tree), self.path(key))?;
         Ok(Box::new(file))
+    }
+
+    fn try_lock(&self, folder: &Key) -> Result<Option<Lock>, Error> {
+        let path = self.path(folder);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(CWD, &path, flags, Mode::empty());
+        let folder = folder.map_err(|error| Error::io(&path, error))?;
+        // Where there are no locks, whoever claimed the tree has said so.
+        let lock = Lock::try_take(folder.into());
+        Ok(lock.unwrap_or_else(|_no_locks| Some(Lock::without_effect())))
     }
 
     fn epoch(&self) -> &str {
