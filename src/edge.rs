@@ -22,7 +22,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let _last_word = logs.last_word();
     role::raise_file_limit();
     let registries = config.registries();
-    let edge = Edge::bind(config.edge)?;
+    let edge = Edge::bind(config.edge, Vec::new())?;
     obey_signals(Watched {
         registries,
         control_socket: config.control_socket,

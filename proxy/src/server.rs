@@ -5,6 +5,7 @@
 //! loops and runtime are ours; what is needed of it is the proxy.
 
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -91,15 +92,16 @@ struct Shared {
 }
 
 impl Edge {
-    /// Binds the sockets that `config` names and makes ready to serve.
+    /// Binds the sockets that `config` names and makes ready to serve. Those that a predecessor has `handed`
+    /// over go on, and what has come to them is served; what `config` does not name is closed.
     ///
     /// # Errors
     /// [`Error::Bind`] names the address that cannot be listened at; the others say what else
     /// stands in the way.
-    pub fn bind(config: Config) -> Result<Self, Error> {
-        let bound = listener::bind(&config.listeners)?;
+    pub fn bind(config: Config, mut handed: Vec<TcpListener>) -> Result<Self, Error> {
+        let bound = listener::bind(&config.listeners, &mut handed)?;
         let metrics = config.metrics.as_ref();
-        let metrics = metrics.map(|metrics| listener::bind_at(metrics.address));
+        let metrics = metrics.map(|metrics| listener::bind_at(metrics.address, &mut handed));
         let metrics = metrics.transpose()?.map(|(socket, _address)| socket);
         let workers = config.workers.get();
         let runtime = Builder::new_multi_thread()
@@ -165,6 +167,17 @@ impl Edge {
             limits,
             runtime,
         })
+    }
+
+    /// Returns the sockets that listen, for a successor, each with its address.
+    pub fn sockets(&self) -> impl Iterator<Item = (BorrowedFd<'_>, SocketAddr)> {
+        let bound = self.bound.iter().map(|bound| bound.socket());
+        let metrics = self
+            .metrics
+            .iter()
+            .map(|socket| (socket.as_fd(), socket.local_addr()));
+        let metrics = metrics.filter_map(|(socket, address)| Some((socket, address.ok()?)));
+        bound.chain(metrics)
     }
 
     /// Returns a hand on this edge.

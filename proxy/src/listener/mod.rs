@@ -23,7 +23,7 @@ mod socket;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use pingora::apps::HttpServerOptions;
@@ -57,6 +57,11 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// Returns the socket, and where it listens.
+    pub(crate) fn socket(&self) -> (BorrowedFd<'_>, SocketAddr) {
+        (self.socket.as_fd(), self.address)
+    }
+
     /// Makes the socket one of the runtime's, with room for a crowd.
     fn into_tokio(self) -> io::Result<tokio::net::TcpListener> {
         let socket = TcpStream::from(OwnedFd::from(self.socket));
@@ -64,27 +69,45 @@ impl Bound {
     }
 }
 
-/// Binds every listener, or says which cannot be.
-pub(crate) fn bind(listeners: &[Listener]) -> Result<Vec<Bound>, Error> {
-    listeners.iter().map(bind_one).collect()
+/// Binds every listener, or says which cannot be; those that are among the `handed` listen already.
+pub(crate) fn bind(
+    listeners: &[Listener],
+    handed: &mut Vec<TcpListener>,
+) -> Result<Vec<Bound>, Error> {
+    let bind = |listener: &Listener| {
+        let (socket, address) = bind_at(listener.address, handed)?;
+        Ok(Bound {
+            listener: listener.clone(),
+            address,
+            socket,
+        })
+    };
+    listeners.iter().map(bind).collect()
 }
 
-fn bind_one(listener: &Listener) -> Result<Bound, Error> {
-    let (socket, address) = bind_at(listener.address)?;
-    Ok(Bound {
-        listener: listener.clone(),
-        address,
-        socket,
-    })
-}
-
-/// Binds a socket, and says where it really listens.
-pub(crate) fn bind_at(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+/// Takes a socket from the `handed`, or binds it, and says where it really listens.
+pub(crate) fn bind_at(
+    address: SocketAddr,
+    handed: &mut Vec<TcpListener>,
+) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Bind { address, source };
-    let socket = TcpListener::bind(address).map_err(failed)?;
+    let listens = |socket: &TcpListener| {
+        let bound = socket.local_addr();
+        bound.is_ok_and(|bound| fits(bound, address))
+    };
+    let socket = match handed.iter().position(listens) {
+        Some(index) => handed.swap_remove(index),
+        None => TcpListener::bind(address).map_err(failed)?,
+    };
     socket.set_nonblocking(true).map_err(failed)?;
     let bound = socket.local_addr().map_err(failed)?;
     Ok((socket, bound))
+}
+
+/// Returns whether a socket that listens at `bound` is what the config means by `address`, where port 0 is
+/// any.
+fn fits(bound: SocketAddr, address: SocketAddr) -> bool {
+    bound.ip() == address.ip() && (address.port() == 0 || bound.port() == address.port())
 }
 
 /// Sets what the proxy asks of connections.

@@ -8,6 +8,7 @@
 //! Other upstreams are Pingora's; what they say, and what is made of it for the client, is the same
 //! on both ways.
 
+mod absences;
 mod direct;
 mod disk;
 mod download;
@@ -38,9 +39,10 @@ use oci::range::ByteRange;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::v1::client::HttpSession;
 use pingora::proxy::{ProxyHttp as _, Session};
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::time::timeout;
 
+use self::absences::Absences;
 use self::gathered::{Framing, Gathered};
 use self::handed::Handed;
 use self::in_slots::InSlots;
@@ -81,7 +83,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Connections to registries that nothing is under way on, by socket.
 #[derive(Debug, Default)]
-pub(crate) struct Wires(Mutex<HashMap<PathBuf, Vec<Wire>>>);
+pub(crate) struct Wires {
+    kept: Mutex<HashMap<PathBuf, Vec<Wire>>>,
+    absences: Absences,
+}
 
 impl Wires {
     /// Takes a connection, a kept one where there is one; returns whether it is one.
@@ -92,22 +97,35 @@ impl Wires {
                 return Ok((wire, true));
             }
         }
-        Ok((connect(socket).await?, false))
+        Ok((self.connect(socket).await?, false))
     }
 
-    /// Takes a connection that has memory for a large body, if there can be one.
-    async fn take_for_body(&self, socket: &Socket) -> Result<Wire> {
-        let (wire, _) = self.take(socket).await?;
+    /// Takes a connection that has memory for a large body, if there can be one; returns whether it is a kept
+    /// one.
+    async fn take_for_body(&self, socket: &Socket) -> Result<(Wire, bool)> {
+        let (wire, kept) = self.take(socket).await?;
         if wire.offer_slots().await {
-            return Ok(wire);
+            return Ok((wire, kept));
         }
-        let wire = connect(socket).await?;
+        let wire = self.connect(socket).await?;
         wire.offer_no_slots();
-        Ok(wire)
+        Ok((wire, false))
+    }
+
+    async fn connect(&self, socket: &Socket) -> Result<Wire> {
+        let connected = self.absences.connect(socket).await;
+        connected.map_err(|error| {
+            let kind = match error.kind() {
+                io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                _ => ErrorType::ConnectError,
+            };
+            Error::because(kind, "the registry's socket", error).into_up()
+        })
     }
 
     fn kept(&self, socket: &Socket) -> Option<Wire> {
-        let mut wires = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wires = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         wires.get_mut(&socket.path)?.pop()
     }
 
@@ -115,24 +133,12 @@ impl Wires {
         if !wire.rest() {
             return; // the registry is not done with what was sent on it
         }
-        let mut wires = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut wires = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = wires.entry(socket.path.clone()).or_default();
         if kept.len() < KEPT_MAX {
             kept.push(wire);
         }
     }
-}
-
-async fn connect(socket: &Socket) -> Result<Wire> {
-    let connected = Wire::connect(&socket.path, socket.connect_timeout).await;
-    connected.map_err(|error| {
-        let kind = match error.kind() {
-            io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
-            io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-            _ => ErrorType::ConnectError,
-        };
-        Error::because(kind, "the registry's socket", error).into_up()
-    })
 }
 
 /// An answer of the registry's, whose body is still to be read.
@@ -187,18 +193,22 @@ impl EdgeProxy {
     ) -> Result<(Answer, Wire)> {
         ctx.attempt.started = Some(Instant::now());
         let (head, framing) = self.head(session, ctx).await?;
-        let only_asks = framing.is_none() && head.method.is_safe();
         let large = framing.as_ref().is_some_and(Framing::is_large);
         let (mut wire, mut kept) = match large {
-            true => (self.wires.take_for_body(socket).await?, false),
+            true => self.wires.take_for_body(socket).await?,
             false => self.wires.take(socket).await?,
         };
         loop {
-            let sending = exchange(&wire, socket, head.clone(), framing, session, ctx);
+            let mut body = framing;
+            let sending = exchange(&wire, socket, head.clone(), &mut body, session, ctx);
             match sending.await {
-                // A kept connection can end the moment before it is used. Who only asked may again.
-                Err(error) if kept && only_asks && !timed_out(&error) => {
-                    (wire, kept) = self.wires.take(socket).await?;
+                // A kept connection can end the moment before it is used, as when the registry restarts; then
+                // it has not read the request. It can be sent again, unless some of its body is gone.
+                Err(error) if kept && body.is_some() == framing.is_some() && ended(&error) => {
+                    (wire, kept) = match large {
+                        true => self.wires.take_for_body(socket).await?,
+                        false => self.wires.take(socket).await?,
+                    };
                 }
                 answer => return Ok((answer?, wire)),
             }
@@ -301,18 +311,19 @@ fn asks_first(asked: &Parts) -> bool {
     waits && asked.version == Version::HTTP_11
 }
 
-/// Sends a request, with the body of the client's where it has one, and reads the answer's head.
+/// Sends a request, with the body of the client's where it has one, and reads the answer's head. It takes
+/// the `body` when it begins to read it.
 async fn exchange(
     wire: &Wire,
     socket: &Socket,
     mut head: RequestHeader,
-    framing: Option<Framing>,
+    body: &mut Option<Framing>,
     session: &mut Session,
     ctx: &mut Context,
 ) -> Result<Answer> {
     let patience = socket.read_timeout;
     let asks_first = head.headers.contains_key(EXPECT);
-    let held = framing.map(|framing| way(wire, &mut head, framing));
+    let held = body.map(|framing| way(wire, &mut head, framing));
     let held = held.transpose()?;
     let may_bring_file = head.headers.contains_key(handover::FILE);
     wire.ask_for_files(usize::from(may_bring_file));
@@ -324,6 +335,7 @@ async fn exchange(
         if asks_first && !goes_on(&mut client, session, ctx).await? {
             sent = Sent::Part;
         } else {
+            *body = None;
             sent = upload::pump(session, ctx, wire, held, patience).await?;
         }
     }
@@ -389,11 +401,13 @@ fn handed_over(part: Option<&str>, wire: &Wire) -> Result<(Handed, ByteRange)> {
     Ok((file, part))
 }
 
-fn timed_out(error: &Error) -> bool {
-    matches!(
-        error.etype(),
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout
-    )
+/// Returns whether a connection to the registry ended before it said anything.
+fn ended(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Upstream
+        && matches!(
+            error.etype(),
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+        )
 }
 
 /// Gives a head values of its own, instead of parts of the buffer that it was read into: it may be kept

@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use super::handed::Handed;
-use super::{handed_over, stays, timed_out};
+use super::{ended, handed_over, stays};
 use crate::context::Context;
 use crate::edge::EdgeProxy;
 use crate::upstream::Socket;
@@ -40,11 +40,12 @@ impl Rest<'_> {
                 client.write_request_header(Box::new(head.clone())).await?;
                 client.read_response().await
             };
-            match asked.await {
+            let asked = asked.await.map_err(|error: Box<Error>| error.into_up());
+            match asked {
                 Ok(_) => {}
                 // A kept connection can end the moment before it is used.
-                Err(error) if kept && !timed_out(&error) => continue,
-                Err(error) => return Err(error.into_up()),
+                Err(error) if kept && ended(&error) => continue,
+                Err(error) => return Err(error),
             }
             let answer = client.resp_header().cloned().ok_or_else(gone)?;
             let file = answer.headers.get(handover::FILE);
