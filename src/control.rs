@@ -1,10 +1,11 @@
-//! The socket on which a running role is asked to reload, and reports the outcome.
+//! The socket on which a running role is asked to reload, or to start a successor, and reports the outcome.
 //!
-//! A signal has no answer. Here root and the role's own user write `reload` and read one line of JSON,
-//! an [`Outcome`]. Others cannot open the socket, and are refused if they can.
+//! A signal has no answer. Here root and the role's own user write a word in a line and read one line of
+//! JSON, an [`Outcome`]. Others cannot open the socket, and are refused if they can.
 
 use std::fs::{self, Permissions};
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -19,13 +20,37 @@ use tokio::time::timeout;
 use crate::outcome::Outcome;
 
 /// What is asked.
-const RELOAD: &[u8] = b"reload\n";
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Request {
+    /// To reload the config.
+    Reload,
+    /// To start a successor from the program on disk, and leave.
+    Upgrade,
+}
+
+impl Request {
+    /// The line that asks for it.
+    fn line(self) -> &'static [u8] {
+        match self {
+            Self::Reload => b"reload\n",
+            Self::Upgrade => b"upgrade\n",
+        }
+    }
+
+    fn of_line(line: &[u8]) -> Option<Self> {
+        let all = [Self::Reload, Self::Upgrade];
+        all.into_iter().find(|request| request.line() == line)
+    }
+}
+
+/// How long a line may be that asks for something.
+const LINE_BYTES_MAX: usize = 32;
 
 /// How long somebody may take to say what they want, or to read the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a reload may take before whoever waits for it gives up.
-const RELOAD_MAX: Duration = Duration::from_secs(60);
+/// How long a reload or a start may take before whoever waits for it gives up.
+const OUTCOME_MAX: Duration = Duration::from_secs(90);
 
 /// How long the answer may be.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -33,18 +58,18 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// How many may ask at once.
 const ASKING_MAX: usize = 4;
 
-/// Those who ask this process to reload.
-pub(crate) struct Control(mpsc::Receiver<Asker>);
+/// Those who ask something of this process.
+pub(crate) struct Control(mpsc::Receiver<(Request, Asker)>);
 
-/// Somebody who waits for the outcome of a reload.
+/// Somebody who waits for an outcome.
 pub(crate) struct Asker(net::UnixStream);
 
 impl Control {
     /// Listens on a socket at `path`. Where that cannot be, nobody ever asks, and a signal is still
-    /// obeyed.
-    pub(crate) fn listen(path: &Path) -> Self {
+    /// obeyed. A successor is to `replace` the socket of the process before it.
+    pub(crate) fn listen(path: &Path, replace: bool) -> Self {
         let (sender, receiver) = mpsc::channel(ASKING_MAX);
-        match bind(path) {
+        match bind(path, replace) {
             Ok(listener) => {
                 tokio::spawn(accept(listener, sender));
             }
@@ -59,15 +84,30 @@ impl Control {
     }
 
     /// Waits for the next one; none is lost when the wait is given up.
-    pub(crate) async fn next(&mut self) -> Asker {
+    pub(crate) async fn next(&mut self) -> (Request, Asker) {
         match self.0.recv().await {
-            Some(asker) => asker,
+            Some(asked) => asked,
             None => std::future::pending().await,
         }
     }
 }
 
 impl Asker {
+    /// Takes somebody over from a process that has passed them on.
+    ///
+    /// # Errors
+    /// When it is no socket.
+    pub(crate) fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let stream = UnixStream::from(fd);
+        stream.set_nonblocking(true)?;
+        net::UnixStream::from_std(stream).map(Self)
+    }
+
+    /// The connection, to pass it on.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// Reports the outcome.
     pub(crate) fn answer(self, outcome: &Outcome) {
         let Self(mut stream) = self;
@@ -79,8 +119,8 @@ impl Asker {
     }
 }
 
-fn bind(path: &Path) -> Result<UnixListener> {
-    if UnixStream::connect(path).is_ok() {
+fn bind(path: &Path, replace: bool) -> Result<UnixListener> {
+    if !replace && UnixStream::connect(path).is_ok() {
         bail!("another process listens there");
     }
     match fs::symlink_metadata(path) {
@@ -100,7 +140,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: UnixListener, askers: mpsc::Sender<Asker>) {
+async fn accept(listener: UnixListener, askers: mpsc::Sender<(Request, Asker)>) {
     loop {
         // There is a place for it before it is let in.
         let Ok(place) = askers.clone().reserve_owned().await else {
@@ -110,7 +150,7 @@ async fn accept(listener: UnixListener, askers: mpsc::Sender<Asker>) {
             Ok((stream, _)) => {
                 tokio::spawn(async move {
                     match timeout(PATIENCE, hear(stream)).await {
-                        Ok(Ok(asker)) => drop(place.send(asker)),
+                        Ok(Ok(asked)) => drop(place.send(asked)),
                         Ok(Err(error)) => tracing::info!("control socket: {error:#}"),
                         Err(_elapsed) => {}
                     }
@@ -122,24 +162,28 @@ async fn accept(listener: UnixListener, askers: mpsc::Sender<Asker>) {
     }
 }
 
-async fn hear(mut stream: net::UnixStream) -> Result<Asker> {
+async fn hear(mut stream: net::UnixStream) -> Result<(Request, Asker)> {
     let user = stream.peer_cred()?.uid();
     let own = rustix::process::geteuid().as_raw();
     ensure!(user == 0 || user == own, "user {user} may not ask");
-    let mut asked = [0; RELOAD.len()];
-    stream.read_exact(&mut asked).await?;
-    ensure!(asked == RELOAD, "something else than a reload is asked for");
-    Ok(Asker(stream))
+    let mut line = Vec::new();
+    while line.last() != Some(&b'\n') {
+        ensure!(line.len() < LINE_BYTES_MAX, "what is asked is too long");
+        line.push(stream.read_u8().await?);
+    }
+    let request =
+        Request::of_line(&line).context("something else is asked than this version knows")?;
+    Ok((request, Asker(stream)))
 }
 
-/// Asks the process that listens at `path` to reload, and waits for the outcome; nothing where there is
+/// Asks something of the process that listens at `path`, and waits for the outcome; nothing where there is
 /// no such process.
 ///
 /// # Errors
 /// When it gives no answer.
-pub(crate) fn ask(path: &Path) -> Result<Option<Outcome>> {
+pub(crate) fn ask(path: &Path, request: Request) -> Result<Option<Outcome>> {
     let outcome = match UnixStream::connect(path) {
-        Ok(stream) => exchange(stream).map(Some),
+        Ok(stream) => exchange(stream, request).map(Some),
         Err(error) => match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => Ok(None),
             _ => Err(error.into()),
@@ -148,9 +192,9 @@ pub(crate) fn ask(path: &Path) -> Result<Option<Outcome>> {
     outcome.with_context(|| path.display().to_string())
 }
 
-fn exchange(mut stream: UnixStream) -> Result<Outcome> {
-    stream.set_read_timeout(Some(RELOAD_MAX))?;
-    stream.write_all(RELOAD)?;
+fn exchange(mut stream: UnixStream, request: Request) -> Result<Outcome> {
+    stream.set_read_timeout(Some(OUTCOME_MAX))?;
+    stream.write_all(request.line())?;
     let mut line = String::new();
     BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
     ensure!(!line.is_empty(), "it gave no answer: see its log");

@@ -1,5 +1,6 @@
 //! `tidegate edge`: the edge alone, in the foreground.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 
@@ -11,10 +12,11 @@ use crate::logging::{Logs, Prepared};
 use crate::outcome::{Outcome, Reloaded};
 use crate::role::Args;
 use crate::signals::{Request, Signals};
-use crate::{notify, output, role};
+use crate::{descriptors, notify, output, role};
 
 /// Runs the edge until a signal stops it.
 pub(crate) fn run(args: Args) -> Result<()> {
+    let inherited = args.inherited()?;
     args.die_with_supervisor()?;
     role::without_huge_pages();
     let config = config::read(&args.config.path, Some(Role::Edge))?;
@@ -22,14 +24,20 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let _last_word = logs.last_word();
     role::raise_file_limit();
     let registries = config.registries();
-    let edge = Edge::bind(config.edge, Vec::new())?;
+    let edge = Edge::bind(config.edge, inherited.tcp_listeners()?)?;
+    let named = |(socket, address): (_, SocketAddr)| {
+        (descriptors::name("edge", &address.to_string()), socket)
+    };
+    inherited.keep(&edge.sockets().map(named).collect::<Vec<_>>());
     obey_signals(Watched {
         registries,
         control_socket: config.control_socket,
         args,
         logs,
         handle: edge.handle(),
+        is_successor: !inherited.is_empty(),
     })?;
+    drop(inherited);
     edge.run()?;
     tracing::info!("stopped");
     Ok(())
@@ -43,6 +51,7 @@ struct Watched {
     args: Args,
     logs: Logs,
     handle: Handle,
+    is_successor: bool,
 }
 
 /// Starts the thread that acts on signals; when this returns, none is missed any more.
@@ -53,7 +62,7 @@ fn obey_signals(watched: Watched) -> Result<()> {
         .context("start the runtime of the signals")?;
     let signals = {
         let _context = runtime.enter();
-        Signals::listen()?.and_at(&watched.control_socket)
+        Signals::listen()?.and_at(&watched.control_socket, watched.is_successor)
     };
     thread::Builder::new()
         .name("signals".to_owned())
@@ -67,14 +76,24 @@ impl Watched {
         notify::ready("serving", self.handle.https_address());
         tracing::info!("ready");
         self.handle.note_reload(true, 0);
-        while let Request::Reload(asker) = signals.next().await {
+        loop {
+            let asker = match signals.next().await {
+                Request::Reload(asker) => asker,
+                Request::Upgrade(asker) => {
+                    self.args.ask_for_successor(asker);
+                    continue;
+                }
+                Request::Stop => break,
+            };
             let https = self.handle.https_address();
             let outcome = role::reload(Role::Edge, "serving", https, || self.reload());
             match &outcome {
                 Outcome::InForce(reloaded) => {
                     self.handle.note_reload(true, reloaded.waiting.len());
                 }
-                Outcome::Refused { .. } => self.handle.note_reload(false, 0),
+                Outcome::Refused { .. } | Outcome::Upgraded { .. } => {
+                    self.handle.note_reload(false, 0);
+                }
             }
             if let Some(asker) = asker {
                 asker.answer(&outcome);
@@ -82,7 +101,7 @@ impl Watched {
         }
         notify::stopping();
         self.handle.drain();
-        while let Request::Reload(_) = signals.next().await {}
+        while !matches!(signals.next().await, Request::Stop) {}
         stop_at_once();
     }
 

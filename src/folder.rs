@@ -13,7 +13,7 @@ use crate::files::create_directory;
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// The longest name of a socket that lies in the run directory.
-const LONGEST_SOCKET_NAME: &str = "registry.control";
+const LONGEST_SOCKET_NAME: &str = "registry.1000.notify";
 
 /// The folder, by its absolute path.
 pub(crate) struct Folder(PathBuf);

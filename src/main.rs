@@ -6,16 +6,20 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::config::Role;
+
 mod access;
 mod banner;
 mod certs;
 mod check;
 mod config;
 mod control;
+mod descriptors;
 mod edge;
 mod files;
 mod folder;
 mod gencert;
+mod generations;
 mod htpasswd;
 mod logging;
 mod notify;
@@ -28,8 +32,11 @@ mod renew;
 mod role;
 mod setup;
 mod signals;
+mod supervise;
 mod token;
+mod unit;
 mod up;
+mod upgrade;
 
 // A request is hundreds of small allocations, OpenSSL's among them, on whatever thread is free: what
 // glibc takes for them shows in what a request costs.
@@ -61,6 +68,8 @@ enum Verb {
     Check(check::Args),
     /// Have the running edge and registry reload their config, and print the outcome.
     Reload(reload::Args),
+    /// Have the running edge and registry replaced by the program on disk, without closing a socket.
+    Upgrade(upgrade::Args),
     /// Ask what a config lets whom do.
     #[command(subcommand)]
     Access(access::Command),
@@ -80,6 +89,9 @@ enum Verb {
     Edge(role::Args),
     /// Run the registry in the foreground; SIGTERM drains it, SIGHUP reloads the config.
     Registry(role::Args),
+    /// What the systemd units run around a stop.
+    #[command(subcommand, hide = true)]
+    Unit(unit::Command),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +101,7 @@ fn main() -> ExitCode {
             return access::run(command).unwrap_or_else(|error| failed(&error));
         }
         Verb::Reload(args) => return reload::run(&args).unwrap_or_else(|error| failed(&error)),
+        Verb::Upgrade(args) => return upgrade::run(&args).unwrap_or_else(|error| failed(&error)),
         Verb::Setup(args) => setup::run(&args),
         Verb::Check(args) => check::run(&args),
         Verb::Certs(args) => certs::run(&args),
@@ -96,6 +109,9 @@ fn main() -> ExitCode {
         Verb::Gencert(args) => gencert::run(&args),
         Verb::Htpasswd(command) => htpasswd::run(&command),
         Verb::Token(command) => token::run(command),
+        Verb::Unit(command) => unit::run(&command),
+        Verb::Edge(args) if args.supervise => return supervised(Role::Edge, &args),
+        Verb::Registry(args) if args.supervise => return supervised(Role::Registry, &args),
         Verb::Edge(args) => {
             let config = args.config.path.clone();
             return role::exit_code(edge::run(args), &config);
@@ -105,6 +121,10 @@ fn main() -> ExitCode {
         }
     };
     done.map_or_else(|error| failed(&error), |()| ExitCode::SUCCESS)
+}
+
+fn supervised(role: Role, args: &role::Args) -> ExitCode {
+    supervise::run(role, args).unwrap_or_else(|error| failed(&error))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -1,15 +1,17 @@
-//! The outcome of a reload.
+//! The outcome of a reload or an upgrade.
 
 use std::fmt;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
-/// The outcome of a reload.
+/// The outcome of a reload or an upgrade.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Outcome {
     /// The config is in force.
     InForce(Reloaded),
+    /// Another process serves, of this version.
+    Upgraded { version: String },
     /// Nothing was changed, for these reasons.
     Refused { problems: Vec<String> },
 }
@@ -35,6 +37,7 @@ impl Outcome {
                 "needs_restart": waiting,
                 "skipped": skipped.get(..SKIPPED_MAX).unwrap_or(skipped),
             }),
+            Self::Upgraded { version } => json!({"outcome": "upgraded", "version": version}),
             Self::Refused { problems } => json!({"outcome": "refused", "problems": problems}),
         }
         .to_string()
@@ -46,18 +49,24 @@ impl Outcome {
     /// When it is something else.
     pub(crate) fn from_json(line: &str) -> Result<Self> {
         let value: Value = serde_json::from_str(line).context("read the answer")?;
+        // They go to a terminal.
+        let printable = |text: &str| text.replace(char::is_control, " ");
         let list = |key: &str| -> Result<Vec<String>> {
             let list = value.get(key).cloned().unwrap_or_default();
             let list: Vec<String> = serde_json::from_value(list).context("read the answer")?;
-            // They go to a terminal.
-            let printable = |text: String| text.replace(char::is_control, " ");
-            Ok(list.into_iter().map(printable).collect())
+            Ok(list.iter().map(|text| printable(text)).collect())
         };
         match value.get("outcome").and_then(Value::as_str) {
             Some("in force") => Ok(Self::InForce(Reloaded {
                 waiting: list("needs_restart")?,
                 skipped: list("skipped")?,
             })),
+            Some("upgraded") => {
+                let version = value.get("version").and_then(Value::as_str);
+                Ok(Self::Upgraded {
+                    version: printable(version.unwrap_or("unknown")),
+                })
+            }
             Some("refused") => Ok(Self::Refused {
                 problems: list("problems")?,
             }),
@@ -77,7 +86,13 @@ impl fmt::Display for Outcome {
                 "config reloaded, but for what needs a restart: {}",
                 waiting.join(", ")
             ),
-            Self::Refused { .. } => f.write_str("nothing was changed: the config in force stays"),
+            Self::Upgraded { version } => {
+                write!(
+                    f,
+                    "a new process serves, version {version}; the one before finishes its requests"
+                )
+            }
+            Self::Refused { .. } => f.write_str("nothing was changed: what was in force goes on"),
         }
     }
 }
@@ -94,6 +109,9 @@ mod tests {
                 waiting: vec!["listener".to_owned()],
                 skipped: vec!["line 1".to_owned()],
             }),
+            Outcome::Upgraded {
+                version: "1.2.3".to_owned(),
+            },
             Outcome::Refused {
                 problems: vec!["a \"b\" c".to_owned()],
             },

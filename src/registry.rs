@@ -1,5 +1,7 @@
 //! `tidegate registry`: the registry alone, in the foreground.
 
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::pin::pin;
 use std::thread;
@@ -10,6 +12,7 @@ use registry_backend::{Handed, Instances, blocking_threads};
 use tokio::sync::oneshot;
 
 use crate::config::{self, Registry, Role};
+use crate::descriptors::{self, Descriptors};
 use crate::logging::{Logs, Prepared};
 use crate::outcome::Reloaded;
 use crate::role::Args;
@@ -21,6 +24,7 @@ const THREADS_END: Duration = Duration::from_secs(10);
 
 /// Runs the registry until a signal stops it.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    let inherited = args.inherited()?;
     args.die_with_supervisor()?;
     role::without_huge_pages();
     let registry = read(args)?;
@@ -30,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let served = runtime.block_on(serve(args, registry));
+    let served = runtime.block_on(serve(args, registry, inherited));
     runtime.shutdown_timeout(THREADS_END);
     served
 }
@@ -42,16 +46,21 @@ fn workers() -> usize {
     thread::available_parallelism().map_or(1, |threads| threads.get().div_ceil(2))
 }
 
-async fn serve(args: &Args, registry: Registry) -> Result<()> {
+async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Result<()> {
     let mut signals = Signals::listen()?;
     let control_socket = registry.control_socket.clone();
     let logs = Logs::start(&registry.log)?;
     let _last_word = logs.last_word();
     role::raise_file_limit();
-    let handed = Handed::default();
+    let handed = Handed {
+        sockets: inherited.unix_listeners()?,
+        roots: inherited.folders()?,
+    };
     let instances = Instances::open(registry.configs, &handed)?;
     let listeners = instances.bind(handed)?;
-    signals = signals.and_at(&control_socket);
+    inherited.keep(&open_files(&instances, &listeners));
+    signals = signals.and_at(&control_socket, !inherited.is_empty());
+    drop(inherited);
 
     let (stop, stopped) = oneshot::channel::<()>();
     let mut stop = Some(stop);
@@ -79,6 +88,10 @@ async fn serve(args: &Args, registry: Registry) -> Result<()> {
                     asker.answer(&outcome);
                 }
             }
+            (Request::Upgrade(asker), waiting) => {
+                stop = waiting;
+                args.ask_for_successor(asker);
+            }
             (Request::Stop, Some(stop)) => {
                 notify::stopping();
                 stop.send(()).ok();
@@ -86,6 +99,22 @@ async fn serve(args: &Args, registry: Registry) -> Result<()> {
             (Request::Stop, None) => bail!("stopped before all requests were finished"),
         }
     }
+}
+
+/// What a successor is to have: the sockets, and the roots with the locks on them.
+fn open_files<'a>(
+    instances: &'a Instances,
+    listeners: &'a [UnixListener],
+) -> Vec<(String, BorrowedFd<'a>)> {
+    let sockets = listeners.iter().filter_map(|listener| {
+        let address = listener.local_addr().ok()?;
+        let name = descriptors::name_of_path("registry", address.as_pathname()?);
+        Some((name, listener.as_fd()))
+    });
+    let roots = instances
+        .roots()
+        .map(|(root, folder)| (descriptors::name_of_path("root", &root), folder));
+    sockets.chain(roots).collect()
 }
 
 fn read(args: &Args) -> Result<Registry> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use crate::config::{self, ConfigFile, Role};
-use crate::control;
+use crate::control::{self, Request};
 use crate::outcome::{Outcome, Reloaded};
 use crate::output::{note, say};
 
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Asks a role; returns whether keys of its config need a restart.
 fn ask(role: Role, socket: &Path) -> Result<bool> {
-    let Some(outcome) = control::ask(socket)? else {
+    let Some(outcome) = control::ask(socket, Request::Reload)? else {
         bail!("not running: nothing listens at {}", socket.display());
     };
     match &outcome {
@@ -64,6 +64,7 @@ fn ask(role: Role, socket: &Path) -> Result<bool> {
             say(format_args!("{role}: {outcome}"))?;
             Ok(!waiting.is_empty())
         }
+        Outcome::Upgraded { .. } => bail!("it gave the answer to something else"),
         Outcome::Refused { problems } => {
             problems.iter().for_each(note);
             bail!("{outcome}")

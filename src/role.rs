@@ -12,6 +12,8 @@ use rustix::thread::disable_transparent_huge_pages;
 use settings::Problems;
 
 use crate::config::{self, ConfigFile, Role};
+use crate::control::Asker;
+use crate::descriptors::Descriptors;
 use crate::notify;
 use crate::outcome::{Outcome, Reloaded};
 use crate::output::{self, one_line};
@@ -21,6 +23,10 @@ use crate::output::{self, one_line};
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) config: ConfigFile,
+    /// Run the role in a process of its own below this one, which `tidegate upgrade` can replace without
+    /// closing a socket; SIGUSR1 ends this one alone, and the other finishes its requests.
+    #[arg(long)]
+    pub(crate) supervise: bool,
     /// The process that started this one and without which it is to end.
     #[arg(long, hide = true, value_name = "PID")]
     supervisor: Option<i32>,
@@ -37,6 +43,28 @@ impl Args {
         let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
         ensure!(parent == Some(supervisor), "the supervisor is gone");
         Ok(())
+    }
+}
+
+impl Args {
+    /// Takes what the process before this one has left. To be called before anything is opened.
+    pub(crate) fn inherited(&self) -> Result<Descriptors> {
+        Descriptors::inherited(self.supervisor)
+    }
+
+    /// Has the supervisor start a successor, for `asker`, who hears the outcome from there.
+    pub(crate) fn ask_for_successor(&self, asker: Asker) {
+        let asked = match self.supervisor {
+            Some(_) => notify::ask_for_successor(asker.as_fd()).map_err(|error| error.to_string()),
+            None => Err(
+                "it was not started by `tidegate up` or with --supervise: restart it".to_owned(),
+            ),
+        };
+        if let Err(problem) = asked {
+            asker.answer(&Outcome::Refused {
+                problems: vec![problem],
+            });
+        }
     }
 }
 
@@ -101,7 +129,7 @@ pub(crate) fn reload(
         Outcome::InForce(Reloaded { waiting, .. }) if waiting.is_empty() => {
             tracing::info!(%role, "{outcome}");
         }
-        Outcome::InForce(_) => tracing::warn!(%role, "{outcome}"),
+        Outcome::InForce(_) | Outcome::Upgraded { .. } => tracing::warn!(%role, "{outcome}"),
         Outcome::Refused { problems } => {
             for problem in problems {
                 tracing::error!("{problem}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::control::{Asker, Control};
+use crate::control::{self, Asker, Control};
 
 /// The signals this program listens to, from the moment this value exists.
 pub(crate) struct Signals {
@@ -19,6 +19,8 @@ pub(crate) struct Signals {
 pub(crate) enum Request {
     /// SIGHUP, or somebody who waits for the answer: read the config again and open the logs again.
     Reload(Option<Asker>),
+    /// Somebody wants a successor of this process, and waits for the outcome.
+    Upgrade(Asker),
     /// SIGTERM or SIGINT: finish what is under way, and end.
     Stop,
 }
@@ -36,8 +38,10 @@ impl Signals {
     }
 
     /// Listens to those who ask on this socket, too.
-    pub(crate) fn and_at(mut self, control_socket: &Path) -> Self {
-        self.control = Some(Control::listen(control_socket));
+    ///
+    /// A successor is to `replace` the socket of the process before it.
+    pub(crate) fn and_at(mut self, control_socket: &Path, replace: bool) -> Self {
+        self.control = Some(Control::listen(control_socket, replace));
         self
     }
 
@@ -45,7 +49,10 @@ impl Signals {
     pub(crate) async fn next(&mut self) -> Request {
         tokio::select! {
             _ = self.hangup.recv() => Request::Reload(None),
-            asker = asked(&mut self.control) => Request::Reload(Some(asker)),
+            (request, asker) = asked(&mut self.control) => match request {
+                control::Request::Reload => Request::Reload(Some(asker)),
+                control::Request::Upgrade => Request::Upgrade(asker),
+            },
             _ = self.interrupt.recv() => Request::Stop,
             _ = self.terminate.recv() => Request::Stop,
         }
@@ -53,7 +60,7 @@ impl Signals {
 }
 
 /// Waits for somebody who asks, for ever where nobody can.
-async fn asked(control: &mut Option<Control>) -> Asker {
+async fn asked(control: &mut Option<Control>) -> (control::Request, Asker) {
     match control {
         Some(control) => control.next().await,
         None => std::future::pending().await,

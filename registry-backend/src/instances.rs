@@ -66,9 +66,11 @@ impl Instances {
         self.0.iter().map(bind).collect()
     }
 
-    /// Returns the open folder of each root, by which a successor claims it.
-    pub fn roots(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.0.iter().filter_map(|app| app.registry.claim())
+    /// Returns each root, and its open folder, by which a successor claims it.
+    pub fn roots(&self) -> impl Iterator<Item = (PathBuf, BorrowedFd<'_>)> {
+        let root = |app: &Arc<App>| app.settings().config.root.clone();
+        let apps = self.0.iter();
+        apps.filter_map(move |app| Some((root(app), app.registry.claim()?)))
     }
 
     /// Serves requests on the sockets that [`Instances::bind`] made until `shutdown`; then finishes

@@ -1,0 +1,103 @@
+//! `--supervise`: a role in a process below this one, which can be replaced while its sockets stay open.
+//!
+//! This process does little and holds little: it passes on what its service manager is told, and what
+//! that keeps for the next one. It is what a service manager sees, and stays the same at an upgrade.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Role;
+use crate::descriptors::Descriptors;
+use crate::generations::{Event, Generations};
+use crate::output::note;
+use crate::role::{self, Args};
+use crate::signals::{Request, Signals};
+
+/// Runs a role in a process of its own until a signal stops it.
+pub(crate) fn run(role: Role, args: &Args) -> Result<ExitCode> {
+    let kept = args.inherited()?;
+    role::without_huge_pages();
+    // One thread: the children are told to end with the thread that started them.
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?
+        .block_on(supervise(role, args, kept))
+}
+
+async fn supervise(role: Role, args: &Args, kept: Descriptors) -> Result<ExitCode> {
+    let mut signals = Signals::listen()?;
+    let mut leave = signal(SignalKind::user_defined1()).context("listen for signals")?;
+    let run = Sockets::make()?;
+    let mut generations = Generations::start(role, &args.config.path, &run.0, kept)?;
+    loop {
+        tokio::select! {
+            event = generations.next() => match event? {
+                Event::Said(notice) => notice.pass_on(),
+                Event::Ready(_) | Event::Left => {}
+                Event::Ended { status, .. } => {
+                    // It has said why itself, unless it was killed.
+                    let code = status.code().and_then(|code| u8::try_from(code).ok());
+                    if code.is_none() {
+                        note(format_args!("the {role} is gone ({status})"));
+                    }
+                    return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+                }
+            },
+            request = signals.next() => match request {
+                Request::Stop => break,
+                Request::Reload(_) | Request::Upgrade(_) => generations.send(Signal::HUP)?,
+            },
+            _ = leave.recv() => leave_it_to_finish(&run),
+        }
+    }
+    let clean = generations.stop(&mut signals, &mut false).await?;
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Ends this process alone. The role is told to by its end, and finishes what it has begun.
+#[expect(clippy::exit, reason = "to drop the role would kill it")]
+fn leave_it_to_finish(run: &Sockets) {
+    run.remove();
+    std::process::exit(0);
+}
+
+/// The folder of the sockets on which a role says how it is, of this process alone.
+struct Sockets(PathBuf);
+
+impl Sockets {
+    fn make() -> Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        // What systemd makes for the unit (`RuntimeDirectory=`), of which there may be several.
+        let folder = std::env::var("RUNTIME_DIRECTORY").ok();
+        let folder = folder.and_then(|list| list.split(':').next().map(PathBuf::from));
+        let folder = folder.unwrap_or_else(std::env::temp_dir);
+        let path = folder.join(format!("tidegate-supervisor-{}", std::process::id()));
+        std::fs::remove_dir_all(&path).ok();
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .with_context(|| format!("create {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Sockets {
+    fn remove(&self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+impl Drop for Sockets {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}

@@ -1,0 +1,115 @@
+//! What the systemd units run around a stop.
+//!
+//! systemd starts a unit again only when its main process has ended. At a restart that must not wait for
+//! transfers: the supervisor alone ends, and the role goes on beside its successor until its requests are
+//! finished (`KillMode=process`). At a stop both are waited for. Only the job says which of the two it is.
+
+use std::fs;
+use std::process;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+
+/// How often a process is looked for that is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long the supervisor may take to end.
+const LEAVE_MAX: Duration = Duration::from_secs(10);
+
+/// What systemd is about to do, or has done.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// For `ExecStop=`: at a restart, end the supervisor and leave the role to finish.
+    Stopping { unit: String },
+    /// For `ExecStopPost=`: at a stop, wait for earlier processes of the role.
+    Stopped { unit: String },
+}
+
+/// Runs a command of the units.
+pub(crate) fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Stopping { unit } if is_to(unit, "restart")? => leave(),
+        Command::Stopped { unit } if is_to(unit, "stop")? => wait_for_others(),
+        Command::Stopping { .. } | Command::Stopped { .. } => Ok(()),
+    }
+}
+
+/// Returns whether systemd has been asked to do this with a unit.
+fn is_to(unit: &str, job: &str) -> Result<bool> {
+    let listed = process::Command::new("systemctl")
+        .args(["list-jobs", "--no-legend", "--plain", "--no-pager"])
+        .output()
+        .context("ask systemd for its jobs")?;
+    let listed = String::from_utf8_lossy(&listed.stdout);
+    Ok(job_of(&listed, unit) == Some(job))
+}
+
+/// Reads the kind of a unit's job from a list: its number, the unit, the kind, its state.
+fn job_of<'a>(listed: &'a str, unit: &str) -> Option<&'a str> {
+    listed.lines().find_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        (words.next() == Some(unit)).then(|| words.next()).flatten()
+    })
+}
+
+fn leave() -> Result<()> {
+    let main = std::env::var("MAINPID").ok();
+    let main = main
+        .and_then(|main| main.parse().ok())
+        .and_then(Pid::from_raw);
+    let main = main.context("MAINPID names no process")?;
+    kill_process(main, Signal::USR1).context("tell the supervisor to leave")?;
+    let deadline = Instant::now() + LEAVE_MAX;
+    while test_kill_process(main).is_ok() && Instant::now() < deadline {
+        thread::park_timeout(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+/// Waits until no process of the unit is left but this one; systemd says for how long.
+fn wait_for_others() -> Result<()> {
+    let own = process::id().to_string();
+    let Some(members) = members_file()? else {
+        return Ok(());
+    };
+    loop {
+        let members = fs::read_to_string(&members).with_context(|| members.clone())?;
+        if members.lines().all(|member| member == own) {
+            return Ok(());
+        }
+        thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Finds the file that lists the processes of this one's control group.
+fn members_file() -> Result<Option<String>> {
+    let groups = fs::read_to_string("/proc/self/cgroup").context("/proc/self/cgroup")?;
+    let group = |prefix: &str| groups.lines().find_map(|line| line.split_once(prefix));
+    let files = [
+        (group("0::"), "/sys/fs/cgroup"),
+        (group("name=systemd:"), "/sys/fs/cgroup/systemd"),
+    ];
+    let files = files.into_iter().filter_map(|(group, mount)| {
+        let (_, group) = group.filter(|(_, group)| *group != "/")?;
+        Some(format!("{mount}{group}/cgroup.procs"))
+    });
+    let mut files = files.filter(|file| fs::metadata(file).is_ok());
+    Ok(files.next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_job_of_a_unit_is_found_among_others() {
+        let listed = "134 tidegate-edge.service    restart running\n\
+                      135 tidegate-registry.service stop    waiting\n";
+        assert_eq!(job_of(listed, "tidegate-edge.service"), Some("restart"));
+        assert_eq!(job_of(listed, "tidegate-registry.service"), Some("stop"));
+        assert_eq!(job_of(listed, "tidegate"), None);
+        assert_eq!(job_of("", "tidegate-edge.service"), None);
+    }
+}
