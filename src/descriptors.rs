@@ -78,16 +78,17 @@ impl Descriptors {
     }
 
     /// Keeps, or no longer keeps, what a role says.
-    pub(crate) fn obey(&mut self, notice: &mut Notice) {
+    pub(crate) fn obey(&mut self, notice: &Notice) {
         let name = notice.value("FDNAME").unwrap_or_default().to_owned();
         let is = |key: &str| notice.value(key) == Some("1");
         let (store, remove) = (is("FDSTORE"), is("FDSTOREREMOVE"));
         if store || remove {
             self.0.retain(|(other, _)| *other != name);
         }
-        if store && let Some(open) = notice.files.pop() {
-            self.0.push((name, open));
-        }
+        // For want of descriptors the next process has to open it anew.
+        let open = notice.files.first().filter(|_| store);
+        self.0
+            .extend(open.and_then(|open| Some((name, open.try_clone().ok()?))));
     }
 
     /// Has the service manager keep `wanted` for the next process, and nothing else any more.

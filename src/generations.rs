@@ -1,6 +1,7 @@
 //! The processes of one role: the one that serves, a successor that starts beside it, and those before
 //! it, which finish what they have begun.
 
+use std::collections::VecDeque;
 use std::future::pending;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -25,11 +26,14 @@ use crate::signals::{Request, Signals};
 /// How long a successor may take to become ready.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// How much a successor may say before it is ready: a socket in each message, and some more.
+const SAID_MAX: usize = 1100;
+
 /// What a role does that its supervisor cares for.
 pub(crate) enum Event {
     /// It takes requests, for the first time.
     Ready(Ready),
-    /// It has said something else.
+    /// It has said something, this too.
     Said(Notice),
     /// The last of those before it has ended, too, after it.
     Left,
@@ -48,6 +52,8 @@ pub(crate) struct Generations {
     /// What outlives each of them.
     kept: Descriptors,
     started: usize,
+    /// What is still to be passed on.
+    said: VecDeque<Notice>,
     serving: Option<Running>,
     successor: Option<Successor>,
     leaving: JoinSet<()>,
@@ -58,6 +64,8 @@ struct Successor {
     running: Running,
     asker: Asker,
     deadline: Instant,
+    /// What it has said, to count once it is ready.
+    said: Vec<Notice>,
 }
 
 impl Generations {
@@ -70,6 +78,7 @@ impl Generations {
             run: run.to_owned(),
             kept,
             started: 0,
+            said: VecDeque::new(),
             serving: None,
             successor: None,
             leaving: JoinSet::new(),
@@ -81,6 +90,9 @@ impl Generations {
     /// Waits for what happens next; nothing is lost when the wait is given up.
     pub(crate) async fn next(&mut self) -> Result<Event> {
         loop {
+            if let Some(notice) = self.said.pop_front() {
+                return Ok(Event::Said(notice));
+            }
             let deadline = self.successor.as_ref().map(|successor| successor.deadline);
             tokio::select! {
                 said = next_of(self.serving.as_mut()) => match said? {
@@ -164,15 +176,13 @@ impl Generations {
             self.begin_successor(asker);
             return None;
         }
-        self.kept.obey(&mut notice);
-        let running = self.serving.as_mut()?;
-        match notice.ready() {
-            // It says so again after each reload.
-            Some(ready) if !std::mem::replace(&mut running.ready, true) => {
-                Some(Event::Ready(ready))
-            }
-            _ => Some(Event::Said(notice)),
-        }
+        self.kept.obey(&notice);
+        let ready = notice.ready();
+        self.said.push_back(notice);
+        // It says so again after each reload.
+        let first = |running: &mut Running| !std::mem::replace(&mut running.ready, true);
+        let ready = ready.filter(|_| self.serving.as_mut().is_some_and(first));
+        ready.map(Event::Ready)
     }
 
     fn begin_successor(&mut self, asker: OwnedFd) {
@@ -189,6 +199,7 @@ impl Generations {
                     running,
                     asker,
                     deadline,
+                    said: Vec::new(),
                 });
             }
             Err(error) => refuse(asker, one_line(&error)),
@@ -196,7 +207,7 @@ impl Generations {
     }
 
     fn hear_successor(&mut self, said: Said) -> Result<()> {
-        let mut notice = match said {
+        let notice = match said {
             Said::Notice(notice) => notice,
             Said::Ended(status) => {
                 let successor = self.successor.as_ref();
@@ -208,16 +219,24 @@ impl Generations {
                 return Ok(());
             }
         };
-        self.kept.obey(&mut notice);
-        let Some(ready) = notice.ready() else {
-            if let (Some(status), Some(successor)) = (notice.value("STATUS"), &mut self.successor) {
-                status.clone_into(&mut successor.running.status);
-            }
-            return Ok(());
-        };
         let Some(mut successor) = self.successor.take() else {
             return Ok(());
         };
+        let ready = notice.ready();
+        if let Some(status) = notice.value("STATUS") {
+            status.clone_into(&mut successor.running.status);
+        }
+        if successor.said.len() < SAID_MAX {
+            successor.said.push(notice);
+        }
+        let Some(ready) = ready else {
+            self.successor = Some(successor);
+            return Ok(());
+        };
+        for notice in &successor.said {
+            self.kept.obey(notice);
+        }
+        self.said.extend(successor.said);
         successor.running.ready = true;
         let before = self.serving.replace(successor.running);
         successor.asker.answer(&Outcome::Upgraded {
