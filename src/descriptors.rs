@@ -115,6 +115,12 @@ impl Descriptors {
         }
     }
 
+    /// Closes them, and has the service manager do so, too: there will be no next process.
+    pub(crate) fn close(&mut self) {
+        self.keep(&[]);
+        self.0.clear();
+    }
+
     /// Returns whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -126,6 +126,11 @@ impl Generations {
             .try_for_each(|running| running.send(signal))
     }
 
+    /// Lets the sockets be closed with the process that serves: none comes after it.
+    pub(crate) fn close_sockets(&mut self) {
+        self.kept.close();
+    }
+
     /// Has all of them finish what is under way, and waits for their end; `at_once`, or when a signal wants
     /// it so meanwhile, they are killed. Returns whether the one that served ended well.
     pub(crate) async fn stop(&mut self, signals: &mut Signals, at_once: &mut bool) -> Result<bool> {

@@ -32,6 +32,7 @@ pub(crate) fn run(role: Role, args: &Args) -> Result<ExitCode> {
 async fn supervise(role: Role, args: &Args, kept: Descriptors) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
     let mut leave = signal(SignalKind::user_defined1()).context("listen for signals")?;
+    let mut close = signal(SignalKind::user_defined2()).context("listen for signals")?;
     let run = Sockets::make()?;
     let mut generations = Generations::start(role, &args.config.path, &run.0, kept)?;
     loop {
@@ -53,6 +54,7 @@ async fn supervise(role: Role, args: &Args, kept: Descriptors) -> Result<ExitCod
                 Request::Reload(_) | Request::Upgrade(_) => generations.send(Signal::HUP)?,
             },
             _ = leave.recv() => leave_it_to_finish(&run),
+            _ = close.recv() => generations.close_sockets(),
         }
     }
     let clean = generations.stop(&mut signals, &mut false).await?;

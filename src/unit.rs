@@ -21,7 +21,8 @@ const LEAVE_MAX: Duration = Duration::from_secs(10);
 /// What systemd is about to do, or has done.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// For `ExecStop=`: at a restart, end the supervisor and leave the role to finish.
+    /// For `ExecStop=`: at a restart, end the supervisor and leave the role to finish; at a stop, have the
+    /// sockets closed, so that nobody waits there.
     Stopping { unit: String },
     /// For `ExecStopPost=`: at a stop, wait for earlier processes of the role.
     Stopped { unit: String },
@@ -29,21 +30,23 @@ pub(crate) enum Command {
 
 /// Runs a command of the units.
 pub(crate) fn run(command: &Command) -> Result<()> {
-    match command {
-        Command::Stopping { unit } if is_to(unit, "restart")? => leave(),
-        Command::Stopped { unit } if is_to(unit, "stop")? => wait_for_others(),
-        Command::Stopping { .. } | Command::Stopped { .. } => Ok(()),
+    let (Command::Stopping { unit } | Command::Stopped { unit }) = command;
+    let listed = jobs()?;
+    match (command, job_of(&listed, unit)) {
+        (Command::Stopping { .. }, Some("restart")) => leave(),
+        (Command::Stopping { .. }, Some("stop")) => tell(main_process()?, Signal::USR2),
+        (Command::Stopped { .. }, Some("stop")) => wait_for_others(),
+        _ => Ok(()),
     }
 }
 
-/// Returns whether systemd has been asked to do this with a unit.
-fn is_to(unit: &str, job: &str) -> Result<bool> {
+/// Returns the list of what systemd is about to do.
+fn jobs() -> Result<String> {
     let listed = process::Command::new("systemctl")
         .args(["list-jobs", "--no-legend", "--plain", "--no-pager"])
         .output()
         .context("ask systemd for its jobs")?;
-    let listed = String::from_utf8_lossy(&listed.stdout);
-    Ok(job_of(&listed, unit) == Some(job))
+    Ok(String::from_utf8_lossy(&listed.stdout).into_owned())
 }
 
 /// Reads the kind of a unit's job from a list: its number, the unit, the kind, its state.
@@ -54,13 +57,21 @@ fn job_of<'a>(listed: &'a str, unit: &str) -> Option<&'a str> {
     })
 }
 
-fn leave() -> Result<()> {
+fn main_process() -> Result<Pid> {
     let main = std::env::var("MAINPID").ok();
     let main = main
         .and_then(|main| main.parse().ok())
         .and_then(Pid::from_raw);
-    let main = main.context("MAINPID names no process")?;
-    kill_process(main, Signal::USR1).context("tell the supervisor to leave")?;
+    main.context("MAINPID names no process")
+}
+
+fn tell(main: Pid, signal: Signal) -> Result<()> {
+    kill_process(main, signal).context("signal the supervisor")
+}
+
+fn leave() -> Result<()> {
+    let main = main_process()?;
+    tell(main, Signal::USR1)?;
     let deadline = Instant::now() + LEAVE_MAX;
     while test_kill_process(main).is_ok() && Instant::now() < deadline {
         thread::park_timeout(LOOK_EVERY);

@@ -66,6 +66,7 @@ mod tls_scan;
 mod tls_sessions;
 mod tokens;
 mod up;
+mod upgrade;
 mod uploads;
 mod uploads_refused;
 mod uploads_resumed;

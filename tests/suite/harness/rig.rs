@@ -44,6 +44,8 @@ pub(crate) struct Setup {
     pub(crate) buffered: bool,
     /// The htpasswd file, if not the usual one of one user.
     pub(crate) htpasswd: Option<String>,
+    /// The roles run with `--supervise`.
+    pub(crate) supervised: bool,
     /// No `[site.auth]` at all.
     pub(crate) open: bool,
 }
@@ -79,6 +81,7 @@ impl Setup {
             folder,
             root,
             certificate,
+            supervised: self.supervised,
             edge: None,
             registry: None,
         };
@@ -94,6 +97,7 @@ pub(crate) struct Rig {
     /// The registry's tree, which holds `docker/registry/v2`.
     pub(crate) root: PathBuf,
     pub(crate) certificate: Pair,
+    supervised: bool,
     // The edge goes first, as in life.
     edge: Option<Process>,
     registry: Option<Process>,
@@ -175,7 +179,11 @@ impl Rig {
     }
 
     fn start_role(&self, role: &str, log: &Path) -> Process {
-        Process::start(tidegate().arg(role).arg("--config").arg(self.config()), log)
+        let mut command = tidegate();
+        command
+            .arg(role)
+            .args(self.supervised.then_some("--supervise"));
+        Process::start(command.arg("--config").arg(self.config()), log)
     }
 
     /// `kill -9` of the registry, and a new one on the same tree.
