@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
+use crate::harness::h2::H2;
 use crate::harness::{
     Client, PASSWORD, Pair, Rig, Setup, USER, eventually, free_port, half_a_push, noise, pause,
     peer_certificate, tidegate,
@@ -352,4 +353,23 @@ fn a_bad_line_of_a_file_of_users_is_left_out_and_the_rest_counts() {
     }
     let output = check.args(["--role", "edge"]).output().unwrap();
     assert_eq!(output.status.code(), Some(0), "it may be started");
+}
+
+#[test]
+fn the_time_that_a_connection_may_be_idle_comes_with_a_reload_over_http_2_too() {
+    let mut rig = Rig::start();
+    let text = fs::read_to_string(rig.config()).unwrap();
+    let short = format!("{text}\n[limits]\nkeepalive_timeout = \"1s\"\n");
+    fs::write(rig.config(), short).unwrap();
+    rig.reload_edge();
+    eventually("an idle connection to be closed", || {
+        let mut connection = H2::connect(&rig).unwrap();
+        let (stream, head) = connection.open("GET", "/v2/", true);
+        connection.send(&head).unwrap();
+        connection.receive_all(stream).unwrap();
+        let begin = std::time::Instant::now();
+        // By default it would be open for longer than the test waits for bytes.
+        while connection.receive().is_ok() {}
+        (begin.elapsed() < Duration::from_secs(4)).then_some(())
+    });
 }

@@ -56,14 +56,17 @@ impl ServerApp for Connections {
         shutdown: &ShutdownWatch,
     ) -> Option<Stream> {
         let _open = self.open.enter();
+        let limits = self.current.load().limits;
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(limits.keepalive_timeout);
         let heads = Arc::new(Heads {
             proxy: Arc::clone(&self.proxy),
+            options,
             current: Arc::clone(&self.current),
             begun: AtomicBool::new(false),
             resets: Resets::new(),
             streams: self.transfers.connection(),
         });
-        let patience = self.current.load().limits.header_timeout;
         let resets = Arc::clone(&heads.resets);
         let mut connection = Box::pin(async {
             tokio::select! {
@@ -74,7 +77,7 @@ impl ServerApp for Connections {
                 }
             }
         });
-        match tokio::time::timeout(patience, &mut connection).await {
+        match tokio::time::timeout(limits.header_timeout, &mut connection).await {
             Ok(reused) => reused,
             Err(_) if heads.begun.load(Ordering::Relaxed) => connection.await,
             // HTTP/2 was agreed on, and there has been no request: Pingora would wait for its
@@ -96,6 +99,8 @@ impl ServerApp for Connections {
 /// it.
 struct Heads {
     proxy: Arc<HttpProxy<EdgeProxy>>,
+    /// Those that hold for HTTP/2: what was in force when the connection came.
+    options: HttpServerOptions,
     current: Arc<Current>,
     /// HTTP/1 is spoken, whose heads are timed one by one, or HTTP/2 has brought a request.
     begun: AtomicBool,
@@ -198,7 +203,7 @@ impl HttpServerApp for Heads {
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.proxy.server_options()
+        Some(&self.options)
     }
 
     async fn http_cleanup(&self) {

@@ -26,7 +26,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use pingora::apps::HttpServerOptions;
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
 use tokio::net::TcpSocket;
@@ -110,11 +109,8 @@ fn fits(bound: SocketAddr, address: SocketAddr) -> bool {
     bound.ip() == address.ip() && (address.port() == 0 || bound.port() == address.port())
 }
 
-/// Sets what the proxy asks of connections.
+/// Sets what the proxy asks of HTTP/2 connections.
 pub(crate) fn tune(proxy: &mut HttpProxy<EdgeProxy>, limits: &Limits) {
-    let mut options = HttpServerOptions::default();
-    options.h2_idle_timeout = Some(limits.keepalive_timeout);
-    proxy.server_options = Some(options);
     // Pingora's own options bound what a hostile client can make HTTP/2 hold in memory.
     let mut options = default_h2_options();
     options
