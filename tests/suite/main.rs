@@ -62,6 +62,7 @@ mod spec_blobs;
 mod spec_manifests;
 mod spellings;
 mod systemd;
+mod systemd_booted;
 mod tls_scan;
 mod tls_sessions;
 mod tokens;

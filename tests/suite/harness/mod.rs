@@ -4,6 +4,7 @@
 //! config, its sockets, its files, its logs.
 
 mod authority;
+mod booted;
 pub(crate) mod descriptors;
 mod dockerd;
 pub(crate) mod h2;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub(crate) use authority::Authority;
+pub(crate) use booted::Booted;
 pub(crate) use dockerd::Dockerd;
 pub(crate) use http::{Client, Exchange, Response};
 pub(crate) use images::{blobs_of, layout_with_layers, tar_of};
