@@ -103,6 +103,13 @@ impl Asker {
         net::UnixStream::from_std(stream).map(Self)
     }
 
+    /// Says that nothing is changed any more.
+    pub(crate) fn refuse_while_stopping(self) {
+        self.answer(&Outcome::Refused {
+            problems: vec!["it is stopping".to_owned()],
+        });
+    }
+
     /// The connection, to pass it on.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()

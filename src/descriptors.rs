@@ -5,8 +5,9 @@
 //! closed while a role restarts: who connects meanwhile waits for the next process.
 
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -15,7 +16,7 @@ use anyhow::{Context as _, Result};
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::fs::{FileType, fstat};
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::{AddressFamily, getsockname, sockopt};
 use sd_notify::NotifyState;
 use tokio::process::Command;
 
@@ -26,6 +27,9 @@ const FIRST: RawFd = 3;
 
 /// How many a process is started with at most.
 const COUNT_MAX: RawFd = 1024;
+
+/// How many are kept at most.
+const KEPT_MAX: usize = 1024;
 
 /// Open files, each with its name. No two have the same one.
 #[derive(Debug, Default)]
@@ -85,40 +89,62 @@ impl Descriptors {
         if store || remove {
             self.0.retain(|(other, _)| *other != name);
         }
-        // For want of descriptors the next process has to open it anew.
-        let open = notice.files.first().filter(|_| store);
+        // For want of descriptors, or of places, the next process has to open it anew.
+        let open = notice.files.first();
+        let open = open.filter(|_| store && self.0.len() < KEPT_MAX);
         self.0
             .extend(open.and_then(|open| Some((name, open.try_clone().ok()?))));
     }
 
     /// Has the service manager keep `wanted` for the next process, and nothing else any more.
     pub(crate) fn keep(&self, wanted: &[(String, BorrowedFd<'_>)]) {
-        let kept = |name: &str, open: BorrowedFd<'_>| {
-            let mut known = self.0.iter();
-            known.any(|(known, other)| known == name && is_same(other.as_fd(), open))
+        let is_kept = |(name, open): &(String, BorrowedFd<'_>)| {
+            let mut kept = self.0.iter();
+            kept.any(|(other, kept)| other == name && is_same(kept.as_fd(), *open))
         };
+        let (goes_on, new): (Vec<_>, Vec<_>) = wanted.iter().partition(|wanted| is_kept(wanted));
         for (name, _) in &self.0 {
-            if !wanted
-                .iter()
-                .any(|(other, open)| other == name && kept(name, *open))
-            {
+            if !goes_on.iter().any(|(other, _)| other == name) {
                 tell(
                     &[NotifyState::FdStoreRemove, NotifyState::FdName(name)],
                     &[],
                 );
             }
         }
-        for (name, open) in wanted {
-            if !kept(name, *open) {
-                tell(&[NotifyState::FdStore, NotifyState::FdName(name)], &[*open]);
-            }
+        for (name, open) in new {
+            tell(&[NotifyState::FdStore, NotifyState::FdName(name)], &[*open]);
         }
     }
 
-    /// Closes them, and has the service manager do so, too: there will be no next process.
-    pub(crate) fn close(&mut self) {
-        self.keep(&[]);
-        self.0.clear();
+    /// Closes the listeners, and has the service manager do so, too.
+    pub(crate) fn close_listeners(&mut self) {
+        self.close(is_listener);
+    }
+
+    /// Closes the listeners over TCP that `unwanted` says so of, and has the service manager do so, too;
+    /// returns whether there are any.
+    pub(crate) fn close_tcp_listeners(&mut self, unwanted: impl Fn(SocketAddr) -> bool) -> bool {
+        self.close(|open| {
+            let address = getsockname(open)
+                .ok()
+                .and_then(|it| SocketAddr::try_from(it).ok());
+            is_listener(open) && address.is_some_and(&unwanted)
+        })
+    }
+
+    fn close(&mut self, unwanted: impl Fn(BorrowedFd<'_>) -> bool) -> bool {
+        let before = self.0.len();
+        self.0.retain(|(name, open)| {
+            let close = unwanted(open.as_fd());
+            if close {
+                tell(
+                    &[NotifyState::FdStoreRemove, NotifyState::FdName(name)],
+                    &[],
+                );
+            }
+            !close
+        });
+        self.0.len() < before
     }
 
     /// Returns whether there is none.
@@ -175,10 +201,12 @@ pub(crate) fn name(role: &str, what: &str) -> String {
         letter if letter.is_ascii_alphanumeric() || ".-_[]".contains(letter) => letter,
         _ => '_',
     };
-    format!(
-        "{role}-{}",
-        what.chars().map(plain).take(200).collect::<String>()
-    )
+    // Two that look alike differ in this.
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    let hash = hasher.finish();
+    let what: String = what.chars().map(plain).take(200).collect();
+    format!("{role}-{what}-{hash:016x}")
 }
 
 /// Names a socket by its path.

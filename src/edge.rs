@@ -3,20 +3,25 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use proxy::{Edge, Handle, RegistryPeer};
 
 use crate::config::{self, Role};
+use crate::control::Asker;
 use crate::logging::{Logs, Prepared};
 use crate::outcome::{Outcome, Reloaded};
 use crate::role::Args;
 use crate::signals::{Request, Signals};
 use crate::{descriptors, notify, output, role};
 
+/// How long listeners that are not wanted any more may take to be closed everywhere.
+const CLOSED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Runs the edge until a signal stops it.
 pub(crate) fn run(args: Args) -> Result<()> {
-    let inherited = args.inherited()?;
+    let mut inherited = args.inherited()?;
     args.die_with_supervisor()?;
     role::without_huge_pages();
     let config = config::read(&args.config.path, Some(Role::Edge))?;
@@ -24,7 +29,14 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let _last_word = logs.last_word();
     role::raise_file_limit();
     let registries = config.registries();
-    let edge = Edge::bind(config.edge, inherited.tcp_listeners()?)?;
+    // One that is gone from the config may be in the way of another.
+    let closed = inherited.close_tcp_listeners(|address| !config.edge.listens_at(address));
+    let patience = if closed {
+        CLOSED_WITHIN
+    } else {
+        Duration::ZERO
+    };
+    let edge = Edge::bind(config.edge, inherited.tcp_listeners()?, patience)?;
     let named = |(socket, address): (_, SocketAddr)| {
         (descriptors::name("edge", &address.to_string()), socket)
     };
@@ -62,7 +74,9 @@ fn obey_signals(watched: Watched) -> Result<()> {
         .context("start the runtime of the signals")?;
     let signals = {
         let _context = runtime.enter();
-        Signals::listen()?.and_at(&watched.control_socket, watched.is_successor)
+        Signals::listen()?
+            .and_supervisor()?
+            .and_at(&watched.control_socket, watched.is_successor)
     };
     thread::Builder::new()
         .name("signals".to_owned())
@@ -83,7 +97,7 @@ impl Watched {
                     self.args.ask_for_successor(asker);
                     continue;
                 }
-                Request::Stop => break,
+                Request::Stop | Request::Finish => break,
             };
             let https = self.handle.https_address();
             let outcome = role::reload(Role::Edge, "serving", https, || self.reload());
@@ -101,8 +115,14 @@ impl Watched {
         }
         notify::stopping();
         self.handle.drain();
-        while !matches!(signals.next().await, Request::Stop) {}
-        stop_at_once();
+        loop {
+            match signals.next().await {
+                Request::Stop => stop_at_once(),
+                Request::Finish => {}
+                Request::Reload(asker) => asker.into_iter().for_each(Asker::refuse_while_stopping),
+                Request::Upgrade(asker) => asker.refuse_while_stopping(),
+            }
+        }
     }
 
     fn reload(&self) -> Result<Reloaded> {

@@ -26,6 +26,13 @@ use crate::signals::{Request, Signals};
 /// How long a successor may take to become ready.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// Has a role finish what is under way and end. The kernel sends it, too, when the supervisor ends, so it may
+/// come twice.
+const FINISH: Signal = Signal::USR1;
+
+/// How many processes may still finish their requests when another is to start.
+const LEAVING_MAX: usize = 3;
+
 /// How much a successor may say before it is ready: a socket in each message, and some more.
 const SAID_MAX: usize = 1100;
 
@@ -56,6 +63,7 @@ pub(crate) struct Generations {
     said: VecDeque<Notice>,
     serving: Option<Running>,
     successor: Option<Successor>,
+    stopping: bool,
     leaving: JoinSet<()>,
 }
 
@@ -66,6 +74,8 @@ struct Successor {
     deadline: Instant,
     /// What it has said, to count once it is ready.
     said: Vec<Notice>,
+    /// The config was reloaded by the process that serves, and this one may have read it before.
+    reload: bool,
 }
 
 impl Generations {
@@ -73,7 +83,7 @@ impl Generations {
     pub(crate) fn start(role: Role, config: &Path, run: &Path, kept: Descriptors) -> Result<Self> {
         let mut generations = Self {
             role,
-            program: std::env::current_exe().context("find the own executable")?,
+            program: program()?,
             config: config.to_owned(),
             run: run.to_owned(),
             kept,
@@ -81,6 +91,7 @@ impl Generations {
             said: VecDeque::new(),
             serving: None,
             successor: None,
+            stopping: false,
             leaving: JoinSet::new(),
         };
         generations.serving = Some(generations.spawn()?);
@@ -108,7 +119,7 @@ impl Generations {
                     self.hear_successor(said?)?;
                 }
                 () = until(deadline) => {
-                    self.give_up(format!("it was not ready after {} s", START_MAX.as_secs()));
+                    self.give_up("it was not ready within a minute");
                 }
                 _ = self.leaving.join_next(), if !self.leaving.is_empty() => {
                     if self.serving.is_none() && self.leaving.is_empty() {
@@ -126,21 +137,20 @@ impl Generations {
             .try_for_each(|running| running.send(signal))
     }
 
-    /// Lets the sockets be closed with the process that serves: none comes after it.
-    pub(crate) fn close_sockets(&mut self) {
-        self.kept.close();
+    /// Closes the listeners that are kept: nobody is to wait for the next process, if there is one.
+    pub(crate) fn close_listeners(&mut self) {
+        self.kept.close_listeners();
     }
 
     /// Has all of them finish what is under way, and waits for their end; `at_once`, or when a signal wants
     /// it so meanwhile, they are killed. Returns whether the one that served ended well.
     pub(crate) async fn stop(&mut self, signals: &mut Signals, at_once: &mut bool) -> Result<bool> {
-        if self.successor.is_some() {
-            self.give_up("the service is stopping".to_owned());
-        }
+        self.stopping = true;
+        self.give_up("the service is stopping");
         let mut clean = true;
         match *at_once {
             true => self.kill()?,
-            false => self.send(Signal::TERM)?,
+            false => self.send(FINISH)?,
         }
         while self.serving.is_some() || !self.leaving.is_empty() {
             tokio::select! {
@@ -182,6 +192,9 @@ impl Generations {
             return None;
         }
         self.kept.obey(&notice);
+        if let (Some("1"), Some(successor)) = (notice.value("RELOADING"), &mut self.successor) {
+            successor.reload = true;
+        }
         let ready = notice.ready();
         self.said.push_back(notice);
         // It says so again after each reload.
@@ -194,8 +207,15 @@ impl Generations {
         let Ok(asker) = Asker::from_fd(asker) else {
             return;
         };
+        if self.stopping {
+            return refuse(asker, "the service is stopping");
+        }
         if self.successor.is_some() {
-            return refuse(asker, "an upgrade is under way already".to_owned());
+            return refuse(asker, "an upgrade is under way already");
+        }
+        if self.leaving.len() >= LEAVING_MAX {
+            let why = "the processes before this one still finish their requests; try again later";
+            return refuse(asker, why);
         }
         match self.spawn() {
             Ok(running) => {
@@ -205,9 +225,10 @@ impl Generations {
                     asker,
                     deadline,
                     said: Vec::new(),
+                    reload: false,
                 });
             }
-            Err(error) => refuse(asker, one_line(&error)),
+            Err(error) => refuse(asker, &one_line(&error)),
         }
     }
 
@@ -216,11 +237,11 @@ impl Generations {
             Said::Notice(notice) => notice,
             Said::Ended(status) => {
                 let successor = self.successor.as_ref();
-                let why = successor.map_or("", |successor| successor.running.status.as_str());
-                self.give_up(match why {
-                    "" => format!("it ended before it was ready ({status}); its log says why"),
-                    why => why.to_owned(),
-                });
+                let said = successor.map(|successor| successor.running.status.clone());
+                let said = said.filter(|said| !said.is_empty());
+                let unsaid =
+                    || format!("it ended before it was ready ({status}); its log says why");
+                self.give_up(&said.unwrap_or_else(unsaid));
                 return Ok(());
             }
         };
@@ -242,30 +263,42 @@ impl Generations {
             self.kept.obey(notice);
         }
         self.said.extend(successor.said);
+        if successor.reload {
+            successor.running.send(Signal::HUP)?;
+        }
         successor.running.ready = true;
         let before = self.serving.replace(successor.running);
         successor.asker.answer(&Outcome::Upgraded {
             version: ready.version,
         });
         if let Some(before) = before {
-            before.send(Signal::TERM)?;
+            before.send(FINISH)?;
             self.leaving.spawn(before.leave());
         }
         Ok(())
     }
 
-    /// Lets the successor go, whose process ends with it; the one that serves goes on.
-    fn give_up(&mut self, why: String) {
+    /// Kills a successor that is not ready, if there is one; the process that serves goes on.
+    fn give_up(&mut self, why: &str) {
         if let Some(Successor { asker, .. }) = self.successor.take() {
             refuse(asker, why);
         }
     }
 }
 
-fn refuse(asker: Asker, why: String) {
+fn refuse(asker: Asker, why: &str) {
     asker.answer(&Outcome::Refused {
-        problems: vec![why],
+        problems: vec![why.to_owned()],
     });
+}
+
+/// Finds the program by the path that it was started by, which may be a link to another build by now.
+fn program() -> Result<PathBuf> {
+    let named = std::env::args_os().next().map(PathBuf::from);
+    match named.filter(|named| named.is_absolute()) {
+        Some(named) => Ok(named),
+        None => std::env::current_exe().context("find the own executable"),
+    }
 }
 
 /// The process of a role.

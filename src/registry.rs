@@ -12,6 +12,7 @@ use registry_backend::{Handed, Instances, blocking_threads};
 use tokio::sync::oneshot;
 
 use crate::config::{self, Registry, Role};
+use crate::control::Asker;
 use crate::descriptors::{self, Descriptors};
 use crate::logging::{Logs, Prepared};
 use crate::outcome::Reloaded;
@@ -47,7 +48,7 @@ fn workers() -> usize {
 }
 
 async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Result<()> {
-    let mut signals = Signals::listen()?;
+    let mut signals = Signals::listen()?.and_supervisor()?;
     let control_socket = registry.control_socket.clone();
     let logs = Logs::start(&registry.log)?;
     let _last_word = logs.last_word();
@@ -78,9 +79,17 @@ async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Resul
             }
             request = signals.next() => request,
         };
-        match (request, stop.take()) {
-            (Request::Reload(asker), waiting) => {
-                stop = waiting;
+        let Some(sender) = stop.take() else {
+            match request {
+                Request::Stop => bail!("stopped before all requests were finished"),
+                Request::Finish => {}
+                Request::Reload(asker) => asker.into_iter().for_each(Asker::refuse_while_stopping),
+                Request::Upgrade(asker) => asker.refuse_while_stopping(),
+            }
+            continue;
+        };
+        match request {
+            Request::Reload(asker) => {
                 let outcome = role::reload(Role::Registry, "serving", None, || {
                     reload(args, &logs, &instances, &control_socket)
                 });
@@ -88,16 +97,14 @@ async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Resul
                     asker.answer(&outcome);
                 }
             }
-            (Request::Upgrade(asker), waiting) => {
-                stop = waiting;
-                args.ask_for_successor(asker);
-            }
-            (Request::Stop, Some(stop)) => {
+            Request::Upgrade(asker) => args.ask_for_successor(asker),
+            Request::Stop | Request::Finish => {
                 notify::stopping();
-                stop.send(()).ok();
+                sender.send(()).ok();
+                continue;
             }
-            (Request::Stop, None) => bail!("stopped before all requests were finished"),
         }
+        stop = Some(sender);
     }
 }
 

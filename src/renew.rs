@@ -70,7 +70,7 @@ fn by_ourselves(file: &ConfigFile, storage: &Storage, renewal: &Renewal) -> Resu
     if !config.edge.looks_after_certificates() {
         return Ok(Vec::new());
     }
-    let edge = Edge::bind(config.edge, Vec::new())?;
+    let edge = Edge::bind(config.edge, Vec::new(), Duration::ZERO)?;
     let handle = edge.handle();
     let serving = thread::Builder::new()
         .name("serving".to_owned())

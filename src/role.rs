@@ -38,7 +38,7 @@ impl Args {
         let Some(supervisor) = self.supervisor else {
             return Ok(());
         };
-        set_parent_process_death_signal(Some(Signal::TERM)).context("watch the supervisor")?;
+        set_parent_process_death_signal(Some(Signal::USR1)).context("watch the supervisor")?;
         // It may have died before the line above; then another process is the parent by now.
         let parent = getppid().map(|pid| pid.as_raw_nonzero().get());
         ensure!(parent == Some(supervisor), "the supervisor is gone");

@@ -12,6 +12,8 @@ pub(crate) struct Signals {
     hangup: Signal,
     interrupt: Signal,
     terminate: Signal,
+    /// That of a supervisor.
+    finish: Option<Signal>,
     control: Option<Control>,
 }
 
@@ -21,8 +23,11 @@ pub(crate) enum Request {
     Reload(Option<Asker>),
     /// Somebody wants a successor of this process, and waits for the outcome.
     Upgrade(Asker),
-    /// SIGTERM or SIGINT: finish what is under way, and end.
+    /// SIGTERM or SIGINT: finish what is under way, and end; the second time, end at once.
     Stop,
+    /// SIGUSR1, which a supervisor sends, and the kernel at its end: finish what is under way, and end. To be
+    /// told more than once changes nothing.
+    Finish,
 }
 
 impl Signals {
@@ -33,8 +38,16 @@ impl Signals {
             hangup: listen(SignalKind::hangup())?,
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,
+            finish: None,
             control: None,
         })
+    }
+
+    /// Listens to a supervisor, too.
+    pub(crate) fn and_supervisor(mut self) -> Result<Self> {
+        let listening = signal(SignalKind::user_defined1()).context("listen for signals")?;
+        self.finish = Some(listening);
+        Ok(self)
     }
 
     /// Listens to those who ask on this socket, too.
@@ -53,9 +66,18 @@ impl Signals {
                 control::Request::Reload => Request::Reload(Some(asker)),
                 control::Request::Upgrade => Request::Upgrade(asker),
             },
+            () = told(&mut self.finish) => Request::Finish,
             _ = self.interrupt.recv() => Request::Stop,
             _ = self.terminate.recv() => Request::Stop,
         }
+    }
+}
+
+/// Waits for a signal, for ever where it is not listened to.
+async fn told(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -3,11 +3,14 @@
 //! This process does little and holds little: it passes on what its service manager is told, and what
 //! that keeps for the next one. It is what a service manager sees, and stays the same at an upgrade.
 
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
+use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::config::Role;
@@ -31,8 +34,7 @@ pub(crate) fn run(role: Role, args: &Args) -> Result<ExitCode> {
 
 async fn supervise(role: Role, args: &Args, kept: Descriptors) -> Result<ExitCode> {
     let mut signals = Signals::listen()?;
-    let mut leave = signal(SignalKind::user_defined1()).context("listen for signals")?;
-    let mut close = signal(SignalKind::user_defined2()).context("listen for signals")?;
+    let mut told_to_leave = signal(SignalKind::user_defined1()).context("listen for signals")?;
     let run = Sockets::make()?;
     let mut generations = Generations::start(role, &args.config.path, &run.0, kept)?;
     loop {
@@ -40,23 +42,27 @@ async fn supervise(role: Role, args: &Args, kept: Descriptors) -> Result<ExitCod
             event = generations.next() => match event? {
                 Event::Said(notice) => notice.pass_on(),
                 Event::Ready(_) | Event::Left => {}
-                Event::Ended { status, .. } => {
+                Event::Ended { status, was_ready } => {
                     // It has said why itself, unless it was killed.
-                    let code = status.code().and_then(|code| u8::try_from(code).ok());
-                    if code.is_none() {
+                    if status.code().is_none() {
                         note(format_args!("the {role} is gone ({status})"));
                     }
-                    return Ok(code.map_or(ExitCode::FAILURE, ExitCode::from));
+                    // One that cannot even start must not have clients wait for the next.
+                    if !was_ready {
+                        generations.close_listeners();
+                    }
+                    leave(&run, status.code().unwrap_or(1));
                 }
             },
             request = signals.next() => match request {
                 Request::Stop => break,
-                Request::Reload(_) | Request::Upgrade(_) => generations.send(Signal::HUP)?,
+                Request::Reload(_) => generations.send(Signal::HUP)?,
+                Request::Finish | Request::Upgrade(_) => {}
             },
-            _ = leave.recv() => leave_it_to_finish(&run),
-            _ = close.recv() => generations.close_sockets(),
+            _ = told_to_leave.recv() => leave(&run, 0),
         }
     }
+    generations.close_listeners();
     let clean = generations.stop(&mut signals, &mut false).await?;
     Ok(if clean {
         ExitCode::SUCCESS
@@ -65,11 +71,11 @@ async fn supervise(role: Role, args: &Args, kept: Descriptors) -> Result<ExitCod
     })
 }
 
-/// Ends this process alone. The role is told to by its end, and finishes what it has begun.
-#[expect(clippy::exit, reason = "to drop the role would kill it")]
-fn leave_it_to_finish(run: &Sockets) {
+/// Ends this process alone. What is left of the role is told so by that, and finishes what it has begun.
+#[expect(clippy::exit, reason = "to drop the processes would kill them")]
+fn leave(run: &Sockets, code: i32) -> ! {
     run.remove();
-    std::process::exit(0);
+    std::process::exit(code);
 }
 
 /// The folder of the sockets on which a role says how it is, of this process alone.
@@ -77,24 +83,23 @@ struct Sockets(PathBuf);
 
 impl Sockets {
     fn make() -> Result<Self> {
-        use std::os::unix::fs::DirBuilderExt as _;
         // What systemd makes for the unit (`RuntimeDirectory=`), of which there may be several.
         let folder = std::env::var("RUNTIME_DIRECTORY").ok();
         let folder = folder.and_then(|list| list.split(':').next().map(PathBuf::from));
         let folder = folder.unwrap_or_else(std::env::temp_dir);
-        let path = folder.join(format!("tidegate-supervisor-{}", std::process::id()));
-        std::fs::remove_dir_all(&path).ok();
-        std::fs::DirBuilder::new()
+        let mut random = [0; 8];
+        getrandom(&mut random, GetRandomFlags::empty()).context("ask for a random number")?;
+        let name = format!("tidegate-supervisor-{:016x}", u64::from_ne_bytes(random));
+        let path = folder.join(name);
+        DirBuilder::new()
             .mode(0o700)
             .create(&path)
             .with_context(|| format!("create {}", path.display()))?;
         Ok(Self(path))
     }
-}
 
-impl Sockets {
     fn remove(&self) {
-        std::fs::remove_dir_all(&self.0).ok();
+        fs::remove_dir_all(&self.0).ok();
     }
 }
 

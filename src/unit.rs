@@ -18,13 +18,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How long the supervisor may take to end.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 
+/// How long earlier processes may take to end at a stop: a little less than `TimeoutStopSec=`.
+const OTHERS_MAX: Duration = Duration::from_secs(320);
+
 /// What systemd is about to do, or has done.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// For `ExecStop=`: at a restart, end the supervisor and leave the role to finish; at a stop, have the
-    /// sockets closed, so that nobody waits there.
+    /// For `ExecStop=`: at a restart, end the supervisor and leave the role to finish.
     Stopping { unit: String },
-    /// For `ExecStopPost=`: at a stop, wait for earlier processes of the role.
+    /// For `ExecStopPost=`: at a stop, wait for earlier processes of the role, and kill those that do not end.
     Stopped { unit: String },
 }
 
@@ -34,7 +36,6 @@ pub(crate) fn run(command: &Command) -> Result<()> {
     let listed = jobs()?;
     match (command, job_of(&listed, unit)) {
         (Command::Stopping { .. }, Some("restart")) => leave(),
-        (Command::Stopping { .. }, Some("stop")) => tell(main_process()?, Signal::USR2),
         (Command::Stopped { .. }, Some("stop")) => wait_for_others(),
         _ => Ok(()),
     }
@@ -43,7 +44,13 @@ pub(crate) fn run(command: &Command) -> Result<()> {
 /// Returns the list of what systemd is about to do.
 fn jobs() -> Result<String> {
     let listed = process::Command::new("systemctl")
-        .args(["list-jobs", "--no-legend", "--plain", "--no-pager"])
+        .args([
+            "list-jobs",
+            "--full",
+            "--no-legend",
+            "--plain",
+            "--no-pager",
+        ])
         .output()
         .context("ask systemd for its jobs")?;
     Ok(String::from_utf8_lossy(&listed.stdout).into_owned())
@@ -57,21 +64,16 @@ fn job_of<'a>(listed: &'a str, unit: &str) -> Option<&'a str> {
     })
 }
 
-fn main_process() -> Result<Pid> {
-    let main = std::env::var("MAINPID").ok();
-    let main = main
-        .and_then(|main| main.parse().ok())
-        .and_then(Pid::from_raw);
-    main.context("MAINPID names no process")
-}
-
-fn tell(main: Pid, signal: Signal) -> Result<()> {
-    kill_process(main, signal).context("signal the supervisor")
-}
-
 fn leave() -> Result<()> {
-    let main = main_process()?;
-    tell(main, Signal::USR1)?;
+    let main = std::env::var("MAINPID").ok();
+    let main = main.and_then(|main| main.parse().ok());
+    let main = main.and_then(Pid::from_raw);
+    let main = main.context("MAINPID names no process")?;
+    // A role without a supervisor, such as one of an earlier version, would be ended by the signal.
+    if !catches(main, Signal::USR1)? {
+        return Ok(());
+    }
+    kill_process(main, Signal::USR1).context("tell the supervisor to leave")?;
     let deadline = Instant::now() + LEAVE_MAX;
     while test_kill_process(main).is_ok() && Instant::now() < deadline {
         thread::park_timeout(LOOK_EVERY);
@@ -79,16 +81,34 @@ fn leave() -> Result<()> {
     Ok(())
 }
 
-/// Waits until no process of the unit is left but this one; systemd says for how long.
+/// Returns whether a process has a handler for a signal.
+fn catches(process: Pid, signal: Signal) -> Result<bool> {
+    let path = format!("/proc/{}/status", process.as_raw_nonzero());
+    let status = fs::read_to_string(&path).context(path)?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|caught| u64::from_str_radix(caught.trim(), 16).ok());
+    let bit = 1_u64 << (signal.as_raw() - 1);
+    Ok(caught.is_some_and(|caught| caught & bit != 0))
+}
+
+/// Waits until no process of the unit is left but this one.
 fn wait_for_others() -> Result<()> {
     let own = process::id().to_string();
     let Some(members) = members_file()? else {
         return Ok(());
     };
+    let deadline = Instant::now() + OTHERS_MAX;
     loop {
         let members = fs::read_to_string(&members).with_context(|| members.clone())?;
-        if members.lines().all(|member| member == own) {
+        let mut others = members.lines().filter(|member| *member != own).peekable();
+        if others.peek().is_none() {
             return Ok(());
+        }
+        if Instant::now() >= deadline {
+            let others = others.filter_map(|other| Pid::from_raw(other.parse().ok()?));
+            for other in others {
+                kill_process(other, Signal::KILL).ok();
+            }
         }
         thread::park_timeout(LOOK_EVERY);
     }

@@ -135,7 +135,7 @@ impl Roles {
         let mut clean = true;
         let mut at_once = false;
         for mut role in [self.edge, self.registry].into_iter().flatten() {
-            role.close_sockets();
+            role.close_listeners();
             clean &= role.stop(signals, &mut at_once).await?;
         }
         Ok(clean)

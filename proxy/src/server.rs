@@ -93,15 +93,21 @@ struct Shared {
 
 impl Edge {
     /// Binds the sockets that `config` names and makes ready to serve. Those that a predecessor has `handed`
-    /// over go on, and what has come to them is served; what `config` does not name is closed.
+    /// over go on, and what has come to them is served; what `config` does not name is closed. An
+    /// address that is in use is waited for with `patience`.
     ///
     /// # Errors
     /// [`Error::Bind`] names the address that cannot be listened at; the others say what else
     /// stands in the way.
-    pub fn bind(config: Config, mut handed: Vec<TcpListener>) -> Result<Self, Error> {
-        let bound = listener::bind(&config.listeners, &mut handed)?;
+    pub fn bind(
+        config: Config,
+        mut handed: Vec<TcpListener>,
+        patience: Duration,
+    ) -> Result<Self, Error> {
+        let bound = listener::bind(&config.listeners, &mut handed, patience)?;
         let metrics = config.metrics.as_ref();
-        let metrics = metrics.map(|metrics| listener::bind_at(metrics.address, &mut handed));
+        let metrics =
+            metrics.map(|metrics| listener::bind_at(metrics.address, &mut handed, patience));
         let metrics = metrics.transpose()?.map(|(socket, _address)| socket);
         let workers = config.workers.get();
         let runtime = Builder::new_multi_thread()

@@ -156,6 +156,65 @@ fn a_listener_that_is_gone_from_the_config_is_closed_and_a_new_one_opened() {
 }
 
 #[test]
+fn a_transfer_outlasts_an_upgrade_and_the_restart_that_follows() {
+    let mut rig = supervised();
+    let bytes = noise(304, 2_000_000);
+    let mut push = half_a_push(&rig.client(), &bytes);
+    let upgraded = upgrade(&rig, &[]);
+    assert!(upgraded.success, "{upgraded}");
+    // As systemd does; the processes that have been told to finish are told so once more.
+    for role in [0, 1] {
+        let supervisor = if role == 0 {
+            rig.edge()
+        } else {
+            rig.registry()
+        };
+        supervisor.signal(Signal::USR1);
+        assert_eq!(supervisor.wait(Duration::from_secs(10)).code(), Some(0));
+    }
+    push.write(&bytes[bytes.len() / 2..]).unwrap();
+    push.reply().unwrap().expect(201);
+}
+
+#[test]
+fn a_listener_moves_to_an_address_that_overlaps_at_a_restart() {
+    let rig = Setup::default().prepare();
+    let notify = rig.path("edge.manager");
+    let mut manager = Manager::at(&notify);
+    let mut first = manager.start(&rig, "edge", &notify);
+    manager.until_ready();
+    first.signal(Signal::USR1);
+    assert_eq!(first.wait(Duration::from_secs(10)).code(), Some(0));
+    let text = fs::read_to_string(rig.config()).unwrap();
+    let wide = format!("0.0.0.0:{}", rig.https.port());
+    fs::write(rig.config(), text.replace(&rig.https.to_string(), &wide)).unwrap();
+    let _second = manager.start(&rig, "edge", &notify);
+    manager.until_ready();
+    std::net::TcpStream::connect(rig.https).unwrap();
+}
+
+#[test]
+fn a_role_that_cannot_start_has_nobody_wait_for_it() {
+    let rig = Setup::default().prepare();
+    let notify = rig.path("registry.manager");
+    let mut manager = Manager::at(&notify);
+    let mut first = manager.start(&rig, "registry", &notify);
+    manager.until_ready();
+    first.signal(Signal::USR1);
+    assert_eq!(first.wait(Duration::from_secs(10)).code(), Some(0));
+    let moved = rig.root.with_extension("away");
+    fs::rename(&rig.root, &moved).unwrap();
+    fs::write(&rig.root, "no folder").unwrap();
+    let mut second = manager.start(&rig, "registry", &notify);
+    assert_eq!(second.wait(Duration::from_secs(30)).code(), Some(1));
+    manager.hear();
+    assert!(
+        std::os::unix::net::UnixStream::connect(rig.socket()).is_err(),
+        "somebody waits there"
+    );
+}
+
+#[test]
 fn a_role_of_its_own_says_that_it_has_to_be_restarted() {
     let rig = Rig::start();
     let refused = upgrade(&rig, &[]);
@@ -181,16 +240,26 @@ impl Manager {
 
     /// Takes what a role says until it is ready.
     fn until_ready(&mut self) {
-        eventually("the role to be ready", || {
+        eventually("the role to be ready", || self.hear().then_some(()));
+    }
+
+    /// Takes what a role has said; returns whether it is ready.
+    fn hear(&mut self) -> bool {
+        let mut ready = false;
+        loop {
             let (mut text, mut files) = (vec![0; 4096], Vec::new());
-            let length = descriptors::receive(&self.socket, &mut text, &mut files).ok()?;
+            let Ok(length) = descriptors::receive(&self.socket, &mut text, &mut files) else {
+                return ready;
+            };
             let text = String::from_utf8_lossy(&text[..length]).into_owned();
-            if let (true, Some(open)) = (text.contains("FDSTORE=1"), files.pop()) {
-                let name = text.split("FDNAME=").nth(1).unwrap();
-                self.kept.push((name.trim().to_owned(), open));
+            let name = text.split("FDNAME=").nth(1).unwrap_or_default().trim();
+            if text.contains("FDSTOREREMOVE=1") {
+                self.kept.retain(|(other, _)| other != name);
+            } else if let Some(open) = files.pop() {
+                self.kept.push((name.to_owned(), open));
             }
-            text.contains("READY=1").then_some(())
-        });
+            ready |= text.contains("READY=1");
+        }
     }
 
     /// Starts a role as systemd does, with what was kept.

@@ -23,6 +23,12 @@ pub(crate) struct Listener {
     pub(crate) addresses: Addresses,
 }
 
+/// Returns whether a socket that listens at `bound` is what the config means by `address`, where port 0 is
+/// any.
+pub(crate) fn is_meant(bound: SocketAddr, address: SocketAddr) -> bool {
+    bound.ip() == address.ip() && (address.port() == 0 || bound.port() == address.port())
+}
+
 /// The oldest TLS to speak.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum TlsVersion {

@@ -23,6 +23,7 @@ mod upstream;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ pub(crate) use auth::Auth;
 pub(crate) use client_certificates::ClientCertificates;
 pub(crate) use host_pattern::HostPattern;
 pub(crate) use limits::Limits;
-pub(crate) use listener::{Listener, Tls, TlsVersion};
+pub(crate) use listener::{Listener, Tls, TlsVersion, is_meant};
 pub(crate) use logins::{FORGET_AFTER_MAX, Logins};
 pub(crate) use metrics::Metrics;
 pub use parts::{read_hosts, read_key_types, read_state_dir};
@@ -227,6 +228,14 @@ impl Config {
     /// is over.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// Returns whether one of its listeners, the one for metrics included, is the socket at `bound`.
+    pub fn listens_at(&self, bound: SocketAddr) -> bool {
+        let listeners = self.listeners.iter().map(|listener| listener.address);
+        let metrics = self.metrics.iter().map(|metrics| metrics.address);
+        let mut addresses = listeners.chain(metrics);
+        addresses.any(|address| is_meant(bound, address))
     }
 }
 

@@ -24,13 +24,14 @@ mod socket;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::HttpProxy;
 use tokio::net::TcpSocket;
 
-use crate::config::{Limits, Listener};
+use crate::config::{self, Limits, Listener};
 use crate::edge::EdgeProxy;
 use crate::error::Error;
 
@@ -39,6 +40,9 @@ pub(crate) use heads::{Connections, HeadRead, Kept};
 
 /// The largest HTTP/2 frame: four TLS records instead of one.
 const H2_FRAME_BYTES: u32 = 64 << 10;
+
+/// How often an address is tried that is in use.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// How many connections may wait to be accepted; the kernel's own limit is the lower one.
 const BACKLOG: u32 = 65_535;
@@ -72,9 +76,10 @@ impl Bound {
 pub(crate) fn bind(
     listeners: &[Listener],
     handed: &mut Vec<TcpListener>,
+    patience: Duration,
 ) -> Result<Vec<Bound>, Error> {
     let bind = |listener: &Listener| {
-        let (socket, address) = bind_at(listener.address, handed)?;
+        let (socket, address) = bind_at(listener.address, handed, patience)?;
         Ok(Bound {
             listener: listener.clone(),
             address,
@@ -84,29 +89,41 @@ pub(crate) fn bind(
     listeners.iter().map(bind).collect()
 }
 
-/// Takes a socket from the `handed`, or binds it, and says where it really listens.
+/// Takes a socket from the `handed`, or binds it, for which an address in use is waited for with `patience`;
+/// says where it really listens.
 pub(crate) fn bind_at(
     address: SocketAddr,
     handed: &mut Vec<TcpListener>,
+    patience: Duration,
 ) -> Result<(TcpListener, SocketAddr), Error> {
     let failed = |source| Error::Bind { address, source };
-    let listens = |socket: &TcpListener| {
-        let bound = socket.local_addr();
-        bound.is_ok_and(|bound| fits(bound, address))
+    let at = |meant: &dyn Fn(SocketAddr) -> bool| {
+        let mut handed = handed.iter();
+        handed.position(|socket| socket.local_addr().is_ok_and(meant))
     };
-    let socket = match handed.iter().position(listens) {
+    // With port 0 any will do, but for those that another listener means.
+    let index =
+        at(&|bound| bound == address).or_else(|| at(&|bound| config::is_meant(bound, address)));
+    let socket = match index {
         Some(index) => handed.swap_remove(index),
-        None => TcpListener::bind(address).map_err(failed)?,
+        None => bind_patiently(address, patience).map_err(failed)?,
     };
     socket.set_nonblocking(true).map_err(failed)?;
     let bound = socket.local_addr().map_err(failed)?;
     Ok((socket, bound))
 }
 
-/// Returns whether a socket that listens at `bound` is what the config means by `address`, where port 0 is
-/// any.
-fn fits(bound: SocketAddr, address: SocketAddr) -> bool {
-    bound.ip() == address.ip() && (address.port() == 0 || bound.port() == address.port())
+/// Binds a socket; waits for a while for an address that is in use.
+fn bind_patiently(address: SocketAddr, patience: Duration) -> io::Result<TcpListener> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::park_timeout(ASK_EVERY);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// Sets what the proxy asks of HTTP/2 connections.

@@ -271,7 +271,7 @@ fn a_taken_address_is_an_error_that_names_it() {
     let address = taken.local_addr().unwrap().to_string();
     let rig = Rig::start(&[echo_service()], "");
     let text = config(&[rig.tls], "").replace("127.0.0.1:0", &address);
-    let error = Edge::bind(read(&rig.folder, &text), Vec::new())
+    let error = Edge::bind(read(&rig.folder, &text), Vec::new(), Duration::ZERO)
         .err()
         .unwrap();
     let told = error.to_string();

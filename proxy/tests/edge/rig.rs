@@ -71,7 +71,12 @@ impl Rig {
         let pair = self_signed::generate(&["a.test".to_owned()], &[]).unwrap();
         fs::write(folder.path().join("cert.pem"), pair.cert_pem).unwrap();
         fs::write(folder.path().join("key.pem"), pair.key_pem).unwrap();
-        let edge = Edge::bind(read(&folder, &config(peers, rest)), Vec::new()).unwrap();
+        let edge = Edge::bind(
+            read(&folder, &config(peers, rest)),
+            Vec::new(),
+            Duration::ZERO,
+        )
+        .unwrap();
         let handle = edge.handle();
         Self {
             tls: handle.https_address().unwrap(),

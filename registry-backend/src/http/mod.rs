@@ -74,7 +74,7 @@ pub(crate) use socket::bind;
 
 /// How long idle connections are still listened to once no new ones are taken: a request may be on its way
 /// on one, whose client could not tell whether it was read.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// How long accepting rests when the system cannot give another connection.
 const ACCEPT_REST: Duration = Duration::from_millis(100);

@@ -10,6 +10,8 @@
 //! lock: so few of one principal's requests are ever in front of theirs. The registry's comes last,
 //! since it goes with a thread: nobody waits for a lock and keeps a thread from others.
 
+use std::sync::Arc;
+
 use oci::RepositoryName;
 use permits::{Keyed, Permit, Pool, Share, Shares};
 
@@ -121,17 +123,17 @@ impl Permits {
     pub(super) async fn change_locked(
         &self,
         principal: &Principal,
-        registry: &Registry,
+        registry: &Arc<Registry>,
         repository: &RepositoryName,
-    ) -> (RepositoryLock, Turn) {
+    ) -> Result<(RepositoryLock, Turn), Error> {
         let principal = self.changes_of_principals.acquire(principal.clone(), 1);
         let principal = principal.await;
-        let lock = registry.lock(repository).await;
+        let lock = registry.lock(repository).await?;
         let turn = Turn {
             _principal: principal,
             _shared: self.changes.acquire(repository.clone(), 1).await,
         };
-        (lock, turn)
+        Ok((lock, turn))
     }
 
     /// Waits for the right to use a thread to read.
@@ -169,6 +171,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let config = Config::new(root.path().join("sock"), root.path().join("root"));
         let registry = &App::open(config, &[]).unwrap().registry;
+        // Both are there, and the kernel has their folders at hand.
+        for name in ["flooded", "other"] {
+            let folder = root
+                .path()
+                .join("root/docker/registry/v2/repositories")
+                .join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::metadata(&folder).unwrap();
+        }
         let permits = Permits::new();
         let (eve, ann) = (user("eve"), user("ann"));
         let (flooded, other) = (repository("flooded"), repository("other"));
@@ -195,7 +206,7 @@ mod tests {
         let mut turns = 0;
         let (lock, _turn) = loop {
             if let Poll::Ready(shared) = poll(shared.as_mut()) {
-                break shared;
+                break shared.unwrap();
             }
             let before = flood.len();
             flood.retain_mut(|change| poll(change.as_mut()).is_pending());

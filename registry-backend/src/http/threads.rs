@@ -76,7 +76,7 @@ impl Asking<'_> {
         let turn = call
             .permits
             .change_locked(&self.principal, call.registry, repository);
-        let (lock, turn) = call.client.unless_gone(turn).await?;
+        let (lock, turn) = call.client.unless_gone(turn).await??;
         let registry = Arc::clone(call.registry);
         holding(turn, move || work(&registry, &lock)).await
     }

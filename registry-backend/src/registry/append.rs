@@ -84,6 +84,7 @@ impl Writing {
         if written.is_err() {
             self.upload.discard();
         }
+        self.upload.leave(self.file.size_bytes());
         Ok(written?)
     }
 }
@@ -97,7 +98,12 @@ impl Append {
     ) -> Result<Self, Error> {
         let file = upload.registry.driver.append(&upload.data())?;
         let algorithm = algorithm.unwrap_or_else(|| hashed.algorithm());
-        let hashing = Hashing { hashed };
+        let size_bytes = file.size_bytes();
+        let mut hashing = Hashing { hashed };
+        if !upload.is_as_left(size_bytes) {
+            *hashing.hashed = Hashed::nothing(algorithm);
+        }
+        upload.leave(size_bytes);
         let mut append = Self::joined(hashing, Writing { upload, file });
         append.hash_up_to_date(algorithm)?;
         Ok(append)
@@ -129,6 +135,7 @@ impl Append {
     /// [`Error::Storage`].
     pub(crate) fn go_back(&mut self, mark: Mark) -> Result<(), Error> {
         self.writing.file.truncate(mark.0.size_bytes)?;
+        self.writing.upload.leave(mark.0.size_bytes);
         *self.hashing.hashed = mark.0;
         Ok(())
     }

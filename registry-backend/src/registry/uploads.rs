@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -47,20 +48,29 @@ pub(super) struct Sessions(Mutex<HashMap<(RepositoryName, UploadId), Session>>);
 
 #[derive(Debug)]
 struct Session {
-    /// Held by the one request that writes.
-    hashed: Arc<AsyncMutex<Hashed>>,
+    state: Arc<State>,
     /// When it was last asked for.
     used: Instant,
 }
 
+/// What is remembered of an upload.
+#[derive(Debug)]
+struct State {
+    /// Held by the one request that writes.
+    hashed: Arc<AsyncMutex<Hashed>>,
+    /// How many bytes this process has left in the file. If there are others, another process has gone on
+    /// with the upload, and the hash may be of bytes that are not in the file.
+    left: Arc<AtomicU64>,
+}
+
 impl Sessions {
-    /// Returns the hash of an upload; where it is not remembered, that of no bytes.
-    fn hashed(
+    /// Returns what is remembered of an upload; of one that is not, the hash of no bytes.
+    fn state(
         &self,
         repository: &RepositoryName,
         id: &UploadId,
         algorithm: Algorithm,
-    ) -> Arc<AsyncMutex<Hashed>> {
+    ) -> Arc<State> {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sessions.len() >= SESSIONS_MAX {
             forget_idle(&mut sessions);
@@ -69,11 +79,14 @@ impl Sessions {
         let session = sessions
             .entry((repository.clone(), id.clone()))
             .or_insert_with(|| Session {
-                hashed: Arc::new(AsyncMutex::new(Hashed::nothing(algorithm))),
+                state: Arc::new(State {
+                    hashed: Arc::new(AsyncMutex::new(Hashed::nothing(algorithm))),
+                    left: Arc::default(),
+                }),
                 used: now,
             });
         session.used = now;
-        Arc::clone(&session.hashed)
+        Arc::clone(&session.state)
     }
 
     fn forget(&self, repository: &RepositoryName, id: &UploadId) {
@@ -84,7 +97,9 @@ impl Sessions {
 
 /// Forgets the older half of the sessions that no request holds.
 fn forget_idle(sessions: &mut HashMap<(RepositoryName, UploadId), Session>) {
-    let idle = |session: &Session| Arc::strong_count(&session.hashed) == 1;
+    let idle = |session: &Session| {
+        Arc::strong_count(&session.state) == 1 && Arc::strong_count(&session.state.hashed) == 1
+    };
     let mut used: Vec<Instant> = sessions
         .values()
         .filter(|session| idle(session))
@@ -116,7 +131,7 @@ impl Registry {
             self.open_uploads.ended(repository, &id);
             return Err(error.into());
         }
-        drop(self.sessions.hashed(repository, &id, new.algorithm));
+        drop(self.sessions.state(repository, &id, new.algorithm));
         Ok(id)
     }
 
@@ -175,18 +190,20 @@ impl Registry {
         repository: &RepositoryName,
         id: &UploadId,
     ) -> Result<UploadClaim, Error> {
-        let hashed = self.sessions.hashed(repository, id, Algorithm::default());
+        let state = self.sessions.state(repository, id, Algorithm::default());
         let folder = layout::upload(repository, id);
         let locked = async {
-            let hashed = hashed.lock_owned().await;
-            (hashed, self.lock_folder(&folder).await)
+            let hashed = Arc::clone(&state.hashed).lock_owned().await;
+            Ok::<_, Error>((hashed, self.lock_folder(&folder).await?))
         };
         match tokio::time::timeout(BUSY_WAIT, locked).await {
-            Ok((hashed, lock)) => {
+            Ok(locked) => {
+                let (hashed, lock) = locked?;
                 let upload = Upload {
                     registry: Arc::clone(self),
                     repository: repository.clone(),
                     id: id.clone(),
+                    left: Arc::clone(&state.left),
                     _lock: lock,
                 };
                 Ok(UploadClaim { upload, hashed })
@@ -257,12 +274,12 @@ impl Registry {
         if !self.is_abandoned(repository, id, before)? {
             return Ok(false);
         }
-        let hashed = self.sessions.hashed(repository, id, Algorithm::default());
-        let Ok(_claim) = hashed.try_lock() else {
+        let state = self.sessions.state(repository, id, Algorithm::default());
+        let Ok(_claim) = state.hashed.try_lock() else {
             return Ok(false); // someone goes on with it
         };
         let folder = layout::upload(repository, id);
-        let lock = if_found(self.driver.try_lock(&folder))?;
+        let lock = if_found(self.driver.try_lock(&folder, Wait::AsNeeded))?;
         if matches!(lock, Some(None)) {
             return Ok(false); // someone does in another process
         }
@@ -327,11 +344,22 @@ pub(super) struct Upload {
     pub(super) registry: Arc<Registry>,
     pub(super) repository: RepositoryName,
     id: UploadId,
+    left: Arc<AtomicU64>,
     /// Keeps other processes out.
     _lock: Option<Lock>,
 }
 
 impl Upload {
+    /// Returns whether this process was the last to write to the upload, whose file has `size_bytes`.
+    pub(super) fn is_as_left(&self, size_bytes: u64) -> bool {
+        self.left.load(Ordering::Relaxed) == size_bytes
+    }
+
+    /// Takes down that the file has `size_bytes` now.
+    pub(super) fn leave(&self, size_bytes: u64) {
+        self.left.store(size_bytes, Ordering::Relaxed);
+    }
+
     pub(super) fn data(&self) -> Key {
         layout::upload_data(&self.repository, &self.id)
     }
@@ -549,17 +577,20 @@ mod tests {
                 .parse()
                 .unwrap()
         };
-        let first = sessions.hashed(&repository, &id(0), Algorithm::Sha512);
-        let busy = first.try_lock().unwrap();
+        let first = sessions.state(&repository, &id(0), Algorithm::Sha512);
+        let busy = first.hashed.try_lock().unwrap();
         for number in 1..SESSIONS_MAX * 3 {
-            drop(sessions.hashed(&repository, &id(number), Algorithm::Sha256));
+            drop(sessions.state(&repository, &id(number), Algorithm::Sha256));
             assert!(sessions.0.lock().unwrap().len() <= SESSIONS_MAX);
         }
-        let again = sessions.hashed(&repository, &id(0), Algorithm::Sha256);
-        assert!(again.try_lock().is_err(), "it is the same one");
+        let again = sessions.state(&repository, &id(0), Algorithm::Sha256);
+        assert!(again.hashed.try_lock().is_err(), "it is the same one");
         let newest = (repository, id(SESSIONS_MAX * 3 - 1));
         assert!(sessions.0.lock().unwrap().contains_key(&newest));
         drop(busy);
-        assert_eq!(again.try_lock().unwrap().algorithm(), Algorithm::Sha512);
+        assert_eq!(
+            again.hashed.try_lock().unwrap().algorithm(),
+            Algorithm::Sha512
+        );
     }
 }

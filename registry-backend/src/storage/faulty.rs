@@ -200,8 +200,8 @@ impl Driver for Faulty {
         }))
     }
 
-    fn try_lock(&self, folder: &Key) -> Result<Option<Lock>, Error> {
-        self.inner.try_lock(folder)
+    fn try_lock(&self, folder: &Key, wait: Wait) -> Result<Option<Lock>, Error> {
+        self.inner.try_lock(folder, wait)
     }
 
     fn epoch(&self) -> &str {

@@ -202,8 +202,8 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// until the lock is dropped; returns nothing where it is locked. It keeps nobody from anything else.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where no folder is.
-    fn try_lock(&self, folder: &Key) -> Result<Option<Lock>, Error>;
+    /// [`Error::NotFound`] where no folder is; [`Error::WouldWait`].
+    fn try_lock(&self, folder: &Key, wait: Wait) -> Result<Option<Lock>, Error>;
 
     /// Names the span in which no write of [`Durability::Process`] has been lost: another name means
     /// that some may be gone.

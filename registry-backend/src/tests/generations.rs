@@ -99,6 +99,30 @@ async fn a_request_waits_for_the_upload_that_the_other_process_writes_to() {
 }
 
 #[tokio::test]
+async fn a_hash_that_ran_ahead_of_the_file_is_forgotten_when_another_process_has_written() {
+    let rig = Rig::new();
+    let successor = Successor::of(&rig);
+    let place = begin(&rig).await;
+    let name: RepositoryName = "a".parse().unwrap();
+    let id = place.rsplit('/').next().unwrap().split('?').next().unwrap();
+    let id: UploadId = id.parse().unwrap();
+    let claim = rig.app.registry.claim_upload(&name, &id).await.unwrap();
+    let mut append = claim.open(None).unwrap();
+    append.write(b"01234").unwrap();
+    // A body that is cut off when some of it was hashed and not written.
+    let (mut hashing, writing) = append.apart();
+    hashing.update(b"xx");
+    drop((hashing, writing));
+    let patch = format!("PATCH {place}\ncontent-range: 5-9");
+    assert_eq!(successor.send(&patch, "56789").await.status, 202);
+    let wrong = sha256(b"01234xx789");
+    let put = |digest| format!("PUT {place}?digest={digest}");
+    let digest = sha256(b"0123456789");
+    assert_eq!(rig.send(&put(digest.clone()), "").await.status, 201);
+    assert_eq!(rig.send(&put(wrong), "").await.status, 404);
+}
+
+#[tokio::test]
 async fn changes_of_a_repository_wait_for_those_of_the_other_process() {
     let rig = Rig::new();
     let successor = Successor::of(&rig);
@@ -106,7 +130,7 @@ async fn changes_of_a_repository_wait_for_those_of_the_other_process() {
     let post = format!("POST /v2/a/blobs/uploads/?digest={layer}");
     assert_eq!(rig.send(&post, "layer").await.status, 201);
     let name: RepositoryName = "a".parse().unwrap();
-    let lock = rig.app.registry.lock(&name).await;
+    let lock = rig.app.registry.lock(&name).await.unwrap();
     let change = "DELETE /v2/a/manifests/none";
     let mut waiting = Box::pin(successor.send(change, ""));
     assert!(

@@ -28,7 +28,7 @@ async fn a_change_that_waits_is_given_up_with_its_client_and_leaves_no_trace() {
     rig.push_image("a", "v1", &image("1")).await;
     let name = name("a");
     let registry = &rig.app.registry;
-    let lock = registry.lock(&name).await;
+    let lock = registry.lock(&name).await.unwrap();
     let gone = put(&rig, "eve", "/v2/a/manifests/gone", "2").await;
     eventually("it to wait", || registry.waiting_for_lock(&name) == 1).await;
     let stays = put(&rig, "eve", "/v2/a/manifests/stays", "3").await;
@@ -54,7 +54,7 @@ async fn only_changes_of_manifests_wait_for_others_of_the_same_repository() {
     let referrers = format!("/v2/a/referrers/{digest}");
     rig.get(&referrers).await;
     let name = name("a");
-    let lock = rig.app.registry.lock(&name).await;
+    let lock = rig.app.registry.lock(&name).await.unwrap();
     let waiting = put(&rig, "eve", "/v2/a/manifests/v2", "2").await;
     eventually("it to wait", || {
         rig.app.registry.waiting_for_lock(&name) == 1
@@ -84,7 +84,7 @@ async fn who_has_too_many_waiting_is_told_so_and_others_are_let_in() {
     rig.push_image("a", "v1", &image("1")).await;
     rig.push_image("b", "v1", &image("1")).await;
     let name = name("a");
-    let lock = rig.app.registry.lock(&name).await;
+    let lock = rig.app.registry.lock(&name).await.unwrap();
     let mut crowd = Vec::new();
     for _ in 0..272 {
         crowd.push(put(&rig, "eve", "/v2/a/manifests/v2", "2").await);

@@ -15,11 +15,21 @@ use crate::upstream::Socket;
 /// How often a registry that is away is asked for.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
+/// After how long without a request an absence is taken for another one.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+
 /// Since when registries have been away, by socket.
 ///
 /// Each is waited for once: whoever asks for it when that time is over is told so at once.
 #[derive(Debug, Default)]
-pub(super) struct Absences(Mutex<HashMap<PathBuf, Instant>>);
+pub(super) struct Absences(Mutex<HashMap<PathBuf, Absence>>);
+
+#[derive(Debug)]
+struct Absence {
+    since: Instant,
+    /// When the registry was last asked for in vain.
+    asked: Instant,
+}
 
 impl Absences {
     /// Connects to a registry; waits for one that is away, no longer than it may take to connect.
@@ -31,27 +41,37 @@ impl Absences {
                     self.over(&socket.path);
                     return Ok(wire);
                 }
-                Err(error) if is_away(&error) && self.since(&socket.path).elapsed() < patience => {}
+                Err(error) if is_away(&error) && self.lasts(&socket.path, patience) < patience => {}
                 Err(error) => return Err(error),
             }
             sleep(ASK_EVERY).await;
         }
     }
 
-    /// Takes down that a registry is away; returns since when.
-    fn since(&self, path: &Path) -> Instant {
-        let mut since = self.lock();
-        match since.get(path) {
-            Some(since) => *since,
-            None => *since.entry(path.to_owned()).or_insert_with(Instant::now),
+    /// Takes down that a registry is away; returns for how long. One that nobody has asked for in a while has
+    /// been back since.
+    fn lasts(&self, path: &Path, patience: Duration) -> Duration {
+        let now = Instant::now();
+        let mut absences = self.lock();
+        let absence = match absences.get_mut(path) {
+            Some(absence) => absence,
+            None => absences.entry(path.to_owned()).or_insert(Absence {
+                since: now,
+                asked: now,
+            }),
+        };
+        if now - absence.asked > patience.max(FORGET_AFTER) {
+            absence.since = now;
         }
+        absence.asked = now;
+        now - absence.since
     }
 
     fn over(&self, path: &Path) {
         self.lock().remove(path);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Absence>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

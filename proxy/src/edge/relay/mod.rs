@@ -108,7 +108,8 @@ impl Wires {
             return Ok((wire, kept));
         }
         let wire = self.connect(socket).await?;
-        wire.offer_no_slots();
+        // For this body alone: the next connection may get memory again.
+        wire.use_once();
         Ok((wire, false))
     }
 
@@ -193,6 +194,7 @@ impl EdgeProxy {
     ) -> Result<(Answer, Wire)> {
         ctx.attempt.started = Some(Instant::now());
         let (head, framing) = self.head(session, ctx).await?;
+        let only_asks = framing.is_none() && head.method.is_safe();
         let large = framing.as_ref().is_some_and(Framing::is_large);
         let (mut wire, mut kept) = match large {
             true => self.wires.take_for_body(socket).await?,
@@ -202,9 +204,14 @@ impl EdgeProxy {
             let mut body = framing;
             let sending = exchange(&wire, socket, head.clone(), &mut body, session, ctx);
             match sending.await {
-                // A kept connection can end the moment before it is used, as when the registry restarts; then
-                // it has not read the request. It can be sent again, unless some of its body is gone.
-                Err(error) if kept && body.is_some() == framing.is_some() && ended(&error) => {
+                // A kept connection can end the moment before it is used, as when the registry restarts. What
+                // only asks may be sent again; anything else only if the registry has not read it, nor
+                // any of its body been taken from the client.
+                Err(error)
+                    if kept
+                        && body.is_some() == framing.is_some()
+                        && (was_unread(&error) || only_asks && ended(&error)) =>
+                {
                     (wire, kept) = match large {
                         true => self.wires.take_for_body(socket).await?,
                         false => self.wires.take(socket).await?,
@@ -399,6 +406,18 @@ fn handed_over(part: Option<&str>, wire: &Wire) -> Result<(Handed, ByteRange)> {
         Error::because(ErrorType::FileReadError, "a blob's file", error).into_up()
     })?;
     Ok((file, part))
+}
+
+/// Returns whether the registry closed a connection without having read all that was sent on it, which the
+/// kernel says of Unix sockets (`ECONNRESET`, `EPIPE`). It works on a request when it has all of its head.
+fn was_unread(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    let kind = cause.map(io::Error::kind);
+    let unread = matches!(
+        kind,
+        Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
+    );
+    unread && ended(error)
 }
 
 /// Returns whether a connection to the registry ended before it said anything.

@@ -53,6 +53,8 @@ struct Inner {
     outbox: Mutex<Option<[OwnedFd; 2]>>,
     /// Whether the registry was offered memory for bodies.
     offered: AtomicBool,
+    /// Whether it is not kept for another request.
+    once: AtomicBool,
     /// That memory, while no body is under way.
     slots: Mutex<Option<slots::Sender>>,
 }
@@ -73,6 +75,7 @@ impl Wire {
             asked_for: AtomicUsize::new(0),
             outbox: Mutex::default(),
             offered: AtomicBool::new(false),
+            once: AtomicBool::new(false),
             slots: Mutex::default(),
         })))
     }
@@ -104,9 +107,9 @@ impl Wire {
         matches!(timeout(OFFER_PATIENCE, self.offer()).await, Ok(Ok(true)))
     }
 
-    /// Never offers the registry memory.
-    pub(super) fn offer_no_slots(&self) {
-        self.0.offered.store(true, Ordering::Relaxed);
+    /// Is for one request, and offers no memory.
+    pub(super) fn use_once(&self) {
+        self.0.once.store(true, Ordering::Relaxed);
     }
 
     async fn offer(&self) -> Result<bool> {
@@ -157,7 +160,7 @@ impl Wire {
     /// Gets ready to be kept for a while, with no memory that lies idle; returns whether it can be.
     pub(super) fn rest(&self) -> bool {
         self.ask_for_files(0);
-        if !self.files().is_empty() {
+        if self.0.once.load(Ordering::Relaxed) || !self.files().is_empty() {
             return false;
         }
         let mut slots = self.slots();

@@ -285,13 +285,12 @@ impl Driver for Filesystem {
         Ok(Box::new(file))
     }
 
-    fn try_lock(&self, folder: &Key) -> Result<Option<Lock>, Error> {
+    fn try_lock(&self, folder: &Key, wait: Wait) -> Result<Option<Lock>, Error> {
         let path = self.path(folder);
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = openat(CWD, &path, flags, Mode::empty());
+        let folder = self.files.open(CWD, &path, wait);
         let folder = folder.map_err(|error| Error::io(&path, error))?;
         // Where there are no locks, whoever claimed the tree has said so.
-        let lock = Lock::try_take(folder.into());
+        let lock = Lock::try_take(folder);
         Ok(lock.unwrap_or_else(|_no_locks| Some(Lock::without_effect())))
     }
 
