@@ -114,6 +114,7 @@ impl Watched {
             }
         }
         notify::stopping();
+        role::end_after(self.handle.drain_timeout());
         self.handle.drain();
         loop {
             match signals.next().await {

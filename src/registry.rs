@@ -100,6 +100,7 @@ async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Resul
             Request::Upgrade(asker) => args.ask_for_successor(asker),
             Request::Stop | Request::Finish => {
                 notify::stopping();
+                role::end_after(instances.drain_timeout());
                 sender.send(()).ok();
                 continue;
             }

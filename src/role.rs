@@ -3,10 +3,13 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use rustix::process::{
-    Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit,
+    Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process,
+    set_parent_process_death_signal, setrlimit,
 };
 use rustix::thread::disable_transparent_huge_pages;
 use settings::Problems;
@@ -87,6 +90,31 @@ pub(crate) fn exit_code(ended: Result<()>, config: &Path) -> ExitCode {
         Some(_) if config::is_badly_written(config) => ExitCode::from(BAD_CONFIG),
         _ => ExitCode::FAILURE,
     }
+}
+
+/// How much longer than its drain a process may take to end.
+const END_WITHIN: Duration = Duration::from_secs(30);
+
+/// Ends the process if it does not by itself, once it has drained for as long as it may: nobody else would,
+/// beside a successor.
+pub(crate) fn end_after(drain: Duration) {
+    let Some(deadline) = Instant::now().checked_add(drain.saturating_add(END_WITHIN)) else {
+        return;
+    };
+    let watch = move || {
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            thread::park_timeout(left);
+        }
+        output::report(&anyhow!(
+            "it did not end by itself when its requests were finished or cut"
+        ));
+        kill_process(getpid(), Signal::KILL).ok();
+    };
+    // Without the thread, all is as it is without a fault.
+    thread::Builder::new()
+        .name("end".to_owned())
+        .spawn(watch)
+        .ok();
 }
 
 /// Takes as many open files as the system lets this process have; each transfer needs a few.

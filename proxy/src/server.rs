@@ -283,6 +283,11 @@ impl Handle {
         self.shared.stop.send_replace(true);
     }
 
+    /// Returns how long a drain may take.
+    pub fn drain_timeout(&self) -> Duration {
+        self.shared.current.load().drain_timeout
+    }
+
     /// Returns the addresses of the listeners, in the order of the config.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.shared.addresses

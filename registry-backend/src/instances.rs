@@ -7,6 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -111,6 +112,12 @@ impl Instances {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Returns how long the end may take.
+    pub fn drain_timeout(&self) -> Duration {
+        let timeouts = self.0.iter().map(|app| app.settings().config.drain_timeout);
+        timeouts.max().unwrap_or_default()
     }
 
     /// Goes on with another config, but for the keys that need a restart, which are named. Requests under
