@@ -99,6 +99,8 @@ pub(crate) struct Site {
 /// What a request that may go on changes on its way.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Admission {
+    /// What the path names, where it is a registry's.
+    pub(crate) route: Option<Route>,
     /// The repositories that a list may name, where it may not name all.
     pub(crate) visible: Option<Visibility>,
     /// What is asked for in place of what was asked for.
@@ -182,18 +184,19 @@ impl Site {
             decided.map_err(|denial| self.deny(denial, &wish, asking))
         };
         let route = self.upstream.is_registry().then(|| registry::route(parts));
-        let Some(Ok(route)) = &route else {
+        let route = match route {
+            Some(Ok(route)) => route,
             // What names nothing is told to those alone who may come in.
-            decide(None)?;
-            return match route {
-                Some(Err(rejection)) => Err(rejection.into()),
-                Some(Ok(_)) | None => Ok(Admission::default()),
-            };
+            Some(Err(rejection)) => {
+                decide(None)?;
+                return Err(rejection.into());
+            }
+            None => return decide(None).map(|_rule| Admission::default()),
         };
         let action = route.action(&parts.method);
         decide(action.map(|action| (action, route.repository())))?;
         let mut admission = Admission::default();
-        if *route == Route::Catalog {
+        if route == Route::Catalog {
             admission.visible = self.access.visible(principal, client);
         }
         let asks = parts.method == Method::POST && matches!(route, Route::Uploads { .. });
@@ -208,6 +211,7 @@ impl Site {
             let target = filter::mount::without(parts).ok_or(Rejection::BadRequest)?;
             admission.target = Some(target);
         }
+        admission.route = Some(route);
         Ok(admission)
     }
 

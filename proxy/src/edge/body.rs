@@ -3,13 +3,16 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::header::USER_AGENT;
+use oci::Route;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
 use crate::context::Context;
+use crate::filter::host::Host;
 use crate::limits::pace::{Pace, UnderWay};
 use crate::respond::{Rejection, protocol};
-use crate::telemetry::access_log::{Entry, Fault};
+use crate::telemetry::access_log::{Asked, Entry, Fault};
 
 /// What the log says of a client that sends too slowly.
 const TOO_SLOW: &str = "limits.min_body_rate";
@@ -66,19 +69,27 @@ fn farewell(session: &Session, ctx: &Context) -> impl FnOnce(usize) + Send + 'st
     let head = session.req_header();
     let (version, method) = (head.version, head.method.clone());
     let path = head.uri.path().to_owned();
+    let (host, user_agent) = (ctx.host.clone(), head.headers.get(USER_AGENT).cloned());
     let (client, site) = (ctx.client(), ctx.site.clone());
     let (principal, started) = (ctx.principal.clone(), ctx.started);
     let request_id = ctx.request_id.clone();
+    let is_api = ctx.is_api();
     move |bytes_in| {
         Entry {
             client,
+            asked: Asked {
+                protocol: protocol(version),
+                method: method.as_str(),
+                host: host.as_ref().map(Host::name),
+                path: &path,
+                user_agent: user_agent.as_ref(),
+            },
             site: site.as_ref().map(|site| &*site.name),
             principal: principal.name(),
             admitted: true,
-            protocol: protocol(version),
-            method: method.as_str(),
-            path: &path,
             status: 408,
+            route: Route::parse(&path).ok().filter(|_| is_api).as_ref(),
+            digest: None,
             bytes_in,
             bytes_out: 0,
             duration: started.elapsed(),

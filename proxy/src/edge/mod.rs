@@ -24,6 +24,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
+use oci::Route;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::l4::socket::SocketAddr;
@@ -32,6 +33,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
 use self::policy::Way;
+use self::relay::DIGEST;
 use crate::auth::{Attempts, Hashing, identity};
 use crate::context::Context;
 use crate::filter::forwarded::Origin;
@@ -43,9 +45,8 @@ use crate::limits::quota::Ledger;
 use crate::limits::resets;
 use crate::limits::transfers::Transfers;
 use crate::listener::{HeadRead, Kept};
-use crate::respond::protocol;
 use crate::state::Current;
-use crate::telemetry::access_log::{Entry, Fault};
+use crate::telemetry::access_log::{Asked, Entry, Fault};
 
 /// The longest request id that is taken over from a proxy.
 const REQUEST_ID_BYTES_MAX: usize = 128;
@@ -353,15 +354,20 @@ impl ProxyHttp for EdgeProxy {
         let cause = error
             .filter(|_| fault != Some(Fault::Downstream))
             .map(failure::cause);
+        // What was refused is named, too.
+        let admitted = ctx.admission.route.take();
+        let refused = || Route::parse(head.uri.path()).ok().filter(|_| ctx.is_api());
+        let route = admitted.or_else(refused);
+        let digest = answered(session).and_then(|reply| reply.headers.get(DIGEST));
         Entry {
             client: ctx.client(),
+            asked: Asked::of(head, ctx.host.as_ref().map(Host::name)),
             site: ctx.site.as_ref().map(|site| &*site.name),
             principal: ctx.principal.name(),
             admitted: ctx.admitted,
-            protocol: protocol(head.version),
-            method: head.method.as_str(),
-            path: head.uri.path(),
             status,
+            route: route.as_ref(),
+            digest: digest.and_then(|digest| digest.to_str().ok()),
             bytes_in: session.body_bytes_read(),
             bytes_out: session.body_bytes_sent() + ctx.body_bytes_sent,
             duration: ctx.started.elapsed(),

@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use http::Method;
+use http::request::Parts;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
-use crate::respond::{Reply, protocol};
-use crate::telemetry::access_log::Entry;
+use crate::filter::host::Host;
+use crate::respond::Reply;
+use crate::telemetry::access_log::{Asked, Entry};
 
 /// Sends a reply to the request that was read, ends the connection, and writes the access log's line.
 pub(super) async fn send(
@@ -22,16 +24,17 @@ pub(super) async fn send(
     let (status, len) = (reply.status.as_u16(), reply.body.len());
     // A client that does not wait for it is not waited for either.
     let sent = write(&mut session, reply).await.is_ok();
-    let head = session.req_header();
+    let head: &Parts = session.req_header();
+    let host = Host::of(head).ok();
     Entry {
         client: Some(client.ip().to_canonical()),
+        asked: Asked::of(head, host.as_ref().map(Host::name)),
         site: None,
         principal: None,
         admitted: false,
-        protocol: protocol(head.version),
-        method: head.method.as_str(),
-        path: head.uri.path(),
         status: if sent { status } else { 499 },
+        route: None,
+        digest: None,
         bytes_in: 0,
         bytes_out: if sent { len } else { 0 },
         duration: started.elapsed(),

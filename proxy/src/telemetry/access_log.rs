@@ -1,16 +1,27 @@
 //! One event per request, with the target `access`.
 //!
-//! The path stands in it, its query never: tokens travel there. Headers never stand in it. Of requests
-//! that were refused before it was known who asks, only so many a second have one: see [`refused`].
+//! The path stands in it, its query never: tokens travel there. Of headers only the host and what the
+//! client calls itself do. Whatever a client writes is shown as far as a line has room for it, and
+//! never as more than a part of its own line: see [`shown`]. Of requests that were refused before it
+//! was known who asks, only so many a second have one: see [`refused`].
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{metrics, refused};
+use http::HeaderValue;
+use http::header::USER_AGENT;
+use http::request::Parts;
+use oci::Route;
+
+use super::{metrics, refused, shown};
+use crate::respond::protocol;
 
 /// The status of failed authentication.
 const UNAUTHORIZED: u16 = 401;
+
+/// As long as the digests of SHA-512 are, with their name.
+const DIGEST_BYTES_MAX: usize = 7 + 128;
 
 /// Whose fault it is that a request failed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -23,7 +34,7 @@ pub(crate) enum Fault {
     Upstream,
 }
 
-impl fmt::Display for Fault {
+impl Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Downstream => "downstream",
@@ -37,14 +48,16 @@ impl fmt::Display for Fault {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry<'a> {
     pub(crate) client: Option<IpAddr>,
+    pub(crate) asked: Asked<'a>,
     pub(crate) site: Option<&'a str>,
     pub(crate) principal: Option<&'a str>,
     /// Whether it was let in, to whatever answers it.
     pub(crate) admitted: bool,
-    pub(crate) protocol: &'static str,
-    pub(crate) method: &'a str,
-    pub(crate) path: &'a str,
     pub(crate) status: u16,
+    /// What the path names, where it is a registry's.
+    pub(crate) route: Option<&'a Route>,
+    /// The digest that the reply names.
+    pub(crate) digest: Option<&'a str>,
     /// Bytes of the request's body.
     pub(crate) bytes_in: usize,
     /// Bytes of the response's body.
@@ -60,6 +73,31 @@ pub(crate) struct Entry<'a> {
     pub(crate) request_id: &'a str,
 }
 
+/// What a client has written that stands in a line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) protocol: &'static str,
+    pub(crate) method: &'a str,
+    /// The host asked for, whether or not there is a site for it.
+    pub(crate) host: Option<&'a str>,
+    pub(crate) path: &'a str,
+    /// What the client calls itself.
+    pub(crate) user_agent: Option<&'a HeaderValue>,
+}
+
+impl<'a> Asked<'a> {
+    /// Returns what the head of a request for `host` says.
+    pub(crate) fn of(head: &'a Parts, host: Option<&'a str>) -> Self {
+        Self {
+            protocol: protocol(head.version),
+            method: head.method.as_str(),
+            host,
+            path: head.uri.path(),
+            user_agent: head.headers.get(USER_AGENT),
+        }
+    }
+}
+
 impl Entry<'_> {
     /// Writes the line, if it has one, and counts the request.
     pub(crate) fn emit(&self) {
@@ -69,15 +107,26 @@ impl Entry<'_> {
         if is_refused && self.principal.is_none() && !refused::has_line(self.client) {
             return;
         }
+        let asked = &self.asked;
+        let user_agent = asked.user_agent.map(HeaderValue::as_bytes);
+        let user_agent = user_agent.map(String::from_utf8_lossy);
+        let repository = self.route.and_then(Route::repository);
+        let reference = self.route.and_then(reference);
+        let digest = self.digest.filter(|digest| reads_as_digest(digest));
         tracing::info!(
             target: "access",
             client = self.client.map(tracing::field::display),
+            host = asked.host.map(shown::host).as_deref(),
             site = self.site,
             principal = self.principal,
-            protocol = self.protocol,
-            method = self.method,
-            path = self.path,
+            protocol = asked.protocol,
+            method = &*shown::method(asked.method),
+            path = &*shown::path(asked.path),
             status = self.status,
+            // What these hold is spelt in one way, so it needs no quotes.
+            repository = repository.map(tracing::field::display),
+            reference = reference.map(tracing::field::display),
+            digest = digest.map(tracing::field::display),
             bytes_in = self.bytes_in,
             bytes_out = self.bytes_out,
             duration_ms = milliseconds(self.duration),
@@ -85,9 +134,29 @@ impl Entry<'_> {
             because = self.because,
             fault = self.fault.map(tracing::field::display),
             error = self.error,
+            user_agent = user_agent.as_deref().map(shown::user_agent).as_deref(),
             request_id = self.request_id,
         );
     }
+}
+
+/// Returns the tag or the digest that a path ends in.
+fn reference(route: &Route) -> Option<&dyn Display> {
+    match route {
+        Route::Blob { digest, .. } | Route::Referrers { digest, .. } => Some(digest),
+        Route::Manifest { reference, .. } => Some(reference),
+        Route::Base
+        | Route::Catalog
+        | Route::Tags { .. }
+        | Route::Upload { .. }
+        | Route::Uploads { .. } => None,
+    }
+}
+
+/// Returns whether a registry's word for a digest has the form of one.
+fn reads_as_digest(text: &str) -> bool {
+    let holds = |byte: u8| byte.is_ascii_alphanumeric() || b":+._-".contains(&byte);
+    text.len() <= DIGEST_BYTES_MAX && text.contains(':') && text.bytes().all(holds)
 }
 
 /// Returns milliseconds to the tenth: requests for small things take less than one.

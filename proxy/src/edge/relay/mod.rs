@@ -47,6 +47,7 @@ use self::gathered::{Framing, Gathered};
 use self::handed::Handed;
 use self::in_slots::InSlots;
 use self::reply::{Left, Reply};
+pub(super) use self::rest::DIGEST;
 use self::upload::{Held, Sent};
 use self::wire::Wire;
 use super::{EdgeProxy, answer};
@@ -171,7 +172,7 @@ impl EdgeProxy {
             session,
             ctx,
             transfer,
-            digest: answer.head.headers.get(rest::DIGEST).cloned(),
+            digest: answer.head.headers.get(DIGEST).cloned(),
         };
         match Box::pin(reply.begin(answer, wire)).await? {
             Left::File(file, part) => Box::pin(reply.send_file(file, part)).await?,

@@ -15,7 +15,7 @@ use crate::edge::EdgeProxy;
 use crate::upstream::Socket;
 
 /// What the registry calls the content of a reply.
-pub(super) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(in crate::edge) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// How to ask for it: as the client did, whose request is still there.
 pub(super) struct Rest<'a> {
