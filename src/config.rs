@@ -231,10 +231,12 @@ fn read_root(
     } else {
         proxy::Config::read_keys(root, &peers)
     };
+    let mut edge = edge?;
+    edge.log_login_names(log.login_names());
     Some(Config {
         log,
         control_socket,
-        edge: edge?,
+        edge,
         registry,
     })
 }

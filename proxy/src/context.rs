@@ -61,6 +61,10 @@ pub(crate) struct Context {
     pub(crate) attempt: Attempt,
     /// What refused it, for the log.
     pub(crate) because: Option<Cow<'static, str>>,
+    /// The name that was tried in vain, for the log.
+    pub(crate) login: Option<Box<str>>,
+    /// What a token was asked for and not given, and by which rules, for the log.
+    pub(crate) denied: Option<String>,
     /// Why it was refused when it was already on its way.
     pub(crate) rejection: Option<Rejection>,
     /// Whose fault it is that it failed.
@@ -102,6 +106,8 @@ impl Context {
             body_bytes_sent: 0,
             attempt: Attempt::default(),
             because: None,
+            login: None,
+            denied: None,
             rejection: None,
             fault: None,
         }

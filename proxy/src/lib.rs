@@ -13,7 +13,7 @@
 //! - `filter`: the steps that look at the head alone; `auth`: who is asking, and what they may do;
 //!   [`explain`]: the same, asked without an edge that runs;
 //! - `site` and `upstream`: what a request is for, and where it goes; `login`: how a site finds out
-//!   who is asking, and hands out tokens;
+//!   who is asking; `token_page`: how it hands out tokens;
 //! - [`state_dir`]: what the edge keeps of its own;
 //! - `limits`: how many requests a site takes from whom, how long a body may be and how slow;
 //! - `respond`: the one place that turns a refusal into a reply;
@@ -80,6 +80,7 @@ mod state;
 pub mod state_dir;
 mod telemetry;
 pub mod tls;
+mod token_page;
 mod upstream;
 mod watch;
 

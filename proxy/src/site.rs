@@ -11,7 +11,7 @@ use http::uri::PathAndQuery;
 use oci::{Action, Mount, Query, Route, Visibility};
 
 use crate::auth::Principal;
-use crate::auth::access::{Access, Denial, Wish};
+use crate::auth::access::{Access, Wish};
 use crate::auth::token::desk::Desk;
 use crate::auth::token::vault::Vault;
 use crate::config::{self, HostPattern};
@@ -160,11 +160,8 @@ impl Site {
 
     /// Refuses an address that the site's lists keep out, whoever it is.
     pub(crate) fn admit_address(&self, client: IpAddr) -> Result<(), Refused> {
-        self.access.admit(client).map_err(|denial| match denial {
-            Denial::Forbidden(because) | Denial::LogIn(because) => {
-                Rejection::Denied.because(because)
-            }
-        })
+        let admitted = self.access.admit(client);
+        admitted.map_err(|denial| Rejection::Denied.because(denial.because()))
     }
 
     /// Decides whether the principal may do what the request asks for.

@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) plan: Option<Arc<Plan>>,
     pub(crate) drain_timeout: Duration,
     pub(crate) limits: Limits,
+    /// Whether the access log has the names that were tried in vain.
+    pub(crate) logs_login_names: bool,
     /// Who may connect to each listener, in the order of the config.
     pub(crate) listeners: Vec<Addresses>,
     /// Who may ask for metrics.
@@ -100,6 +102,7 @@ impl State {
             }),
             drain_timeout: config.drain_timeout,
             limits: config.limits,
+            logs_login_names: config.logs_login_names,
             listeners: config
                 .listeners
                 .into_iter()

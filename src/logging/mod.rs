@@ -37,6 +37,7 @@ pub(crate) struct Log {
     level: Option<Levels>,
     file: Option<PathBuf>,
     access_file: Option<PathBuf>,
+    login_names: Option<bool>,
 }
 
 impl Log {
@@ -44,6 +45,7 @@ impl Log {
     pub(crate) fn read(section: &mut Section, writes: bool) -> Self {
         let mut log = Self::read_common(section, writes);
         log.access_file = log_file(section, "access_file", writes);
+        log.login_names = section.optional("login_names");
         log
     }
 
@@ -63,7 +65,13 @@ impl Log {
             level: section.parsed("level"),
             file: log_file(section, "file", writes),
             access_file: None,
+            login_names: None,
         }
+    }
+
+    /// Returns whether the access log has the names of logins that fail.
+    pub(crate) fn login_names(&self) -> bool {
+        self.login_names.unwrap_or(true)
     }
 
     /// Returns what is not wrong with the files and not good either.

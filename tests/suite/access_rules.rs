@@ -119,7 +119,7 @@ fn every_refusal_is_in_the_log_with_its_rule_and_not_in_the_reply() {
         ("/v2/team/secret/app/manifests/v1", "site[0].access.rule[1]"),
         ("/v2/other/manifests/v1", "site[0].access: no rule"),
         ("/v2/team/app/manifests/v1", "site[0].access: no rule"),
-        ("/v2/", "wrong credentials"),
+        ("/v2/", "unknown user"),
     ] {
         eventually(&format!("{path} with {because} in the log"), || {
             let log = rig.edge_log();

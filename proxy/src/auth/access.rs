@@ -56,6 +56,15 @@ pub(crate) enum Denial {
     LogIn(Cow<'static, str>),
 }
 
+impl Denial {
+    /// Returns what denies, by its name in the config.
+    pub(crate) fn because(self) -> Cow<'static, str> {
+        match self {
+            Self::Forbidden(because) | Self::LogIn(because) => because,
+        }
+    }
+}
+
 impl Access {
     /// Returns whether the lists let `client` in; in a site where either is enough, those outside
     /// may still have a name.
@@ -82,7 +91,7 @@ impl Access {
         if let Some(grants) = wish.principal.grants()
             && !grants.allow(action, repository)
         {
-            return Err(self.no(user, "not granted to this token"));
+            return Err(self.no(user, not_granted(user)));
         }
         if self.rules.is_empty() || !is_ruled(user) {
             return Ok(None);
@@ -168,6 +177,16 @@ impl Access {
     /// Returns whether everyone who may come in may do everything.
     pub(crate) fn is_unrestricted(&self, principal: &Principal) -> bool {
         self.rules.is_empty() && principal.grants().is_none()
+    }
+}
+
+/// What denies somebody with a token that is good for less.
+pub(crate) const TOKEN_TOO_NARROW: &str = "not granted to this token";
+
+fn not_granted(user: Option<&User>) -> &'static str {
+    match user.map(|user| user.origin) {
+        Some(Origin::Robot) => "not granted to this robot",
+        _ => TOKEN_TOO_NARROW,
     }
 }
 
@@ -377,7 +396,7 @@ mod tests {
             (&wide, Action::Push, "forbidden: site[0].access: no rule"),
             (&narrow, Action::Pull, not_granted),
             (&robot, Action::Push, "yes"),
-            (&robot, Action::Pull, not_granted),
+            (&robot, Action::Pull, "forbidden: not granted to this robot"),
         ] {
             assert_eq!(ask(&access, who, OUTSIDE, Some(action)), expected);
         }

@@ -14,7 +14,7 @@ use super::credentials::Login;
 use super::htpasswd::{LineError, Users};
 use super::remembered::Remembered;
 use super::skipped;
-use super::{Origin, Refusal, User};
+use super::{Failure, Origin, Refusal, User};
 use crate::watch::Watch;
 
 /// Who may come in to one site, by its htpasswd file.
@@ -105,19 +105,19 @@ impl Basic {
     /// Says who brings this name and this password.
     pub(crate) async fn authenticate(
         &self,
-        login: Login,
+        login: &Login,
         client: IpAddr,
         scrutiny: Scrutiny<'_>,
     ) -> Result<Arc<User>, Refusal> {
         let Login { name, password } = login;
         let loaded = self.loaded.load_full();
-        let fingerprint = loaded.remembered.fingerprint(&name, &password);
+        let fingerprint = loaded.remembered.fingerprint(name, password);
         let remembered = loaded.remembered.user(&fingerprint);
         let scope = self.file.to_string_lossy();
         let claim = Claim {
             scope: &scope,
-            name: &name,
-            password: &password,
+            name,
+            password,
             client,
         };
         // Elsewhere, to be let in at once would tell a guess that is right from those refused.
@@ -143,15 +143,23 @@ impl Basic {
         };
         let right = scrutiny.check(claim, shared).await?;
         // What was right when it came may have been taken away while it waited.
-        if self.stored(&name) != loaded.users.stored(&name) {
-            return Err(Refusal::WRONG_CREDENTIALS);
+        if self.stored(name) != loaded.users.stored(name) {
+            return Err(Refusal::Unauthorized(self.failure(name)));
         }
         if let Some(user) = remembered {
             return Ok(user);
         }
-        let user = right.then(|| Arc::new(User::new(name, Origin::Password)));
+        let user = right.then(|| Arc::new(User::new(name.as_str(), Origin::Password)));
         loaded.remembered.settle(fingerprint, user.as_ref());
-        user.ok_or(Refusal::WRONG_CREDENTIALS)
+        user.ok_or_else(|| Refusal::Unauthorized(self.failure(name)))
+    }
+
+    /// Returns what is wrong where somebody of this name is not let in.
+    fn failure(&self, name: &str) -> Failure {
+        match self.has(name) {
+            true => Failure::WrongPassword,
+            false => Failure::UnknownUser,
+        }
     }
 }
 
@@ -225,8 +233,11 @@ mod tests {
     async fn ask(basic: &Basic, login: &Login) -> Result<Arc<User>, Refusal> {
         let (attempts, hashing) = (Attempts::default(), Hashing::new(1));
         let scrutiny = scrutiny(&attempts, &hashing);
-        basic.authenticate(login.clone(), CLIENT, scrutiny).await
+        basic.authenticate(login, CLIENT, scrutiny).await
     }
+
+    const WRONG: Refusal = Refusal::Unauthorized(Failure::WrongPassword);
+    const UNKNOWN: Refusal = Refusal::Unauthorized(Failure::UnknownUser);
 
     fn docker() -> Arc<User> {
         Arc::new(User::new("docker", Origin::Password))
@@ -237,12 +248,12 @@ mod tests {
         let (_folder, basic) = site(RIGHT);
         let right = login("docker", "correct horse");
         assert_eq!(ask(&basic, &right).await, Ok(docker()));
-        for wrong in [
-            login("docker", "wrong"),
-            login("podman", "correct horse"),
-            login("", ""),
+        for (wrong, why) in [
+            (login("docker", "wrong"), WRONG),
+            (login("podman", "correct horse"), UNKNOWN),
+            (login("", ""), UNKNOWN),
         ] {
-            assert_eq!(ask(&basic, &wrong).await, Err(Refusal::WRONG_CREDENTIALS));
+            assert_eq!(ask(&basic, &wrong).await, Err(why));
         }
     }
 
@@ -268,9 +279,7 @@ mod tests {
         let other = Arc::clone(&hashing.permits).acquire_owned().await.unwrap();
         let request = login("docker", "correct horse");
         let mut together: Vec<_> = (0..5)
-            .map(|_| {
-                Box::pin(basic.authenticate(request.clone(), CLIENT, scrutiny(&attempts, &hashing)))
-            })
+            .map(|_| Box::pin(basic.authenticate(&request, CLIENT, scrutiny(&attempts, &hashing))))
             .collect();
         for one in &mut together {
             let waited = tokio::time::timeout(Duration::from_millis(5), one).await;
@@ -290,13 +299,13 @@ mod tests {
         let other = Arc::clone(&hashing.permits).acquire_owned().await.unwrap();
         let request = login("docker", "correct horse");
         let mut waiting =
-            Box::pin(basic.authenticate(request, CLIENT, scrutiny(&attempts, &hashing)));
+            Box::pin(basic.authenticate(&request, CLIENT, scrutiny(&attempts, &hashing)));
         let waited = tokio::time::timeout(Duration::from_millis(5), &mut waiting).await;
         assert!(waited.is_err());
         fs::write(folder.path().join("htpasswd"), "docker:new\n").unwrap();
         basic.refresh();
         drop(other);
-        assert_eq!(waiting.await, Err(Refusal::WRONG_CREDENTIALS));
+        assert_eq!(waiting.await, Err(WRONG));
     }
 
     #[tokio::test]
@@ -305,9 +314,9 @@ mod tests {
         let (attempts, hashing) = (Attempts::default(), Hashing::new(1));
         let right = login("docker", "correct horse");
         let (home, office) = (CLIENT, "192.0.2.1".parse().unwrap());
-        let ask = |login: &Login, client| {
+        let ask = async |login: &Login, client: IpAddr| {
             let scrutiny = scrutiny(&attempts, &hashing);
-            basic.authenticate(login.clone(), client, scrutiny)
+            basic.authenticate(login, client, scrutiny).await
         };
         assert_eq!(ask(&right, home).await, Ok(docker()));
         let mut refused = 0;
@@ -315,7 +324,7 @@ mod tests {
             let wrong = login("docker", &number.to_string());
             match ask(&wrong, office).await {
                 Err(Refusal::Throttled { .. }) => refused += 1,
-                other => assert_eq!(other, Err(Refusal::WRONG_CREDENTIALS)),
+                other => assert_eq!(other, Err(WRONG)),
             }
         }
         assert_eq!(refused, 17);
@@ -348,9 +357,11 @@ mod tests {
                 let client = [192, 0, 2, number].into();
                 let scrutiny = scrutiny(&attempts, &hashing);
                 let wrong = login(name, &number.to_string());
-                let refused = basic.authenticate(wrong, client, scrutiny).await;
+                let refused = basic.authenticate(&wrong, client, scrutiny).await;
                 outcome.push(match refused {
                     Err(Refusal::Throttled { culprit, .. }) => format!("{culprit:?}"),
+                    // Which one it was is in the log alone.
+                    Err(Refusal::Unauthorized(_)) => "unauthorized".to_owned(),
                     other => format!("{other:?}"),
                 });
             }
@@ -368,7 +379,7 @@ mod tests {
         let request = login("docker", "correct horse");
         assert_eq!(
             basic
-                .authenticate(request.clone(), CLIENT, scrutiny(&attempts, &hashing))
+                .authenticate(&request, CLIENT, scrutiny(&attempts, &hashing))
                 .await,
             Err(Refusal::Busy)
         );
@@ -384,7 +395,7 @@ mod tests {
 
         fs::write(&file, "docker:new\n").unwrap();
         basic.refresh();
-        assert_eq!(ask(&basic, &old).await, Err(Refusal::WRONG_CREDENTIALS));
+        assert_eq!(ask(&basic, &old).await, Err(WRONG));
         assert_eq!(ask(&basic, &new).await, Ok(docker()));
 
         // A line that cannot be used is left out, and the others count.
@@ -399,7 +410,7 @@ mod tests {
         fs::write(folder.path().join("next"), RIGHT).unwrap();
         fs::rename(folder.path().join("next"), &file).unwrap();
         basic.refresh();
-        assert_eq!(ask(&basic, &new).await, Err(Refusal::WRONG_CREDENTIALS));
+        assert_eq!(ask(&basic, &new).await, Err(WRONG));
         assert_eq!(ask(&basic, &old).await, Ok(docker()));
     }
 }

@@ -42,6 +42,16 @@ impl Actions {
         Some(Self::of(*action))
     }
 
+    /// Returns the name of an action.
+    pub(crate) fn name(action: Action) -> &'static str {
+        match action {
+            Action::Catalog => "catalog",
+            Action::Delete => "delete",
+            Action::Pull => "pull",
+            Action::Push => "push",
+        }
+    }
+
     /// Returns the set of one.
     pub(crate) fn of(action: Action) -> Self {
         Self(match action {
@@ -83,6 +93,7 @@ mod tests {
     fn names_and_actions_belong_together() {
         for (name, action) in Actions::NAMES {
             let actions = Actions::named(name).unwrap();
+            assert_eq!(Actions::name(action), name);
             for (_, other) in Actions::NAMES {
                 assert_eq!(actions.contains(other), other == action, "{name}");
             }

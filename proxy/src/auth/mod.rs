@@ -9,6 +9,7 @@ pub(crate) mod attempts;
 mod basic;
 pub(crate) mod certificate;
 mod credentials;
+pub(crate) mod failure;
 mod grants;
 mod groups;
 mod hashing;
@@ -22,13 +23,13 @@ pub(crate) mod rules;
 pub(crate) mod skipped;
 pub(crate) mod token;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use attempts::{Attempts, Culprit, Scrutiny};
 pub(crate) use basic::Basic;
 pub(crate) use credentials::{Login, Presented};
+pub(crate) use failure::{Failed, Failure};
 pub(crate) use grants::{Actions, Grant, Grants};
 pub(crate) use groups::Groups;
 pub(crate) use hashing::Hashing;
@@ -132,12 +133,6 @@ pub(crate) enum Refusal {
         retry_after: Duration,
         culprit: Culprit,
     },
-    /// No credentials, or wrong ones; the text is for the log alone.
-    Unauthorized(Cow<'static, str>),
-}
-
-impl Refusal {
-    /// What was presented does not hold. Whether there is such a user is nobody's to know.
-    pub(crate) const WRONG_CREDENTIALS: Self =
-        Self::Unauthorized(Cow::Borrowed("wrong credentials"));
+    /// Wrong credentials.
+    Unauthorized(Failure),
 }

@@ -80,6 +80,8 @@ pub struct Config {
     pub(crate) drain_timeout: Duration,
     pub(crate) limits: Limits,
     pub(crate) listeners: Vec<Listener>,
+    /// Whether the access log has the names that were tried in vain.
+    pub(crate) logs_login_names: bool,
     /// Where figures are told, if anywhere.
     pub(crate) metrics: Option<Metrics>,
     pub(crate) sites: Vec<Site>,
@@ -180,6 +182,7 @@ impl Config {
             drain_timeout: drain_timeout.unwrap_or(DRAIN_TIMEOUT),
             limits,
             listeners,
+            logs_login_names: true,
             metrics,
             sites,
             state_dir,
@@ -190,6 +193,11 @@ impl Config {
             warnings,
         };
         (!root.failed()).then_some(config)
+    }
+
+    /// Says whether the access log has the names that were tried in vain; it has, if nobody says so.
+    pub fn log_login_names(&mut self, wanted: bool) {
+        self.logs_login_names = wanted;
     }
 
     /// Returns whether a key is needed to sign tokens with.

@@ -58,10 +58,10 @@ impl EdgeProxy {
             certified: ctx.certified.as_ref(),
         };
         let scrutiny = self.scrutiny(&state);
-        let handed = site.hand_out(&asking, form.as_deref(), scrutiny).await;
-        let (principal, reply) = handed?;
-        ctx.principal = principal;
-        Ok(reply)
+        let handed = site.hand_out(&asking, form.as_deref(), scrutiny).await?;
+        ctx.principal = handed.principal;
+        ctx.denied = handed.denied;
+        Ok(handed.reply)
     }
 }
 

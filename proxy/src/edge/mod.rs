@@ -151,8 +151,13 @@ impl ProxyHttp for EdgeProxy {
         };
         let reply = match decided.unwrap_or_else(|decision| decision) {
             Decision::Answer(reply) => reply,
-            Decision::Refuse(Refused { rejection, because }) => {
+            Decision::Refuse(Refused {
+                rejection,
+                because,
+                login,
+            }) => {
                 ctx.because = because;
+                ctx.login = login.filter(|_| ctx.state.logs_login_names);
                 rejection.reply(ctx.audience)
             }
         };
@@ -364,6 +369,7 @@ impl ProxyHttp for EdgeProxy {
             asked: Asked::of(head, ctx.host.as_ref().map(Host::name)),
             site: ctx.site.as_ref().map(|site| &*site.name),
             principal: ctx.principal.name(),
+            login: ctx.login.as_deref(),
             admitted: ctx.admitted,
             status,
             route: route.as_ref(),
@@ -373,6 +379,7 @@ impl ProxyHttp for EdgeProxy {
             duration: ctx.started.elapsed(),
             upstream: ctx.attempt.answered_after,
             because: ctx.because.as_deref(),
+            denied: ctx.denied.as_deref(),
             fault,
             error: cause.as_deref(),
             request_id: ctx.request_id.to_str().unwrap_or_default(),

@@ -41,6 +41,16 @@ pub(crate) struct Refused {
     pub(crate) rejection: Rejection,
     /// The rule, list or limit that refused, by its name in the config. The client never sees it.
     pub(crate) because: Option<Cow<'static, str>>,
+    /// The name that was tried, where it is credentials that were refused.
+    pub(crate) login: Option<Box<str>>,
+}
+
+impl Refused {
+    /// Says whose credentials were refused.
+    pub(crate) fn login(mut self, login: Option<impl Into<Box<str>>>) -> Self {
+        self.login = login.map(Into::into);
+        self
+    }
 }
 
 impl Rejection {
@@ -49,6 +59,7 @@ impl Rejection {
         Refused {
             rejection: self,
             because: Some(because.into()),
+            login: None,
         }
     }
 }
@@ -58,6 +69,7 @@ impl From<Rejection> for Refused {
         Self {
             rejection,
             because: None,
+            login: None,
         }
     }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) asked: Asked<'a>,
     pub(crate) site: Option<&'a str>,
     pub(crate) principal: Option<&'a str>,
+    /// The name that was tried in vain.
+    pub(crate) login: Option<&'a str>,
     /// Whether it was let in, to whatever answers it.
     pub(crate) admitted: bool,
     pub(crate) status: u16,
@@ -67,6 +69,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) upstream: Option<Duration>,
     /// The rule, list or limit that refused it.
     pub(crate) because: Option<&'a str>,
+    /// What a token was asked for and not given, with the rules that denied it.
+    pub(crate) denied: Option<&'a str>,
     pub(crate) fault: Option<Fault>,
     /// What went wrong, where it was not the client.
     pub(crate) error: Option<&'a str>,
@@ -119,6 +123,7 @@ impl Entry<'_> {
             host = asked.host.map(shown::host).as_deref(),
             site = self.site,
             principal = self.principal,
+            login = self.login.map(shown::login).as_deref(),
             protocol = asked.protocol,
             method = &*shown::method(asked.method),
             path = &*shown::path(asked.path),
@@ -132,6 +137,7 @@ impl Entry<'_> {
             duration_ms = milliseconds(self.duration),
             upstream_ms = self.upstream.map(milliseconds),
             because = self.because,
+            denied = self.denied,
             fault = self.fault.map(tracing::field::display),
             error = self.error,
             user_agent = user_agent.as_deref().map(shown::user_agent).as_deref(),

@@ -9,6 +9,9 @@ use std::borrow::Cow;
 /// As long as names are in the DNS.
 const HOST_CHARS_MAX: usize = 255;
 
+/// What is longer is no name that anybody would find again.
+const LOGIN_CHARS_MAX: usize = 128;
+
 /// The names of all known methods are far shorter.
 const METHOD_CHARS_MAX: usize = 32;
 
@@ -20,6 +23,10 @@ const USER_AGENT_CHARS_MAX: usize = 256;
 
 pub(super) fn host(text: &str) -> Cow<'_, str> {
     shown(text, HOST_CHARS_MAX)
+}
+
+pub(super) fn login(text: &str) -> Cow<'_, str> {
+    shown(text, LOGIN_CHARS_MAX)
 }
 
 pub(super) fn method(text: &str) -> Cow<'_, str> {

@@ -1,13 +1,13 @@
 //! The robots that the edge knows, as their files are at this moment.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
 use super::{FOLDER, Robot, Secret};
 use crate::auth::token::secret::{self, Hashed, Purpose};
-use crate::auth::{Origin, Principal, ROBOT_PREFIX, User};
+use crate::auth::{Failure, Login, Origin, Principal, ROBOT_PREFIX, User};
 use crate::state_dir::StateDir;
 use crate::watch::FolderWatch;
 
@@ -16,6 +16,8 @@ use crate::watch::FolderWatch;
 pub(crate) struct Robots {
     state: StateDir,
     known: ArcSwap<HashMap<String, Arc<Known>>>,
+    /// Those of the robots that were, which the log tells from those that never were.
+    revoked: ArcSwap<HashSet<String>>,
     watch: FolderWatch,
     /// What could not be read the last time, which was told then.
     damaged: Mutex<Vec<String>>,
@@ -35,6 +37,7 @@ impl Robots {
         Self {
             state,
             known: ArcSwap::default(),
+            revoked: ArcSwap::default(),
             watch: FolderWatch::default(),
             damaged: Mutex::default(),
         }
@@ -56,6 +59,8 @@ impl Robots {
             .map(|known| (known.robot.name.clone(), Arc::new(known)))
             .collect();
         self.known.store(Arc::new(known));
+        self.revoked
+            .store(Arc::new(super::revoked(&self.state).unwrap_or_default()));
         let damaged: Vec<String> = damaged.iter().map(ToString::to_string).collect();
         let mut told = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
         for error in damaged.iter().filter(|error| !told.contains(error)) {
@@ -83,6 +88,34 @@ impl Robots {
         openssl::memcmp::eq(&presented, &known.secret).then_some(known)
     }
 
+    /// Returns what was wrong where [`Robots::verify`] has let nobody in; `None` where it was nothing of
+    /// a robot's at all.
+    pub(crate) fn failure(&self, login: &Login, hosts: &[Box<str>], now: u64) -> Option<Failure> {
+        let presented = Secret::parse(&login.password, Purpose::Robot).map(|it| it.hashed());
+        let known = self.known.load();
+        let Some(known) = known.get(&login.name) else {
+            let was_there = self.revoked.load().contains(&login.name);
+            let unknown = presented.map(|_secret| Failure::UnknownRobot);
+            return was_there.then_some(Failure::RevokedRobot).or(unknown);
+        };
+        match presented {
+            Some(presented) if openssl::memcmp::eq(&presented, &known.secret) => {
+                known.obstacle(hosts, now)
+            }
+            Some(_) | None => Some(Failure::WrongRobotSecret),
+        }
+    }
+
+    /// Returns why the robot that is called so in logs and tokens does not come in, or by its own name.
+    pub(crate) fn absence(&self, name: &str, hosts: &[Box<str>], now: u64) -> Option<Failure> {
+        let name = name.strip_prefix(ROBOT_PREFIX).unwrap_or(name);
+        match self.known.load().get(name) {
+            Some(known) => known.obstacle(hosts, now),
+            None if self.revoked.load().contains(name) => Some(Failure::RevokedRobot),
+            None => Some(Failure::UnknownRobot),
+        }
+    }
+
     /// Returns the robot that is called so in logs and tokens, or by its own name, if it may come in
     /// to the site of one of `hosts`.
     pub(crate) fn find(&self, name: &str, hosts: &[Box<str>], now: u64) -> Option<Arc<Known>> {
@@ -92,9 +125,10 @@ impl Robots {
     fn named(&self, name: &str, hosts: &[Box<str>], now: u64) -> Option<Arc<Known>> {
         let known = self.known.load();
         let known = known.get(name)?;
-        let sites = &known.robot.sites;
-        let here = sites.is_empty() || hosts.iter().any(|host| sites.iter().any(|s| **s == **host));
-        (here && !known.robot.is_over(now)).then(|| Arc::clone(known))
+        known
+            .obstacle(hosts, now)
+            .is_none()
+            .then(|| Arc::clone(known))
     }
 }
 
@@ -111,6 +145,17 @@ impl Known {
             robot,
             secret,
         })
+    }
+
+    /// Returns what keeps it from coming in to the site of one of `hosts`, whatever its secret is.
+    fn obstacle(&self, hosts: &[Box<str>], now: u64) -> Option<Failure> {
+        let sites = &self.robot.sites;
+        let here = sites.is_empty() || hosts.iter().any(|host| sites.iter().any(|s| **s == **host));
+        if self.robot.is_over(now) {
+            Some(Failure::ExpiredRobot)
+        } else {
+            (!here).then_some(Failure::RobotElsewhere)
+        }
     }
 
     /// Returns it as one who asks.
@@ -213,9 +258,20 @@ mod tests {
             "{file}"
         );
 
+        let failure = |name: &str, password: &str| {
+            let login = Login::new(name.as_bytes(), password.as_bytes()).unwrap();
+            robots.failure(&login, &hosts, 200).map(Failure::name)
+        };
+        assert_eq!(failure("ci", other.reveal()), Some("wrong robot secret"));
+        assert_eq!(failure("ci", "password"), Some("wrong robot secret"));
+        assert_eq!(failure("ci2", secret.reveal()), Some("unknown robot"));
+        assert_eq!(failure("ci2", "password"), None);
+
         Robot::revoke(&state, "ci").unwrap();
         robots.refresh();
         assert!(verify("ci", secret.reveal()).is_none());
+        assert_eq!(failure("ci", secret.reveal()), Some("revoked robot"));
+        assert_eq!(failure("ci2", secret.reveal()), Some("unknown robot"));
         for name in ["ci", "../robots/ci", ""] {
             assert!(matches!(
                 Robot::revoke(&state, name),
@@ -243,5 +299,9 @@ mod tests {
         assert!(comes_in("b.test", 299));
         assert!(!comes_in("b.test", 300));
         assert!(!comes_in("a.test", 299));
+        let login = Login::new(b"short", secret.reveal().as_bytes()).unwrap();
+        let failure = |host: &str, now| robots.failure(&login, &[host.into()], now);
+        assert_eq!(failure("b.test", 300), Some(Failure::ExpiredRobot));
+        assert_eq!(failure("a.test", 299), Some(Failure::RobotElsewhere));
     }
 }

@@ -10,6 +10,7 @@ pub(crate) use known::Robots;
 
 pub use super::token::secret::Secret;
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,12 @@ const FOLDER: &str = "tokens/robots";
 const FILE_BYTES_MAX: u64 = 64 << 10;
 
 const NAME_LEN_MAX: usize = 100;
+
+/// What is in the place of a revoked robot's file, so that the log can tell it from one that never was.
+const REVOKED: &str = ".revoked";
+
+/// Of how many robots that is kept: those that were revoked last.
+const REVOKED_MAX: usize = 1000;
 
 /// A robot, as it is kept.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -140,7 +147,11 @@ impl Robot {
         let path = folder.join(format!("{}.json", self.name));
         let text = serde_json::to_vec_pretty(&self).unwrap_or_default();
         match state_dir::create(&path, &text) {
-            Ok(()) => Ok(secret),
+            Ok(()) => {
+                // Were it left there, the robot would count all the same.
+                state_dir::remove(&folder.join(format!("{}{REVOKED}", self.name))).ok();
+                Ok(secret)
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 Err(RobotError::Exists(self.name))
             }
@@ -186,9 +197,14 @@ impl Robot {
         if !is_name(name) {
             return Err(RobotError::None(name.to_owned()));
         }
-        let path = state.path().join(FOLDER).join(format!("{name}.json"));
+        let folder = state.path().join(FOLDER);
+        let path = folder.join(format!("{name}.json"));
         match state_dir::remove(&path) {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                // It is revoked, whether or not there is room for that.
+                remember_revoked(&folder, name).ok();
+                Ok(())
+            }
             Ok(false) => Err(RobotError::None(name.to_owned())),
             Err(source) => Err(RobotError::Io { path, source }),
         }
@@ -230,6 +246,31 @@ impl Robot {
     }
 }
 
+/// Notes that a robot was revoked, and forgets of others those that were revoked first.
+fn remember_revoked(folder: &Path, name: &str) -> io::Result<()> {
+    state_dir::replace(&folder.join(format!("{name}{REVOKED}")), b"")?;
+    let names = state_dir::names(folder, REVOKED)?;
+    let Some(surplus) = names.len().checked_sub(REVOKED_MAX) else {
+        return Ok(());
+    };
+    let mut by_age = Vec::new();
+    for name in names {
+        let path = folder.join(format!("{name}{REVOKED}"));
+        by_age.push((path.metadata()?.modified()?, path));
+    }
+    by_age.sort();
+    for (_, path) in by_age.into_iter().take(surplus) {
+        state_dir::remove(&path)?;
+    }
+    Ok(())
+}
+
+/// Returns the names of the robots that were revoked not long ago.
+fn revoked(state: &StateDir) -> io::Result<HashSet<String>> {
+    let names = state_dir::names(&state.path().join(FOLDER), REVOKED)?;
+    Ok(names.into_iter().collect())
+}
+
 /// Returns whether a robot can be called so, and a file.
 fn is_name(name: &str) -> bool {
     let holds = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
@@ -249,6 +290,27 @@ mod tests {
     ) -> Result<Robot, RobotError> {
         let owned = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
         Robot::new(name, owned(repositories), owned(actions), 100)
+    }
+
+    #[test]
+    fn of_revoked_robots_a_bounded_number_is_remembered_until_they_are_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::new(folder.path());
+        let make = |name: &str| robot(name, &["a"], &["pull"]).unwrap().keep(&state);
+        make("ci").unwrap();
+        let robots = state.path().join(FOLDER);
+        for number in 0..REVOKED_MAX {
+            let path = robots.join(format!("old-{number}{REVOKED}"));
+            let file = std::fs::File::create(path).unwrap();
+            let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(number as u64);
+            file.set_modified(then).unwrap();
+        }
+        Robot::revoke(&state, "ci").unwrap();
+        let known = revoked(&state).unwrap();
+        assert_eq!(known.len(), REVOKED_MAX);
+        assert!(known.contains("ci") && known.contains("old-1") && !known.contains("old-0"));
+        make("ci").unwrap();
+        assert!(!revoked(&state).unwrap().contains("ci"));
     }
 
     #[test]

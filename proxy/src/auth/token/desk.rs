@@ -18,7 +18,7 @@ use super::used::Thing;
 use super::vault::{Vault, now};
 use super::{Scheme, scope};
 use crate::auth::credentials::Login;
-use crate::auth::{Basic, Origin, Principal, User};
+use crate::auth::{Basic, Failed, Failure, Origin, Principal, User};
 
 /// Where clients get tokens: the path that distribution redirects to by itself.
 pub(crate) const TOKEN_PATH: &str = "/auth/token";
@@ -119,12 +119,35 @@ impl Desk {
         token: &str,
         basic: Option<&Basic>,
         certificate: Option<&str>,
-    ) -> Result<Principal, Invalid> {
+    ) -> Result<Principal, Failed> {
+        let failed = |invalid| Failed::from(Failure::Token(invalid));
         if let Some(issuer) = &self.issuer {
-            return issuer.verify(token, now());
+            return issuer.verify(token, now()).map_err(failed);
         }
-        let tokens = self.tokens.as_ref().ok_or(Invalid::Foreign)?;
-        tokens.verify(token, now(), |user| self.current(user, basic, certificate))
+        let tokens = self.tokens.as_ref();
+        let tokens = tokens.ok_or_else(|| failed(Invalid::Foreign))?;
+        let current = |user: &User| self.current(user, basic, certificate);
+        tokens.verify(token, now(), current).map_err(|invalid| {
+            let bearer = tokens.bearer(token);
+            match bearer.as_ref().and_then(Principal::as_user) {
+                Some(user) if invalid == Invalid::Credentials && user.origin == Origin::Robot => {
+                    let absence = self.absence(&user.name);
+                    Failed::of(&user.name, absence.unwrap_or(Failure::Token(invalid)))
+                }
+                Some(user) => Failed::of(&user.name, Failure::Token(invalid)),
+                None => failed(invalid),
+            }
+        })
+    }
+
+    /// Returns what was wrong with a name and a password where no robot was found by them; `None` where
+    /// they were nothing of a robot's.
+    pub(crate) fn robot_failure(&self, login: &Login) -> Option<Failure> {
+        self.vault.robots.failure(login, &self.hosts, now())
+    }
+
+    fn absence(&self, robot: &str) -> Option<Failure> {
+        self.vault.robots.absence(robot, &self.hosts, now())
     }
 
     /// Returns what a principal may do whose token may do too little, had it a better one.
@@ -140,12 +163,27 @@ impl Desk {
         }
     }
 
-    /// Returns the principal of a refresh token, and whether it holds still.
-    pub(crate) fn resume(&self, token: &str, basic: Option<&Basic>) -> Option<Principal> {
-        let (id, session) = self.vault.sessions.find(token, now())?;
-        if *session.service != *self.terms.service {
-            return None;
-        }
+    /// Returns the principal of a refresh token that holds still.
+    pub(crate) fn resume(&self, token: &str, basic: Option<&Basic>) -> Result<Principal, Failed> {
+        let session = self.vault.sessions.find(token, now());
+        let here = |(_, session): &(_, Arc<Session>)| *session.service == *self.terms.service;
+        let Some((id, session)) = session.filter(here) else {
+            return Err(Failure::RefreshToken.into());
+        };
+        let principal = self.of_session(&session, basic).ok_or_else(|| {
+            let is_robot = session.origin == "robot";
+            let absence = is_robot.then(|| self.absence(&session.user)).flatten();
+            Failed::of(
+                &session.user,
+                absence.unwrap_or(Failure::RefreshCredentials),
+            )
+        })?;
+        self.vault.used.note(Thing::Session(&id), now());
+        Ok(principal)
+    }
+
+    /// Returns whose a session is, if what it was begun with is there as it was.
+    fn of_session(&self, session: &Session, basic: Option<&Basic>) -> Option<Principal> {
         let (origin, principal) = match session.origin.as_str() {
             "password" => {
                 let user = User::new(&*session.user, Origin::Password);
@@ -161,11 +199,7 @@ impl Desk {
         let digest = self.current(principal.as_user()?, basic, None)?;
         let credential = self.vault.fingerprint(origin, &session.user, &digest)?;
         let (now, then) = (credential.as_bytes(), session.credential.as_bytes());
-        if now.len() != then.len() || !openssl::memcmp::eq(now, then) {
-            return None;
-        }
-        self.vault.used.note(Thing::Session(&id), self::now());
-        Some(principal)
+        (now.len() == then.len() && openssl::memcmp::eq(now, then)).then_some(principal)
     }
 
     /// Makes a token of what `allows` lets the principal do of what is asked for.
