@@ -18,6 +18,7 @@ mod acme;
 mod acme_faults;
 mod acme_renewal;
 mod acme_traffic;
+mod audit;
 mod authentication;
 mod blobs;
 mod bounded_replies;
