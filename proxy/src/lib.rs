@@ -12,7 +12,7 @@
 //! - `edge`: the life of a request; `context`: what it carries from step to step;
 //! - `filter`: the steps that look at the head alone; `auth`: who is asking, and what they may do;
 //!   [`explain`]: the same, asked without an edge that runs;
-//! - `site` and `upstream`: what a request is for, and where it goes; `login`: how a site finds out
+//! - `site` and `upstream`: what a request is for, and where it goes; `outage`: whether that answers; `login`: how a site finds out
 //!   who is asking; `token_page`: how it hands out tokens;
 //! - [`state_dir`]: what the edge keeps of its own;
 //! - `limits`: how many requests a site takes from whom, how long a body may be and how slow;
@@ -71,6 +71,7 @@ mod in_flight;
 mod limits;
 mod listener;
 mod login;
+mod outage;
 pub mod reload;
 mod respond;
 mod self_signing;

@@ -127,9 +127,8 @@ impl Edge {
         }
         let answers = Answers::default();
         let tickets = Arc::new(TicketKeys::make()?);
-        let current = Arc::new(Current::new(State::build(
-            config, &vault, &answers, &tickets,
-        )?));
+        let state = State::build(config, &vault, &answers, &tickets, None)?;
+        let current = Arc::new(Current::new(state));
         let shared = Arc::new(Shared {
             current: Arc::clone(&current),
             vault,
@@ -260,8 +259,9 @@ impl Handle {
             answers, tickets, ..
         } = &*self.shared;
         let current = &self.shared.current;
-        let mut state = State::build(config, vault, answers, tickets)?;
-        fixed.fit(&mut state, &wanted, &current.load());
+        let in_force = current.load();
+        let mut state = State::build(config, vault, answers, tickets, Some(&in_force))?;
+        fixed.fit(&mut state, &wanted, &in_force);
         current.swap(state);
         Ok(fixed.differences(&wanted))
     }

@@ -259,7 +259,7 @@ mod tests {
             auth: None,
             access: Access::default(),
         };
-        let upstream = Arc::new(Upstream::new(&upstream).unwrap());
+        let upstream = Arc::new(Upstream::new(&upstream, None).unwrap());
         let vault = Arc::new(Vault::new(&StateDir::new("/nonexistent")));
         (hosts, Site::new(config, upstream, &vault))
     }

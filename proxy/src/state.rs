@@ -12,6 +12,7 @@ use crate::acme::{Answers, Managed, Plan, Record, Storage};
 use crate::auth::token::vault::Vault;
 use crate::config::{Config, Limits};
 use crate::filter::addresses::{Addresses, Network};
+use crate::outage::Outage;
 use crate::site::{Site, Sites};
 use crate::tls::accept::Acceptor;
 use crate::tls::{self, CertStore, CertifiedKey, Presented, TicketKeys};
@@ -42,12 +43,13 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Builds the state that `config` describes.
+    /// Builds the state that `config` describes, to take the place of `in_force`, if there is one.
     pub(crate) fn build(
         config: Config,
         vault: &Arc<Vault>,
         answers: &Answers,
         tickets: &Arc<TicketKeys>,
+        in_force: Option<&Self>,
     ) -> Result<Self, Unusable> {
         let tickets = config.tls.ticket_keys.as_ref().unwrap_or(tickets);
         let tickets = Arc::clone(tickets);
@@ -81,7 +83,9 @@ impl State {
             let upstream = match upstreams.entry(site.upstream.name.clone()) {
                 Entry::Occupied(entry) => Arc::clone(entry.get()),
                 Entry::Vacant(entry) => {
-                    Arc::clone(entry.insert(Arc::new(Upstream::new(&site.upstream)?)))
+                    let outage = in_force.and_then(|before| before.outage(entry.key()));
+                    let upstream = Upstream::new(&site.upstream, outage)?;
+                    Arc::clone(entry.insert(Arc::new(upstream)))
                 }
             };
             sites.add(&hosts, Site::new(site, upstream, vault));
@@ -115,6 +119,13 @@ impl State {
             sites,
             trusted_proxies: config.trusted_proxies,
         })
+    }
+
+    /// Returns what is known of an upstream's outages.
+    fn outage(&self, upstream: &str) -> Option<Arc<Outage>> {
+        let mut upstreams = self.sites.iter().map(|site| &site.upstream);
+        let known = upstreams.find(|known| *known.name == *upstream)?;
+        Some(Arc::clone(&known.outage))
     }
 
     /// Picks up certificates, and keys of session tickets, that changed on disk.

@@ -1,12 +1,14 @@
 //! What stands behind a site: where to connect, and what to do when that fails.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pingora::upstreams::peer::HttpPeer;
 
 use crate::config::{self, PeerAddress};
+use crate::outage::Outage;
 
 /// How long a connection is kept for the next request. Shorter than any server's own patience, so
 /// that a request does not meet a connection in the moment it is closed.
@@ -14,7 +16,17 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A service behind the edge.
 #[derive(Debug)]
-pub(crate) enum Upstream {
+pub(crate) struct Upstream {
+    /// What the config calls it.
+    pub(crate) name: Box<str>,
+    /// Whether it answers; it outlives a reload.
+    pub(crate) outage: Arc<Outage>,
+    place: Place,
+}
+
+/// Where it is.
+#[derive(Debug)]
+enum Place {
     /// The registry, which is spoken to without Pingora's connector.
     Registry(Socket),
     /// Whatever else, at one or more addresses.
@@ -42,27 +54,24 @@ pub struct UnusablePeer {
 }
 
 impl Upstream {
-    /// Makes the upstream that `config` describes.
-    pub(crate) fn new(config: &config::Upstream) -> Result<Self, UnusablePeer> {
-        // The registry's, too: it is made to learn whether there can be anybody.
-        let peers = config.peers.iter().map(|address| peer(address, config));
-        let peers = peers.collect::<Result<_, _>>()?;
-        if let (true, [PeerAddress::Unix(path)]) = (config.registry, config.peers.as_slice()) {
-            return Ok(Self::Registry(Socket {
-                path: path.clone(),
-                connect_timeout: config.connect_timeout,
-                read_timeout: config.read_timeout,
-            }));
-        }
-        let next = AtomicUsize::new(0);
-        Ok(Self::Other { peers, next })
+    /// Makes the upstream that `config` describes, of which it is known that it is lost, if `outage` says
+    /// so.
+    pub(crate) fn new(
+        config: &config::Upstream,
+        outage: Option<Arc<Outage>>,
+    ) -> Result<Self, UnusablePeer> {
+        Ok(Self {
+            name: config.name.as_str().into(),
+            outage: outage.unwrap_or_else(|| Arc::new(Outage::new(&config.name))),
+            place: Place::of(config)?,
+        })
     }
 
     /// Returns the registry's socket, where it is the registry.
     pub(crate) fn socket(&self) -> Option<&Socket> {
-        match self {
-            Self::Registry(socket) => Some(socket),
-            Self::Other { .. } => None,
+        match &self.place {
+            Place::Registry(socket) => Some(socket),
+            Place::Other { .. } => None,
         }
     }
 
@@ -78,9 +87,9 @@ impl Upstream {
 
     /// Takes a request's turn: which address it starts with.
     pub(crate) fn turn(&self) -> usize {
-        match self {
-            Self::Registry(_) => 0,
-            Self::Other { next, .. } => next.fetch_add(1, Ordering::Relaxed),
+        match &self.place {
+            Place::Registry(_) => 0,
+            Place::Other { next, .. } => next.fetch_add(1, Ordering::Relaxed),
         }
     }
 
@@ -92,10 +101,27 @@ impl Upstream {
     }
 
     fn peers(&self) -> &[HttpPeer] {
-        match self {
-            Self::Registry(_) => &[],
-            Self::Other { peers, .. } => peers,
+        match &self.place {
+            Place::Registry(_) => &[],
+            Place::Other { peers, .. } => peers,
         }
+    }
+}
+
+impl Place {
+    fn of(config: &config::Upstream) -> Result<Self, UnusablePeer> {
+        // The registry's, too: it is made to learn whether there can be anybody.
+        let peers = config.peers.iter().map(|address| peer(address, config));
+        let peers = peers.collect::<Result<_, _>>()?;
+        if let (true, [PeerAddress::Unix(path)]) = (config.registry, config.peers.as_slice()) {
+            return Ok(Self::Registry(Socket {
+                path: path.clone(),
+                connect_timeout: config.connect_timeout,
+                read_timeout: config.read_timeout,
+            }));
+        }
+        let next = AtomicUsize::new(0);
+        Ok(Self::Other { peers, next })
     }
 }
 

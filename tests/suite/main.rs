@@ -52,6 +52,7 @@ mod manifests;
 mod manifests_refused;
 mod memory;
 mod metrics;
+mod outages;
 mod overload;
 mod overload_http2;
 mod proxy_protocol;

@@ -2,6 +2,7 @@
 
 use pingora::{Error, ErrorSource, ErrorType};
 
+use crate::outage::Loss;
 use crate::respond::Rejection;
 use crate::telemetry::access_log::Fault;
 
@@ -11,6 +12,15 @@ pub(super) fn fault(error: &Error) -> Fault {
         ErrorSource::Downstream => Fault::Downstream,
         ErrorSource::Upstream => Fault::Upstream,
         ErrorSource::Internal | ErrorSource::Unset => Fault::Internal,
+    }
+}
+
+/// Returns what an error that came before an answer says of the upstream, if it says anything.
+pub(super) fn loss(error: &Error) -> Option<Loss> {
+    match rejection(error, fault(error))? {
+        Rejection::UpstreamUnreachable => Some(Loss::Unreachable),
+        Rejection::UpstreamFailed | Rejection::UpstreamTimeout => Some(Loss::Unanswered),
+        _ => None,
     }
 }
 

@@ -297,6 +297,9 @@ impl ProxyHttp for EdgeProxy {
         }
         let attempt = &mut ctx.attempt;
         attempt.answered_after = attempt.started.map(|started| started.elapsed());
+        if let Some((site, begun)) = ctx.site.as_ref().zip(attempt.started) {
+            site.upstream.outage.answered(begun);
+        }
         answer::mark(response, ctx)?;
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
@@ -318,6 +321,9 @@ impl ProxyHttp for EdgeProxy {
         let answered = answered(session).is_some();
         let cause = failure::cause(error);
         tracing::debug!(request_id = ?ctx.request_id, error = %cause, "request failed");
+        if let (false, Some(site), Some(loss)) = (answered, &ctx.site, failure::loss(error)) {
+            site.upstream.outage.failed(loss, &cause);
+        }
         let rejection = ctx
             .rejection
             .take()
