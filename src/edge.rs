@@ -25,7 +25,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     args.die_with_supervisor()?;
     role::without_huge_pages();
     let config = config::read(&args.config.path, Some(Role::Edge))?;
-    let logs = Logs::start(&config.log)?;
+    let logs = Logs::start(&config.log, args.is_supervised())?;
     let _last_word = logs.last_word();
     role::raise_file_limit();
     let registries = config.registries();

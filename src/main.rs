@@ -21,6 +21,7 @@ mod folder;
 mod gencert;
 mod generations;
 mod htpasswd;
+mod journal;
 mod logging;
 mod notify;
 mod outcome;

@@ -6,6 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use settings::Problems;
+use tracing::Level;
+
+use crate::journal;
 
 /// Prints a line of the answer; a closed pipe is an error and no panic.
 pub(crate) fn say(line: impl Display) -> Result<()> {
@@ -17,15 +20,25 @@ pub(crate) fn say(line: impl Display) -> Result<()> {
 
 /// Tells a person what is going on, beside the answer; nobody may be listening.
 pub(crate) fn note(line: impl Display) {
-    writeln!(io::stderr(), "tidegate: {line}").ok();
+    tell(Level::INFO, format_args!("tidegate: {line}"));
+}
+
+/// Tells what is wrong, as [`note`] does.
+pub(crate) fn complain(line: impl Display) {
+    tell(Level::ERROR, format_args!("tidegate: {line}"));
+}
+
+fn tell(level: Level, lines: impl Display) {
+    let lines = journal::lines_for(io::stderr(), level, lines);
+    writeln!(io::stderr(), "{lines}").ok();
 }
 
 /// Prints why the program gives up: each problem of a config in a line of its own.
 pub(crate) fn report(error: &anyhow::Error) {
     match error.downcast_ref::<Problems>() {
-        Some(problems) => writeln!(io::stderr(), "{problems}").ok(),
-        None => writeln!(io::stderr(), "tidegate: {}", one_line(error)).ok(),
-    };
+        Some(problems) => tell(Level::ERROR, problems),
+        None => complain(one_line(error)),
+    }
 }
 
 /// Tells an error with all its causes; some errors tell their cause themselves.

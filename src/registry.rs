@@ -50,7 +50,7 @@ fn workers() -> usize {
 async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Result<()> {
     let mut signals = Signals::listen()?.and_supervisor()?;
     let control_socket = registry.control_socket.clone();
-    let logs = Logs::start(&registry.log)?;
+    let logs = Logs::start(&registry.log, args.is_supervised())?;
     let _last_word = logs.last_word();
     role::raise_file_limit();
     let handed = Handed {

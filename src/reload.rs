@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::config::{self, ConfigFile, Role};
 use crate::control::{self, Request};
 use crate::outcome::{Outcome, Reloaded};
-use crate::output::{note, say};
+use crate::output::{complain, say};
 
 /// The exit code when all is in force but for keys that need a restart.
 const NEEDS_RESTART: u8 = 3;
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         match ask(role, &socket) {
             Ok(waiting) => waits |= waiting,
             Err(error) => {
-                note(format_args!("{role}: {error:#}"));
+                complain(format_args!("{role}: {error:#}"));
                 refused = true;
             }
         }
@@ -59,14 +59,14 @@ fn ask(role: Role, socket: &Path) -> Result<bool> {
     match &outcome {
         Outcome::InForce(Reloaded { waiting, skipped }) => {
             for line in skipped {
-                note(format_args!("{role}: error: {line}: the line is left out"));
+                complain(format_args!("{role}: error: {line}: the line is left out"));
             }
             say(format_args!("{role}: {outcome}"))?;
             Ok(!waiting.is_empty())
         }
         Outcome::Upgraded { .. } => bail!("it gave the answer to something else"),
         Outcome::Refused { problems } => {
-            problems.iter().for_each(note);
+            problems.iter().for_each(complain);
             bail!("{outcome}")
         }
     }

@@ -36,6 +36,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Returns whether `tidegate up` runs this role for somebody.
+    pub(crate) fn is_supervised(&self) -> bool {
+        self.supervisor.is_some()
+    }
+
     /// Makes the kernel stop this process when the one that started it dies.
     pub(crate) fn die_with_supervisor(&self) -> Result<()> {
         let Some(supervisor) = self.supervisor else {

@@ -7,7 +7,9 @@
 //! Whatever clients do, the log grows at a bounded rate: see [`limit`]. Nobody but its owner and root
 //! decides what a log file is: see [`mod@file`].
 
+mod brief;
 mod file;
+mod format;
 mod levels;
 mod limit;
 mod stream;
@@ -23,6 +25,7 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use format::Style;
 use levels::{Levels, UnknownLevel};
 use limit::Limit;
 use stream::{Sink, Stream};
@@ -111,10 +114,9 @@ fn log_file(section: &mut Section, key: &str, writes: bool) -> Option<PathBuf> {
 }
 
 /// How a line is written.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum LogFormat {
     Json,
-    #[default]
     Text,
 }
 
@@ -135,6 +137,8 @@ pub(crate) struct Logs {
     main: Stream,
     access: Stream,
     limit: Arc<Limit>,
+    /// Somebody is to look at a terminal, as with `tidegate up`.
+    on_show: bool,
 }
 
 /// Tells, once it is dropped, which lines were left out last: hold it to the end of the process.
@@ -148,7 +152,7 @@ impl Drop for LastWord {
 
 /// Settings that are sure to work: the files are open.
 pub(crate) struct Prepared {
-    format: LogFormat,
+    format: Option<LogFormat>,
     main: (Targets, Sink),
     access: (Targets, Sink),
     warnings: Vec<String>,
@@ -168,7 +172,7 @@ impl Prepared {
             .map(|path| Sink::open(Some(path)))
             .transpose()?;
         Ok(Self {
-            format: log.format.unwrap_or_default(),
+            format: log.format,
             main: (levels.filter(access.is_none()), main),
             access: match access {
                 Some(sink) => (levels.access_filter(), sink),
@@ -180,11 +184,11 @@ impl Prepared {
 }
 
 impl Logs {
-    /// Starts the log of this process.
+    /// Starts the log of this process, `on_show` where somebody is to look at it.
     ///
     /// # Errors
     /// As [`Prepared::open`].
-    pub(crate) fn start(log: &Log) -> Result<Self> {
+    pub(crate) fn start(log: &Log, on_show: bool) -> Result<Self> {
         let prepared = Prepared::open(log)?;
         let limit = Limit::start().context("start the thread of the log")?;
         let (main, main_layer) = Stream::new(Arc::clone(&limit));
@@ -196,6 +200,7 @@ impl Logs {
             main,
             access,
             limit,
+            on_show,
         };
         logs.apply(prepared);
         Ok(logs)
@@ -216,8 +221,10 @@ impl Logs {
             warnings,
         }: Prepared,
     ) {
-        self.main.change(format, main);
-        self.access.change(format, access);
+        for (stream, settings) in [(&self.main, main), (&self.access, access)] {
+            let style = Style::choose(format, &settings.1, self.on_show);
+            stream.change(style, settings);
+        }
         // Libraries that speak to the `log` crate are asked there first, and by this alone.
         let level = LevelFilter::current().to_string().parse();
         log::set_max_level(level.unwrap_or(log::LevelFilter::Trace));
@@ -241,6 +248,7 @@ mod tests {
             main,
             access,
             limit,
+            on_show: false,
         };
         let log = Log {
             file: Some(folder.path().join(name)),

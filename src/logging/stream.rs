@@ -1,23 +1,21 @@
 //! A stream of lines: how they are written, and where they go.
 
-use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use anyhow::{Context, Result};
-use tracing::Subscriber;
 use tracing_subscriber::filter::FilterExt as _;
 use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt::format::{DefaultFields, Format, Full, Json, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
-use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::DefaultFields;
 use tracing_subscriber::{Layer, Registry, reload};
 
+use super::file;
+use super::format::{ChosenFormat, Formatter, Style};
 use super::limit::{Limit, Limited};
-use super::{LogFormat, file};
+use crate::journal;
 
 pub(super) type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
@@ -53,13 +51,8 @@ impl Stream {
     }
 
     /// Takes on other settings, from the next line on.
-    pub(super) fn change(&self, format: LogFormat, (filter, sink): (Targets, Sink)) {
-        self.formatter
-            .json
-            .store(format == LogFormat::Json, Ordering::Relaxed);
-        self.formatter
-            .colour
-            .store(sink.has_colour(), Ordering::Relaxed);
+    pub(super) fn change(&self, style: Style, (filter, sink): (Targets, Sink)) {
+        self.formatter.change(style);
         *self
             .destination
             .0
@@ -118,14 +111,20 @@ impl Sink {
         }
     }
 
-    fn has_colour(&self) -> bool {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        wanted
-            && match self {
-                Self::File(_) | Self::Nowhere => false,
-                Self::Stderr => io::stderr().is_terminal(),
-                Self::Stdout => io::stdout().is_terminal(),
-            }
+    pub(super) fn is_terminal(&self) -> bool {
+        match self {
+            Self::File(_) | Self::Nowhere => false,
+            Self::Stderr => io::stderr().is_terminal(),
+            Self::Stdout => io::stdout().is_terminal(),
+        }
+    }
+
+    pub(super) fn is_journal(&self) -> bool {
+        match self {
+            Self::File(_) | Self::Nowhere => false,
+            Self::Stderr => journal::is_stream(io::stderr()),
+            Self::Stdout => journal::is_stream(io::stdout()),
+        }
     }
 }
 
@@ -141,53 +140,5 @@ impl Write for Sink {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Every way to write a line, and which of them is in force.
-struct Formatter {
-    json: AtomicBool,
-    colour: AtomicBool,
-    as_json: Format<Json>,
-    as_plain_text: Format<Full>,
-    as_coloured_text: Format<Full>,
-}
-
-impl Default for Formatter {
-    fn default() -> Self {
-        Self {
-            json: AtomicBool::default(),
-            colour: AtomicBool::default(),
-            as_json: Format::default()
-                .json()
-                .flatten_event(true)
-                .with_current_span(false)
-                .with_span_list(false),
-            as_plain_text: Format::default().with_ansi(false),
-            as_coloured_text: Format::default().with_ansi(true),
-        }
-    }
-}
-
-struct ChosenFormat(Arc<Formatter>);
-
-impl<S, N> FormatEvent<S, N> for ChosenFormat
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        writer: Writer<'_>,
-        event: &tracing::Event<'_>,
-    ) -> fmt::Result {
-        if self.0.json.load(Ordering::Relaxed) {
-            self.0.as_json.format_event(context, writer, event)
-        } else if self.0.colour.load(Ordering::Relaxed) {
-            self.0.as_coloured_text.format_event(context, writer, event)
-        } else {
-            self.0.as_plain_text.format_event(context, writer, event)
-        }
     }
 }

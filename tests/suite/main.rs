@@ -43,6 +43,7 @@ mod full_disk;
 mod guarded;
 mod http2_readers;
 mod instances;
+mod journal;
 mod layering;
 mod layout_interchange;
 mod log_files;

@@ -18,7 +18,8 @@ pub(crate) fn tidegate() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     // What the machine has in its environment is not part of the test.
     for (name, _) in std::env::vars() {
-        if name.starts_with("TIDEGATE_") || name == "RUST_LOG" || name == "NOTIFY_SOCKET" {
+        let is_of_systemd = name == "NOTIFY_SOCKET" || name == "JOURNAL_STREAM";
+        if name.starts_with("TIDEGATE_") || name == "RUST_LOG" || is_of_systemd {
             command.env_remove(name);
         }
     }
