@@ -62,4 +62,4 @@ uninstall: ## remove what install put there; config, keys, users and images stay
 	@rm -f $(DESTDIR)$(SYSTEMD_DIR)/sysusers.d/tidegate.conf $(DESTDIR)$(SYSTEMD_DIR)/tmpfiles.d/tidegate.conf
 	@rm -rf $(DESTDIR)$(DOC_DIR)
 	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload
-	@echo 'Removed. Still there: $(SYSCONFDIR)/tidegate, /var/lib/registry, the users tidegate-edge and tidegate-registry.'
+	@DESTDIR='$(DESTDIR)' SYSCONFDIR='$(SYSCONFDIR)' packaging/after-uninstall
