@@ -21,7 +21,7 @@ use crate::limits::request_body::TooLarge;
 /// The methods that every site knows, as `Allow` lists them.
 pub(crate) const METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 
-/// So much of a header's name is shown to whoever sent it.
+/// So much of a header's name, or of a host, is shown to whoever sent it.
 const NAME_SHOWN_MAX: usize = 100;
 
 /// Who reads the body of a refusal.
@@ -93,7 +93,10 @@ pub(crate) enum Rejection {
         challenges: Vec<Challenge>,
     },
     /// No site has this host.
-    UnknownHost,
+    UnknownHost {
+        /// The host, as the client wrote it.
+        host: Box<str>,
+    },
     /// The upstream broke off before it answered.
     UpstreamFailed,
     /// The upstream did not answer in time.
@@ -133,7 +136,7 @@ impl Rejection {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::Unauthorized { .. } => StatusCode::UNAUTHORIZED,
-            Self::Misdirected | Self::UnknownHost => StatusCode::MISDIRECTED_REQUEST,
+            Self::Misdirected | Self::UnknownHost { .. } => StatusCode::MISDIRECTED_REQUEST,
             Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::UriTooLong => StatusCode::URI_TOO_LONG,
@@ -151,7 +154,7 @@ impl Rejection {
             | Self::NeedsTls
             | Self::NotFound
             | Self::PaddedHeader(_)
-            | Self::UnknownHost
+            | Self::UnknownHost { .. }
             | Self::UriTooLong => ErrorCode::Unsupported,
             Self::BodyTooLarge { .. } => ErrorCode::SizeInvalid,
             Self::Busy
@@ -196,7 +199,9 @@ impl Rejection {
             Self::TooManyRequests { .. } => "too many requests, slow down".to_owned(),
             Self::Timeout => "the request took too long to arrive".to_owned(),
             Self::Unauthorized { .. } => "authentication required".to_owned(),
-            Self::UnknownHost => "no site of this name is served here".to_owned(),
+            Self::UnknownHost { host } => {
+                format!("no site of the name \"{host:.NAME_SHOWN_MAX$}\" is served here")
+            }
             Self::UpstreamFailed => "the service broke off".to_owned(),
             Self::UpstreamTimeout => "the service did not answer in time".to_owned(),
             Self::UpstreamUnreachable => "the service is not available just now".to_owned(),
@@ -253,7 +258,7 @@ impl Rejection {
             | Self::PaddedHeader(_)
             | Self::Route(_)
             | Self::Timeout
-            | Self::UnknownHost
+            | Self::UnknownHost { .. }
             | Self::UpstreamFailed
             | Self::UpstreamTimeout
             | Self::UriTooLong => {}
@@ -423,10 +428,19 @@ mod tests {
 
     #[test]
     fn anyone_else_gets_a_line_of_text() {
-        let reply = Rejection::UnknownHost.reply(Audience::Anyone);
+        let host = "registry.lan".into();
+        let reply = Rejection::UnknownHost { host }.reply(Audience::Anyone);
         assert_eq!(reply.status, 421);
         assert_eq!(header(&reply, "x-content-type-options"), ["nosniff"]);
-        assert_eq!(&reply.body[..], b"no site of this name is served here\n");
+        let expected = "no site of the name \"registry.lan\" is served here\n";
+        assert_eq!(reply.body, expected);
+    }
+
+    #[test]
+    fn of_a_long_host_only_the_beginning_is_shown() {
+        let host = "a".repeat(9000).into();
+        let reply = Rejection::UnknownHost { host }.reply(Audience::RegistryClient);
+        assert!(reply.body.len() < 250, "{:?}", reply.body);
     }
 
     #[test]

@@ -29,12 +29,20 @@ pub(crate) struct Sites {
     wildcard: HashMap<Box<str>, Arc<Site>>,
     any: Option<Arc<Site>>,
     all: Vec<Arc<Site>>,
+    /// The hosts of all, as far as a line of the log has room for them.
+    served: Vec<String>,
 }
+
+/// As many hosts as a line of the log has room for.
+const SERVED_SHOWN_MAX: usize = 8;
 
 impl Sites {
     /// Adds a site for its hosts, which no other site has.
     pub(crate) fn add(&mut self, hosts: &[HostPattern], site: Site) {
         let site = Arc::new(site);
+        let room = SERVED_SHOWN_MAX.saturating_sub(self.served.len());
+        self.served
+            .extend(hosts.iter().take(room).map(ToString::to_string));
         for host in hosts {
             match host {
                 HostPattern::Any => self.any = Some(Arc::clone(&site)),
@@ -53,6 +61,15 @@ impl Sites {
     /// Returns the site of a host: its own, the one for all names beside it, or the one for any.
     pub(crate) fn select(&self, host: &Host) -> Option<&Arc<Site>> {
         self.by_name(host.name())
+    }
+
+    /// Refuses a host that no site has; the log says which there are.
+    pub(crate) fn unknown(&self, host: &Host) -> Refused {
+        let served = self.served.join(", ");
+        let rejection = Rejection::UnknownHost {
+            host: host.authority().into(),
+        };
+        rejection.because(format!("no site of this host, but of {served}"))
     }
 
     /// Returns the site that a handshake for this name was made for.

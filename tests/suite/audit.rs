@@ -84,11 +84,16 @@ fn what_was_refused_is_named_too() {
     let mut exchange = rig.client().connect().unwrap();
     let stray = b"GET /v2/stray/tags/list HTTP/1.1\r\nHost: Elsewhere.test:1234\r\n\r\n";
     exchange.write(stray).unwrap();
-    assert_eq!(exchange.reply().unwrap().status, 421);
+    let reply = exchange.reply().unwrap().expect_error(421, "UNSUPPORTED");
+    let told = "no site of the name \"Elsewhere.test:1234\" is served here";
+    assert_eq!(reply.json()["errors"][0]["message"], told);
+    assert!(!reply.text().contains("registry.test"), "{}", reply.text());
     let stray = line(&rig, &["/v2/stray/tags/list"]);
     assert_eq!(stray["host"], "elsewhere.test");
     assert_eq!(stray["status"], 421);
     assert_eq!(stray["site"], Value::Null);
+    let served = "no site of this host, but of localhost, 127.0.0.1, registry.test";
+    assert_eq!(stray["because"], served);
 }
 
 #[test]

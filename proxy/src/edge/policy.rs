@@ -72,12 +72,11 @@ impl EdgeProxy {
             {
                 return Err(acme_challenge::reply(answer));
             }
-            site.ok_or(Rejection::UnknownHost)?;
+            site.ok_or_else(|| state.sites.unknown(host))?;
             return Err(https_redirect::redirect(parts, host, self.https_port));
         }
-        let site = ctx
-            .site
-            .insert(Arc::clone(site.ok_or(Rejection::UnknownHost)?));
+        let site = site.ok_or_else(|| state.sites.unknown(host))?;
+        let site = ctx.site.insert(Arc::clone(site));
         let handshake = handshake(session).ok_or(Rejection::Misdirected)?;
         state.sites.check_connection(handshake, site)?;
         ctx.certified = site.certified(handshake)?;
