@@ -10,6 +10,7 @@
 //! said of a handshake that failed.
 
 mod accept;
+mod both;
 mod buffered;
 mod challenge;
 mod heads;
@@ -96,6 +97,7 @@ pub(crate) fn bind_at(
     handed: &mut Vec<TcpListener>,
     patience: Duration,
 ) -> Result<(TcpListener, SocketAddr), Error> {
+    let address = both::or_ipv4(address);
     let failed = |source| Error::Bind { address, source };
     let at = |meant: &dyn Fn(SocketAddr) -> bool| {
         let mut handed = handed.iter();
@@ -117,7 +119,7 @@ pub(crate) fn bind_at(
 fn bind_patiently(address: SocketAddr, patience: Duration) -> io::Result<TcpListener> {
     let deadline = Instant::now() + patience;
     loop {
-        match TcpListener::bind(address) {
+        match both::bind(address) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 thread::park_timeout(ASK_EVERY);
             }
