@@ -9,6 +9,18 @@ use settings::{Document, Problems, Section};
 
 use crate::logging::Log;
 
+/// Where the config is if nobody says so.
+const DEFAULT_PATH: &str = "/etc/tidegate/edge.toml";
+
+/// Where the environment may say that it is.
+const PATH_VARIABLE: &str = "TIDEGATE_CONFIG";
+
+/// Returns which config is meant where no flag says so.
+pub(crate) fn default_path() -> PathBuf {
+    let given = std::env::var_os(PATH_VARIABLE).filter(|path| !path.is_empty());
+    given.map_or_else(|| PathBuf::from(DEFAULT_PATH), PathBuf::from)
+}
+
 /// The flag that names the config, for every verb that reads one.
 #[derive(clap::Args)]
 pub(crate) struct ConfigFile {
@@ -16,8 +28,8 @@ pub(crate) struct ConfigFile {
     #[arg(
         long = "config",
         value_name = "CONFIG",
-        env = "TIDEGATE_CONFIG",
-        default_value = "/etc/tidegate/edge.toml"
+        env = PATH_VARIABLE,
+        default_value = DEFAULT_PATH
     )]
     pub(crate) path: PathBuf,
 }

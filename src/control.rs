@@ -22,6 +22,8 @@ use crate::outcome::Outcome;
 /// What is asked.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Request {
+    /// To look at the files of users and robots at once, and not within a second.
+    Look,
     /// To reload the config.
     Reload,
     /// To start a successor from the program on disk, and leave.
@@ -32,14 +34,23 @@ impl Request {
     /// The line that asks for it.
     fn line(self) -> &'static [u8] {
         match self {
+            Self::Look => b"look\n",
             Self::Reload => b"reload\n",
             Self::Upgrade => b"upgrade\n",
         }
     }
 
     fn of_line(line: &[u8]) -> Option<Self> {
-        let all = [Self::Reload, Self::Upgrade];
+        let all = [Self::Look, Self::Reload, Self::Upgrade];
         all.into_iter().find(|request| request.line() == line)
+    }
+
+    /// How long it may take before whoever waits for the outcome gives up.
+    fn takes_max(self) -> Duration {
+        match self {
+            Self::Look => LOOK_MAX,
+            Self::Reload | Self::Upgrade => OUTCOME_MAX,
+        }
     }
 }
 
@@ -51,6 +62,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a reload or a start may take before whoever waits for it gives up.
 const OUTCOME_MAX: Duration = Duration::from_secs(90);
+
+/// How long a look at a few files may take.
+const LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// How long the answer may be.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
@@ -200,7 +214,7 @@ pub(crate) fn ask(path: &Path, request: Request) -> Result<Option<Outcome>> {
 }
 
 fn exchange(mut stream: UnixStream, request: Request) -> Result<Outcome> {
-    stream.set_read_timeout(Some(OUTCOME_MAX))?;
+    stream.set_read_timeout(Some(request.takes_max()))?;
     stream.write_all(request.line())?;
     let mut line = String::new();
     BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;

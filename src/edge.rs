@@ -93,6 +93,11 @@ impl Watched {
         loop {
             let asker = match signals.next().await {
                 Request::Reload(asker) => asker,
+                Request::Look(asker) => {
+                    self.handle.refresh();
+                    asker.answer(&Outcome::InForce(Reloaded::default()));
+                    continue;
+                }
                 Request::Upgrade(asker) => {
                     self.args.ask_for_successor(asker);
                     continue;
@@ -121,7 +126,7 @@ impl Watched {
                 Request::Stop => stop_at_once(),
                 Request::Finish => {}
                 Request::Reload(asker) => asker.into_iter().for_each(Asker::refuse_while_stopping),
-                Request::Upgrade(asker) => asker.refuse_while_stopping(),
+                Request::Look(asker) | Request::Upgrade(asker) => asker.refuse_while_stopping(),
             }
         }
     }

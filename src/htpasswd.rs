@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use proxy::htpasswd::Users;
 
 use crate::files::{self, Staged};
+use crate::look;
 use crate::output::say;
 use crate::password::Password;
 
@@ -80,6 +81,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
                 Password::ask(user)?
             };
             add(file, user, &password, *cost)?;
+            look::edge_of_users(file);
             if *random {
                 say(password.reveal())
             } else {
@@ -88,7 +90,11 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         }
         Command::Remove {
             entry: Entry { file, user },
-        } => remove(file, user),
+        } => {
+            remove(file, user)?;
+            look::edge_of_users(file);
+            Ok(())
+        }
         Command::List { file } => users(&read(file)?).try_for_each(say),
         Command::Verify {
             entry: Entry { file, user },

@@ -23,6 +23,7 @@ mod generations;
 mod htpasswd;
 mod journal;
 mod logging;
+mod look;
 mod notify;
 mod outcome;
 mod output;

@@ -15,7 +15,7 @@ use crate::config::{self, Registry, Role};
 use crate::control::Asker;
 use crate::descriptors::{self, Descriptors};
 use crate::logging::{Logs, Prepared};
-use crate::outcome::Reloaded;
+use crate::outcome::{Outcome, Reloaded};
 use crate::role::Args;
 use crate::signals::{Request, Signals};
 use crate::{notify, role};
@@ -84,7 +84,7 @@ async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Resul
                 Request::Stop => bail!("stopped before all requests were finished"),
                 Request::Finish => {}
                 Request::Reload(asker) => asker.into_iter().for_each(Asker::refuse_while_stopping),
-                Request::Upgrade(asker) => asker.refuse_while_stopping(),
+                Request::Look(asker) | Request::Upgrade(asker) => asker.refuse_while_stopping(),
             }
             continue;
         };
@@ -97,6 +97,8 @@ async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Resul
                     asker.answer(&outcome);
                 }
             }
+            // It has no users.
+            Request::Look(asker) => asker.answer(&Outcome::InForce(Reloaded::default())),
             Request::Upgrade(asker) => args.ask_for_successor(asker),
             Request::Stop | Request::Finish => {
                 notify::stopping();

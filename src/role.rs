@@ -36,7 +36,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// Returns whether `tidegate up` runs this role for somebody.
+    /// Returns whether a supervisor runs this role, as `tidegate up` does.
     pub(crate) fn is_supervised(&self) -> bool {
         self.supervisor.is_some()
     }

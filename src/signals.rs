@@ -19,6 +19,8 @@ pub(crate) struct Signals {
 
 /// What a signal asks for.
 pub(crate) enum Request {
+    /// Somebody has changed users or robots, and waits until that counts.
+    Look(Asker),
     /// SIGHUP, or somebody who waits for the answer: read the config again and open the logs again.
     Reload(Option<Asker>),
     /// Somebody wants a successor of this process, and waits for the outcome.
@@ -63,6 +65,7 @@ impl Signals {
         tokio::select! {
             _ = self.hangup.recv() => Request::Reload(None),
             (request, asker) = asked(&mut self.control) => match request {
+                control::Request::Look => Request::Look(asker),
                 control::Request::Reload => Request::Reload(Some(asker)),
                 control::Request::Upgrade => Request::Upgrade(asker),
             },

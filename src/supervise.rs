@@ -57,7 +57,7 @@ async fn supervise(role: Role, args: &Args, kept: Descriptors) -> Result<ExitCod
             request = signals.next() => match request {
                 Request::Stop => break,
                 Request::Reload(_) => generations.send(Signal::HUP)?,
-                Request::Finish | Request::Upgrade(_) => {}
+                Request::Finish | Request::Look(_) | Request::Upgrade(_) => {}
             },
             _ = told_to_leave.recv() => leave(&run, 0),
         }

@@ -1,7 +1,7 @@
 //! `tidegate token`: robots, and the refresh tokens that `docker login` keeps.
 //!
-//! All of it is files in the edge's state directory, which the running edge looks at every second:
-//! nothing needs a restart, and what is revoked is gone.
+//! All of it is files in the edge's state directory, which the running edge looks at when it is asked to,
+//! and every second anyway: nothing needs a restart, and what is revoked is gone.
 
 use std::fs;
 use std::io;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use settings::Document;
 
 use crate::config::ConfigFile;
+use crate::look;
 use crate::output::{note, say};
 
 /// What to do with robots and sessions.
@@ -27,7 +28,7 @@ pub(crate) enum Command {
     Create(Create),
     /// List the robots.
     List(List),
-    /// Remove a robot; the running edge refuses it within a second.
+    /// Remove a robot; the running edge refuses it from then on.
     Revoke {
         #[command(flatten)]
         config: ConfigFile,
@@ -123,9 +124,17 @@ pub(crate) fn run(command: Command) -> Result<()> {
     match command {
         Command::Create(args) => create(args),
         Command::List(args) => list(&args),
-        Command::Revoke { config, name } => Ok(Robot::revoke(&open(&config)?.0, &name)?),
+        Command::Revoke { config, name } => {
+            Robot::revoke(&open(&config)?.0, &name)?;
+            look::edge(&config.path);
+            Ok(())
+        }
         Command::Sessions(args) => sessions(&args),
-        Command::EndSessions(args) => end(&args),
+        Command::EndSessions(args) => {
+            end(&args)?;
+            look::edge(&args.config.path);
+            Ok(())
+        }
         Command::Certificates { config } => {
             let path = open(&config)?.0.path().join("tokens/certificates.pem");
             let pem = match fs::read_to_string(&path) {
@@ -174,6 +183,7 @@ fn create(args: Create) -> Result<()> {
             state.path().display()
         ));
     }
+    look::edge(&args.config.path);
     note(format_args!(
         "robot {} can log in with this, which is not shown again:",
         args.name

@@ -266,6 +266,11 @@ impl Handle {
         Ok(fixed.differences(&wanted))
     }
 
+    /// Looks at the files that say who may come in, now and not when it is their turn. It blocks.
+    pub fn refresh(&self) {
+        look(&self.shared.current.take(), &self.shared.vault);
+    }
+
     /// Takes down how a reload ended, for the metrics: whether its config is in force, and how many keys
     /// of it wait for a restart.
     pub fn note_reload(&self, in_force: bool, waiting: usize) {
@@ -376,13 +381,16 @@ async fn refresh(shared: Arc<Shared>) {
             tokio::spawn(fetch::refresh(fetched));
         }
         // Reading a file may block, as on a network mount.
-        let look = move || {
-            state.sites.iter().for_each(|site| site.refresh());
-            state.refresh_certificates();
-            vault.refresh();
-        };
+        let look = move || look(&state, &vault);
         if tokio::task::spawn_blocking(look).await.is_err() {
             tracing::error!("looking at the files of users and tokens panicked");
         }
     }
+}
+
+/// Takes on what has changed in the files that say who may come in.
+fn look(state: &State, vault: &Vault) {
+    state.sites.iter().for_each(|site| site.refresh());
+    state.refresh_certificates();
+    vault.refresh();
 }

@@ -18,6 +18,7 @@ mod acme;
 mod acme_faults;
 mod acme_renewal;
 mod acme_traffic;
+mod at_once;
 mod audit;
 mod authentication;
 mod blobs;
