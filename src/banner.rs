@@ -6,10 +6,11 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use settings::Document;
+use settings::{Document, Section};
 
 use crate::folder::Folder;
 use crate::htpasswd;
+use crate::kept_password;
 use crate::output::shell_word;
 
 /// Describes what runs from `folder`, with TLS on `https`.
@@ -24,7 +25,7 @@ pub(crate) fn text(folder: &Folder, https: Option<SocketAddr>) -> String {
         443 => host.clone(),
         port => format!("{host}:{port}"),
     };
-    let login = login(folder, &authority);
+    let login = login(folder, &site.way_in, &authority);
     let trust = if site.self_signed {
         trust(folder, &host, &authority)
     } else {
@@ -44,18 +45,36 @@ Ctrl-C finishes the transfers under way and stops it.
 }
 
 /// Who may log in and how.
-fn login(folder: &Folder, authority: &str) -> String {
-    let users = fs::read_to_string(folder.htpasswd()).unwrap_or_default();
-    let user = htpasswd::users(&users).next().unwrap_or("USER");
+fn login(folder: &Folder, way_in: &WayIn, authority: &str) -> String {
+    let htpasswd = match way_in {
+        WayIn::Passwords(file) => file,
+        WayIn::Certificates => {
+            let folder = format!("/etc/docker/certs.d/{authority}");
+            return format!(
+                "  docker pull {authority}/IMAGE\n\n  user      whoever shows a certificate: \
+                 {folder}/client.cert and client.key"
+            );
+        }
+        WayIn::Open => {
+            return format!("  docker pull {authority}/IMAGE\n\n  user      nobody is asked");
+        }
+        WayIn::Elsewhere => return format!("  docker login {authority}\n"),
+    };
     let password = folder.password();
-    let login = format!("docker login {authority} --username {user}");
-    if !password.exists() {
-        return format!("  {login}\n\n  user      {user}\n  password  as it was set");
+    // Only what works is shown.
+    if let Some(user) = kept_password::whose(&password, htpasswd) {
+        return format!(
+            "  docker login {authority} --username {user} --password-stdin < {}\n\n  \
+             user      {user}\n  password  {}",
+            shell_word(&password),
+            password.display()
+        );
     }
+    let users = fs::read_to_string(htpasswd).unwrap_or_default();
+    let user = htpasswd::users(&users).next().unwrap_or("USER");
     format!(
-        "  {login} --password-stdin < {}\n\n  user      {user}\n  password  {}",
-        shell_word(&password),
-        password.display()
+        "  docker login {authority} --username {user}\n\n  user      {user}\n  \
+         password  as it was set"
     )
 }
 
@@ -84,6 +103,32 @@ fn is_loopback(host: &str) -> bool {
 struct Site {
     host: Option<String>,
     self_signed: bool,
+    way_in: WayIn,
+}
+
+/// How somebody comes in to a site.
+enum WayIn {
+    /// By a certificate alone.
+    Certificates,
+    /// With what another server hands out.
+    Elsewhere,
+    /// By asking.
+    Open,
+    /// By a password of this htpasswd file.
+    Passwords(PathBuf),
+}
+
+impl WayIn {
+    fn of(site: &mut Section) -> Self {
+        let Some(mut auth) = site.table("auth") else {
+            return Self::Open;
+        };
+        match (auth.path("htpasswd_file"), auth.has("client_ca_file")) {
+            (Some(file), _) => Self::Passwords(file),
+            (None, true) => Self::Certificates,
+            (None, false) => Self::Elsewhere,
+        }
+    }
 }
 
 impl Site {
@@ -99,6 +144,7 @@ impl Site {
         Self {
             host: hosts.into_iter().flatten().find(|host| !host.contains('*')),
             self_signed: certificate == Some(folder.certificate()),
+            way_in: site.as_mut().map_or(WayIn::Open, WayIn::of),
         }
     }
 }
@@ -123,10 +169,13 @@ mod tests {
         folder.create().unwrap();
         let config = format!(
             "[[site]]\nhosts = ['*.example.com', '{host}']\n\
-             certificate = {{ cert_file = 'tls/cert.pem' }}\n"
+             certificate = {{ cert_file = 'tls/cert.pem' }}\n\
+             [site.auth]\nhtpasswd_file = 'auth/htpasswd'\n"
         );
         fs::write(folder.config(), config).unwrap();
-        fs::write(folder.htpasswd(), "# first\nann:x\n").unwrap();
+        // `secret`
+        let hash = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=";
+        fs::write(folder.htpasswd(), format!("# first\nbob:x\nann:{hash}\n")).unwrap();
         folder
     }
 
@@ -156,7 +205,39 @@ mod tests {
             &folder(temporary.path(), "a.b"),
             Some("[::]:443".parse().unwrap()),
         );
-        assert!(text.contains("docker login a.b --username ann\n"), "{text}");
+        assert!(text.contains("docker login a.b --username bob\n"), "{text}");
+    }
+
+    #[test]
+    fn a_password_that_lets_nobody_in_is_not_shown() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = folder(temporary.path(), "a.b");
+        fs::write(folder.password(), "another\n").unwrap();
+        let text = text(&folder, Some("0.0.0.0:443".parse().unwrap()));
+        assert!(!text.contains("--password-stdin"), "{text}");
+        assert!(text.contains("password  as it was set"), "{text}");
+    }
+
+    #[test]
+    fn a_site_of_certificates_asks_for_no_password() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = folder(temporary.path(), "a.b");
+        let config = fs::read_to_string(folder.config()).unwrap();
+        let config = config.replace(
+            "htpasswd_file = 'auth/htpasswd'",
+            "client_ca_file = 'ca.pem'",
+        );
+        fs::write(folder.config(), &config).unwrap();
+        let https = Some("0.0.0.0:443".parse().unwrap());
+        let said = text(&folder, https);
+        assert!(!said.contains("docker login"), "{said}");
+        assert!(
+            said.contains("/etc/docker/certs.d/a.b/client.cert"),
+            "{said}"
+        );
+        let (open, _auth) = config.split_once("[site.auth]").unwrap();
+        fs::write(folder.config(), open).unwrap();
+        assert!(!text(&folder, https).contains("docker login"));
     }
 
     #[test]

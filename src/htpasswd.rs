@@ -12,6 +12,7 @@ use clap::{Args, Subcommand};
 use proxy::htpasswd::Users;
 
 use crate::files::{self, Staged};
+use crate::kept_password::KeptPassword;
 use crate::look;
 use crate::output::say;
 use crate::password::Password;
@@ -80,7 +81,11 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             } else {
                 Password::ask(user)?
             };
+            let kept = KeptPassword::of(file, user);
             add(file, user, &password, *cost)?;
+            if let Some(kept) = kept {
+                kept.follow(file, user, random.then_some(&password))?;
+            }
             look::edge_of_users(file);
             if *random {
                 say(password.reveal())
@@ -91,7 +96,11 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         Command::Remove {
             entry: Entry { file, user },
         } => {
+            let kept = KeptPassword::of(file, user);
             remove(file, user)?;
+            if let Some(kept) = kept {
+                kept.follow(file, user, None)?;
+            }
             look::edge_of_users(file);
             Ok(())
         }

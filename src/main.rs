@@ -22,6 +22,7 @@ mod gencert;
 mod generations;
 mod htpasswd;
 mod journal;
+mod kept_password;
 mod logging;
 mod look;
 mod notify;
