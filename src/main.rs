@@ -20,6 +20,7 @@ mod files;
 mod folder;
 mod gencert;
 mod generations;
+mod given;
 mod htpasswd;
 mod journal;
 mod kept_password;

@@ -3,9 +3,7 @@
 //! A file that exists is never touched. Each new one appears whole or not at all, so a set-up that
 //! was interrupted goes on where it stopped.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +13,8 @@ use serde_json::json;
 use crate::config::Role;
 use crate::files::{self, Staged};
 use crate::folder::Folder;
-use crate::output::{note, say, shell_word};
+use crate::given::{self, Given};
+use crate::output::{complain, note, say, shell_word};
 use crate::password::Password;
 use crate::{gencert, htpasswd};
 
@@ -168,6 +167,7 @@ fn write(args: &Args) -> Result<Report> {
     );
 
     let folder = Folder::new(&args.dir)?;
+    refuse_what_would_be_ignored(&folder, args, given.as_ref())?;
     folder.create()?;
     let _lock = files::lock(folder.path())?;
     let run = folder.run_directory()?;
@@ -177,8 +177,9 @@ fn write(args: &Args) -> Result<Report> {
     let pair = write_pair(&folder, &names, &addresses)?;
     files.extend([(folder.certificate(), pair), (folder.key(), pair)]);
     files.extend(write_users(&folder, args, given)?);
-    let text = config_text(http, https, &hosts(&names, &addresses), &run)?;
-    files.push((folder.config(), write_config(&folder, args, &text)?));
+    let listeners = [(http, false), (https, true)];
+    let text = config_text(listeners, &hosts(&names, &addresses), &run)?;
+    files.push((folder.config(), write_config(&folder, &text)?));
     Ok(Report { folder, files })
 }
 
@@ -214,14 +215,6 @@ fn write_users(
     let (htpasswd, file, user) = (folder.htpasswd(), folder.password(), args.username());
     let kept = files::exists(&file)?;
     if files::exists(&htpasswd)? {
-        if !is_as_given(&htpasswd, args, given.as_ref())? {
-            note(format_args!(
-                "{} is kept, and {user} cannot log in as given; to change that: \
-                 tidegate htpasswd add {} {user}",
-                htpasswd.display(),
-                shell_word(&htpasswd)
-            ));
-        }
         let password = kept.then_some((file, Outcome::Kept));
         return Ok(password
             .into_iter()
@@ -243,6 +236,38 @@ fn write_users(
     Ok(vec![(file, outcome), (htpasswd, Outcome::Wrote)])
 }
 
+/// Refuses flags that would change nothing, for what they are about is there already and says otherwise:
+/// nobody is to think that it counts.
+fn refuse_what_would_be_ignored(
+    folder: &Folder,
+    args: &Args,
+    given: Option<&Password>,
+) -> Result<()> {
+    let (config, htpasswd, user) = (folder.config(), folder.htpasswd(), args.username());
+    let mut ignored = Vec::new();
+    if files::exists(&config)? {
+        let given = Given {
+            http: args.http,
+            https: args.https,
+            hosts: &hosts(&args.names, &args.addresses),
+        };
+        ignored = given::differences(&config, &given)?;
+    }
+    if files::exists(&htpasswd)? && !is_as_given(&htpasswd, args, given)? {
+        ignored.push(format!(
+            "{user} cannot log in as given: tidegate htpasswd add {} {user}",
+            shell_word(&htpasswd)
+        ));
+    }
+    ignored.iter().for_each(complain);
+    ensure!(
+        ignored.is_empty(),
+        "{} is set up already, and what is there is never touched",
+        folder.path().display()
+    );
+    Ok(())
+}
+
 /// Whether an htpasswd file that is kept agrees with the user and the password that were given.
 fn is_as_given(htpasswd: &Path, args: &Args, given: Option<&Password>) -> Result<bool> {
     match (given, &args.username) {
@@ -252,29 +277,13 @@ fn is_as_given(htpasswd: &Path, args: &Args, given: Option<&Password>) -> Result
     }
 }
 
-fn write_config(folder: &Folder, args: &Args, text: &str) -> Result<Outcome> {
+fn write_config(folder: &Folder, text: &str) -> Result<Outcome> {
     let path = folder.config();
-    match fs::read_to_string(&path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Staged::write(&path, text.as_bytes(), 0o644)?.create()?;
-            Ok(Outcome::Wrote)
-        }
-        Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
-        Ok(kept) => {
-            let mut given = hosts(&args.names, &args.addresses);
-            given.extend(args.http.iter().chain(&args.https).map(ToString::to_string));
-            if !given
-                .iter()
-                .all(|value| kept.contains(&json!(value).to_string()))
-            {
-                note(format_args!(
-                    "{} is kept: what --https, --http, --name and --ip say must be edited there",
-                    path.display()
-                ));
-            }
-            Ok(Outcome::Kept)
-        }
+    if files::exists(&path)? {
+        return Ok(Outcome::Kept);
     }
+    Staged::write(&path, text.as_bytes(), 0o644)?.create()?;
+    Ok(Outcome::Wrote)
 }
 
 /// The hosts of the site, as a client writes them.
@@ -286,12 +295,24 @@ fn hosts(names: &[String], addresses: &[IpAddr]) -> Vec<String> {
     names.iter().cloned().chain(addresses).collect()
 }
 
-fn config_text(
-    http: SocketAddr,
-    https: SocketAddr,
-    hosts: &[String],
-    run: &Path,
-) -> Result<String> {
+/// Writes a listener, and for 127.0.0.1 the same on `::1`, where there is IPv6: `localhost` is both.
+fn listener_text((address, tls): (SocketAddr, bool)) -> String {
+    let also = SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));
+    let is_there = || TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let is_local = address.ip() == Ipv4Addr::LOCALHOST && address.port() != 0;
+    let also = (is_local && is_there()).then_some(also);
+    let listeners = [address].into_iter().chain(also).map(|address| {
+        let rest = match tls {
+            true => "\ntls = true",
+            false => "                 # plain HTTP: redirects to TLS, nothing else",
+        };
+        format!("[[listener]]\naddress = \"{address}\"{rest}\n")
+    });
+    listeners.collect::<Vec<_>>().join("\n")
+}
+
+fn config_text(listeners: [(SocketAddr, bool); 2], hosts: &[String], run: &Path) -> Result<String> {
+    let listeners = listeners.map(listener_text).join("\n");
     let run = run
         .to_str()
         .with_context(|| format!("{}: not UTF-8", run.display()))?;
@@ -310,13 +331,7 @@ fn config_text(
 
 control_socket = {edge_control}
 
-[[listener]]
-address = "{http}"                 # plain HTTP: redirects to TLS, nothing else
-
-[[listener]]
-address = "{https}"
-tls = true
-
+{listeners}
 [[site]]
 hosts = [{hosts}]
 certificate = {{ cert_file = "tls/cert.pem", key_file = "tls/key.pem" }}

@@ -71,6 +71,7 @@ mod tls_scan;
 mod tls_sessions;
 mod tokens;
 mod up;
+mod up_again;
 mod upgrade;
 mod uploads;
 mod uploads_refused;

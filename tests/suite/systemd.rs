@@ -178,4 +178,38 @@ fn make_install_puts_everything_in_its_place() {
     ] {
         assert!(named(end), "{end} is not among {files:#?}");
     }
+
+    // What an uninstall leaves it names, each thing; nothing of it, if nothing is left.
+    let at = |path: &str| folder.path().join(path);
+    for kept in [
+        "var/lib/tidegate",
+        "var/lib/registry-team",
+        "var/log/tidegate",
+    ] {
+        fs::create_dir_all(at(kept)).unwrap();
+    }
+    let uninstall = || {
+        let mut make = Command::new("make");
+        make.current_dir(root);
+        run(make.args(["uninstall", &format!("DESTDIR={}", folder.path().display())]))
+    };
+    let said = uninstall();
+    for kept in [
+        "etc/tidegate",
+        "var/lib/tidegate",
+        "var/lib/registry-team",
+        "var/log/tidegate",
+    ] {
+        let line = format!("  {}", at(kept).display());
+        assert!(said.lines().any(|said| said == line), "no {line} in {said}");
+    }
+    assert!(!said.contains("lib/registry\n"), "{said}");
+    assert!(!at("usr/local/bin/tidegate").exists());
+    fs::remove_dir_all(at("etc")).unwrap();
+    fs::remove_dir_all(at("var")).unwrap();
+    let said = uninstall();
+    assert!(
+        said.contains("Removed.") && !said.contains("Still there"),
+        "{said}"
+    );
 }

@@ -17,15 +17,15 @@ use crate::harness::{
 };
 
 /// A folder, ports, and `tidegate up` on them.
-struct Up {
+pub(crate) struct Up {
     folder: TempDir,
-    https: SocketAddr,
-    http: SocketAddr,
+    pub(crate) https: SocketAddr,
+    pub(crate) http: SocketAddr,
     process: Option<Process>,
 }
 
 impl Up {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             folder: TempDir::with_prefix("up").unwrap(),
             https: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())),
@@ -34,17 +34,17 @@ impl Up {
         }
     }
 
-    fn started() -> Self {
+    pub(crate) fn started() -> Self {
         let mut up = Self::new();
         up.start();
         up
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(crate) fn dir(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 
-    fn command(&self, verb: &str) -> Command {
+    pub(crate) fn command(&self, verb: &str) -> Command {
         let mut command = tidegate();
         command.arg(verb).arg("--dir").arg(self.dir()).args([
             "--https",
@@ -56,7 +56,7 @@ impl Up {
     }
 
     /// Starts it and waits for the banner, which it returns.
-    fn start(&mut self) -> String {
+    pub(crate) fn start(&mut self) -> String {
         let log = self.folder.path().join(format!("log-{}", free_port()));
         let mut process = Process::start(&mut self.command("up"), &log);
         let banner = eventually("the banner", || {
@@ -73,18 +73,18 @@ impl Up {
         banner
     }
 
-    fn process(&mut self) -> &mut Process {
+    pub(crate) fn process(&mut self) -> &mut Process {
         self.process.as_mut().unwrap()
     }
 
-    fn password(&self) -> String {
+    pub(crate) fn password(&self) -> String {
         fs::read_to_string(self.dir().join("auth/password"))
             .unwrap()
             .trim()
             .to_owned()
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let host = format!("localhost:{}", self.https.port());
         let client = Client::tls(self.https, &host, &self.dir().join("tls/cert.pem"));
         client.as_user("docker", &self.password())
