@@ -13,9 +13,10 @@ use crate::output::{note, say};
 /// What there is to ask about access.
 #[derive(clap::Subcommand)]
 pub(crate) enum Command {
-    /// Say whether somebody may do something, and which rule decides.
+    /// Explain whether a request would be allowed, and which rule decides.
     ///
-    /// Ends with 0 when it is allowed and with 1 when it is not.
+    /// Exits with 0 if it is allowed and with 1 if it is denied. It reads the config and needs no
+    /// running edge.
     Explain(Args),
 }
 
@@ -24,26 +25,25 @@ pub(crate) enum Command {
 pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// The user of the htpasswd file who asks; without this and --certificate, somebody without a
-    /// name.
+    /// A user of the htpasswd file. Without this and --certificate, the request is anonymous.
     #[arg(long, value_name = "NAME", conflicts_with = "certificate")]
     user: Option<String>,
-    /// The principal of the client certificate that asks.
+    /// The principal of a client certificate.
     #[arg(long, value_name = "NAME")]
     certificate: Option<String>,
-    /// An organizational unit of that certificate.
+    /// An organizational unit (OU) of that certificate; may be repeated.
     #[arg(long, value_name = "OU", requires = "certificate")]
     group: Vec<String>,
-    /// What is wanted: pull, push, delete or catalog.
+    /// The action: pull, push, delete or catalog.
     #[arg(long)]
     action: String,
-    /// The repository; the catalog is in none.
+    /// The repository; not needed for the action catalog.
     #[arg(long, value_name = "NAME")]
     repository: Option<RepositoryName>,
-    /// The address that the request comes from.
+    /// The client's address.
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     from: IpAddr,
-    /// A host of the site that is asked; by default the first site in front of a registry.
+    /// A host of the site; by default the first site in front of a registry.
     #[arg(long, value_name = "HOST")]
     site: Option<String>,
 }

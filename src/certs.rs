@@ -20,7 +20,7 @@ const DAY_SECS: u64 = 24 * 60 * 60;
 pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Print JSON: an array with an object for each certificate.
+    /// Print JSON: an array with one object per certificate.
     #[arg(long)]
     json: bool,
     #[command(subcommand)]
@@ -30,7 +30,7 @@ pub(crate) struct Args {
 /// What else there is to do with certificates.
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Take over the certificates of certbot for the sites whose certificate is "acme".
+    /// Import certbot's certificates for the sites with `certificate = "acme"`.
     Import(Import),
 }
 

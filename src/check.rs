@@ -10,7 +10,10 @@ use crate::output::{note, say};
 pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Check as the user of this role, who may not read the files of the other.
+    /// Check for this role only: the files of the other role, which its user may not read, are skipped.
+    ///
+    /// ACME certificates that are missing or expired, and lines of htpasswd and group files that cannot be
+    /// used, are still reported, but do not change the exit code.
     #[arg(long)]
     role: Option<Role>,
 }

@@ -37,9 +37,9 @@ pub(crate) struct ConfigFile {
 /// One of the two processes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
 pub(crate) enum Role {
-    /// What faces the network.
+    /// The process that faces the network.
     Edge,
-    /// What stores the images.
+    /// The process that stores the images.
     Registry,
 }
 

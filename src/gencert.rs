@@ -16,25 +16,25 @@ use crate::setup::host_name;
 #[derive(clap::Args)]
 #[command(group(ArgGroup::new("whom").args(["names", "addresses"]).required(true).multiple(true)))]
 pub(crate) struct Args {
-    /// A host name the certificate is for; may be repeated.
+    /// A host name for the certificate; may be repeated.
     #[arg(long = "name", value_name = "HOST", value_delimiter = ',', value_parser = host_name)]
     names: Vec<String>,
-    /// An address the certificate is for; may be repeated.
+    /// An IP address for the certificate; may be repeated.
     #[arg(long = "ip", value_name = "IP", value_delimiter = ',')]
     addresses: Vec<IpAddr>,
     /// The folder for cert.pem and key.pem.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out_dir: PathBuf,
-    /// The certificate's file, instead of cert.pem in that folder.
+    /// The certificate file, instead of cert.pem in that folder.
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
-    /// The key's file, instead of key.pem in that folder.
+    /// The key file, instead of key.pem in that folder.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
-    /// How long it holds; Apple's platforms accept no more than the default.
+    /// Days until it expires; Apple's platforms accept no more than the default.
     #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u32).range(1..=36500))]
     days: u32,
-    /// Replace files that exist.
+    /// Overwrite existing files.
     #[arg(long)]
     force: bool,
 }

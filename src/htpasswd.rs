@@ -26,16 +26,16 @@ const USER_BYTES_MAX: usize = 255;
 /// What to do with which file.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Add a user, or give one a new password.
+    /// Add a user, or set a user's new password.
     ///
-    /// The password is asked for on a terminal, else read from stdin.
+    /// Prompts for the password on a terminal; otherwise reads it from stdin.
     Add {
         #[command(flatten)]
         entry: Entry,
-        /// Make a random passphrase and print it, once.
+        /// Generate a random passphrase and print it once.
         #[arg(long)]
         random: bool,
-        /// How costly a guess is: 2 to this power rounds of bcrypt.
+        /// The bcrypt cost: each step doubles the time that one guess takes.
         #[arg(long, default_value_t = COST, value_parser = clap::value_parser!(u32).range(4..=17))]
         cost: u32,
     },
@@ -44,14 +44,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         entry: Entry,
     },
-    /// List the users, one a line.
+    /// List the users, one per line.
     List {
         /// The htpasswd file.
         file: PathBuf,
     },
-    /// Check a user's password, as the edge would.
+    /// Verify a user's password as the edge would; exits with 1 if it is wrong.
     ///
-    /// The password is asked for on a terminal, else read from stdin.
+    /// Prompts for the password on a terminal; otherwise reads it from stdin.
     Verify {
         #[command(flatten)]
         entry: Entry,

@@ -47,15 +47,15 @@ mod upgrade;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// A private container registry behind its own TLS edge.
+/// A private container registry with its own TLS edge.
 ///
-/// `tidegate up` sets one up in a folder and runs it. For a server, see the systemd units: they run
-/// `tidegate edge` and `tidegate registry`, each as a user of its own.
+/// `tidegate up` sets up a registry in a folder and runs it. On a server, the systemd units run
+/// `tidegate edge` and `tidegate registry`, each as its own user.
 #[derive(Parser)]
 #[command(
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage; of a role also 78, the config is bad."
+    after_help = "Exit codes: 0 success, 1 failure, 2 usage error; for edge and registry also 78, invalid config."
 )]
 struct CommandLine {
     #[command(subcommand)]
@@ -64,36 +64,36 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Verb {
-    /// Set up a folder where it is new, and run the edge and the registry from it.
+    /// Run the edge and the registry from a folder, after setting it up if it is new.
     Up(setup::Args),
-    /// Write what `up` needs into a folder: config, certificate, user; never overwrite a file.
+    /// Set up a folder for `up`: config, certificate, user. Never overwrites a file.
     Setup(setup::Args),
-    /// Check a config and all that it names; print every problem.
+    /// Check a config and the files it refers to, and print every problem.
     Check(check::Args),
-    /// Have the running edge and registry reload their config, and print the outcome.
+    /// Make the running edge and registry reload their config, and print the outcome.
     Reload(reload::Args),
-    /// Have the running edge and registry replaced by the program on disk, without closing a socket.
+    /// Replace the running edge and registry with the program on disk, without closing a socket.
     Upgrade(upgrade::Args),
-    /// Ask what a config lets whom do.
+    /// Explain who may do what under a config.
     #[command(subcommand)]
     Access(access::Command),
-    /// List the certificates of a config: their names, expiry and source.
+    /// List the certificates in a config, with their names, expiry and source.
     Certs(certs::Args),
-    /// Order certificates from the CA now; the edge that runs does it, if there is one.
+    /// Renew certificates from the ACME CA now, through the running edge if there is one.
     Renew(renew::Args),
-    /// Make a self-signed certificate and its key.
+    /// Create a self-signed certificate and its key.
     Gencert(gencert::Args),
-    /// Manage who may log in.
+    /// Manage the users and passwords in an htpasswd file.
     #[command(subcommand)]
     Htpasswd(htpasswd::Command),
-    /// Manage robots, and the refresh tokens that logins were given.
+    /// Manage robots (accounts for programs) and the refresh tokens of `docker login`.
     #[command(subcommand)]
     Token(token::Command),
-    /// Run the edge in the foreground; SIGTERM drains it, SIGHUP reloads the config.
+    /// Run the edge in the foreground. SIGTERM drains and stops it, SIGHUP reloads the config.
     Edge(role::Args),
-    /// Run the registry in the foreground; SIGTERM drains it, SIGHUP reloads the config.
+    /// Run the registry in the foreground. SIGTERM drains and stops it, SIGHUP reloads the config.
     Registry(role::Args),
-    /// What the systemd units run around a stop.
+    /// Commands that the systemd units run when they stop or restart a role.
     #[command(subcommand, hide = true)]
     Unit(unit::Command),
 }

@@ -16,13 +16,13 @@ const NEEDS_RESTART: u8 = 3;
 /// The flags of `tidegate reload`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 all is in force, 1 nothing was changed in at least one role, \
-                        3 in force but for keys that need a restart, 2 usage."
+    after_help = "Exit codes: 0 everything was applied, 1 nothing was changed in at least one role, \
+                        3 applied except for keys that need a restart, 2 usage error."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Ask this role alone.
+    /// Reload only this role.
     #[arg(long)]
     role: Option<Role>,
 }

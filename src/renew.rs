@@ -19,10 +19,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Only try: at the CA's staging directory where it is known, and replace nothing.
+    /// Order a test certificate and discard it; for Let's Encrypt, from its staging directory.
     #[arg(long)]
     dry_run: bool,
-    /// A host of the site; by default all sites whose certificate is "acme".
+    /// A host of the site; by default all sites with `certificate = "acme"`.
     site: Option<String>,
 }
 

@@ -26,11 +26,12 @@ use crate::output::{self, one_line};
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) config: ConfigFile,
-    /// Run the role in a process of its own below this one, which `tidegate upgrade` can replace without
-    /// closing a socket; SIGUSR1 ends this one alone, and the other finishes its requests.
+    /// Run the role in a child process, which `tidegate upgrade` can replace without closing a socket.
+    ///
+    /// SIGUSR1 ends only this supervisor; the child finishes its requests and then ends.
     #[arg(long)]
     pub(crate) supervise: bool,
-    /// The process that started this one and without which it is to end.
+    /// The process that started this one; if it dies, this one ends too.
     #[arg(long, hide = true, value_name = "PID")]
     supervisor: Option<i32>,
 }

@@ -28,20 +28,20 @@ const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 /// The flags of `tidegate setup` and `tidegate up`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The folder that holds everything: config, certificate, users and images.
+    /// The folder for everything: config, certificate, users and images.
     #[arg(long, env = "TIDEGATE_DIR", default_value = "tidegate-data")]
     dir: PathBuf,
-    /// Where to listen for TLS [default: 127.0.0.1:8443].
+    /// Address and port for HTTPS, such as 0.0.0.0:8443 [default: 127.0.0.1:8443].
     #[arg(long, env = "TIDEGATE_HTTPS", value_name = "ADDRESS")]
     https: Option<SocketAddr>,
-    /// Where to listen for plain HTTP, which is redirected to TLS [default: 127.0.0.1:8080].
+    /// Address and port for plain HTTP, which is redirected to HTTPS [default: 127.0.0.1:8080].
     #[arg(long, env = "TIDEGATE_HTTP", value_name = "ADDRESS")]
     http: Option<SocketAddr>,
-    /// A host name clients will use; may be repeated [default: localhost].
+    /// A host name that clients will use; may be repeated [default: localhost].
     #[arg(long = "name", env = "TIDEGATE_NAME", value_name = "HOST", value_delimiter = ',',
           value_parser = host_name)]
     names: Vec<String>,
-    /// An address clients will use; may be repeated [default: `127.0.0.1` and `::1`].
+    /// An IP address that clients will use; may be repeated [default: `127.0.0.1` and `::1`].
     #[arg(
         long = "ip",
         env = "TIDEGATE_IP",
@@ -49,12 +49,12 @@ pub(crate) struct Args {
         value_delimiter = ','
     )]
     addresses: Vec<IpAddr>,
-    /// The user who may log in [default: docker].
+    /// The name of the first user [default: docker].
     #[arg(long, env = "TIDEGATE_USERNAME", value_name = "USER")]
     username: Option<String>,
-    /// A file whose first line is that user's password; `TIDEGATE_PASSWORD` may hold it instead.
+    /// A file whose first line is that user's password; or set `TIDEGATE_PASSWORD`.
     ///
-    /// Without either, a random passphrase is made.
+    /// Without either, a random passphrase is generated.
     #[arg(long, env = "TIDEGATE_PASSWORD_FILE", value_name = "FILE")]
     password_file: Option<PathBuf>,
 }

@@ -22,25 +22,25 @@ use crate::output::{note, say};
 /// What to do with robots and sessions.
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Make a robot: a name and a secret for a program, limited to what is given here.
+    /// Create a robot: a name and a secret for a program, which may do only what is given here.
     ///
-    /// The secret is printed once, on stdout. It is the password of `docker login -u NAME`.
+    /// The secret is printed once, on stdout. Use it as the password of `docker login -u NAME`.
     Create(Create),
     /// List the robots.
     List(List),
-    /// Remove a robot; the running edge refuses it from then on.
+    /// Revoke a robot; the running edge refuses it from then on.
     Revoke {
         #[command(flatten)]
         config: ConfigFile,
         /// The robot's name.
         name: String,
     },
-    /// List the refresh tokens that logins were given in the place of a password.
+    /// List the refresh tokens that `docker login` stores instead of a password.
     Sessions(List),
-    /// Remove refresh tokens, so that who holds them has to log in again.
+    /// Revoke refresh tokens, so that their users have to log in again.
     EndSessions(End),
-    /// Print the certificates of the keys that tokens are signed with, for the `rootcertbundle` of
-    /// another registry that takes them.
+    /// Print the certificates of the keys that sign tokens, for the `rootcertbundle` of another
+    /// registry that accepts these tokens.
     Certificates {
         #[command(flatten)]
         config: ConfigFile,
@@ -54,10 +54,10 @@ pub(crate) struct Create {
     config: ConfigFile,
     /// The robot's name: letters, digits, ".", "_" and "-".
     name: String,
-    /// A glob of the repositories it may touch, such as `team/**`; may be repeated.
+    /// The repositories it may use, as a glob such as `team/**`; may be repeated.
     #[arg(long = "repository", value_name = "GLOB", required = true)]
     repositories: Vec<String>,
-    /// What it may do there: pull, push, delete, catalog, or * for all; may be repeated.
+    /// An action that it may take there: pull, push, delete, catalog, or * for all; may be repeated.
     #[arg(
         long = "action",
         value_name = "ACTION",
@@ -65,13 +65,13 @@ pub(crate) struct Create {
         required = true
     )]
     actions: Vec<String>,
-    /// A host of the sites it may come in to; may be repeated [default: all that are registries].
+    /// A host of a site where it may log in; may be repeated [default: all registry sites].
     #[arg(long = "site", value_name = "HOST")]
     sites: Vec<String>,
-    /// For how long: 90d, 12h, or never.
+    /// How long it is valid: 90d, 12h, or never.
     #[arg(long, value_name = "TIME", default_value = "90d", value_parser = lifetime)]
     expires: Lifetime,
-    /// What it is for, in words of your own.
+    /// A description, shown in the list of robots.
     #[arg(long, value_name = "TEXT", default_value = "")]
     description: String,
 }
@@ -81,7 +81,7 @@ pub(crate) struct Create {
 pub(crate) struct List {
     #[command(flatten)]
     config: ConfigFile,
-    /// Print JSON: an array with an object for each.
+    /// Print JSON: an array with one object per entry.
     #[arg(long)]
     json: bool,
 }
@@ -92,12 +92,12 @@ pub(crate) struct List {
 pub(crate) struct End {
     #[command(flatten)]
     config: ConfigFile,
-    /// The ids that `tidegate token sessions` lists.
+    /// Session ids, as listed by `tidegate token sessions`.
     ids: Vec<String>,
-    /// All of this user.
+    /// Revoke all sessions of this user.
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
-    /// All of everyone.
+    /// Revoke all sessions of all users.
     #[arg(long)]
     all: bool,
 }

@@ -13,14 +13,14 @@ use crate::output::{note, say};
 /// The flags of `tidegate upgrade`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "The program is the one at the path that the service was started from. If the new process is \
-                  not ready within a minute, the running one goes on.\n\n\
-                  Exit codes: 0 new processes serve, 1 not in at least one role, 2 usage."
+    after_help = "The new program is the one at the path that the service was started from. If the new process \
+                  is not ready within a minute, the old one keeps running.\n\n\
+                  Exit codes: 0 upgraded, 1 not upgraded in at least one role, 2 usage error."
 )]
 pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
-    /// Upgrade this role alone.
+    /// Upgrade only this role.
     #[arg(long)]
     role: Option<Role>,
 }
