@@ -60,7 +60,7 @@ pub struct Answer {
 #[non_exhaustive]
 pub enum Error {
     /// There is no such action.
-    #[error("{0:?} is no action: pull, push, delete or catalog")]
+    #[error("{0:?} is not a valid action: pull, push, delete or catalog")]
     Action(String),
     /// An action in a repository, and no repository.
     #[error("{0} is an action in a repository: say which one")]

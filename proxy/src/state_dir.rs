@@ -36,6 +36,11 @@ impl StateDir {
         Ok(folder)
     }
 
+    /// Returns whether it is not there yet and the systemd unit makes it.
+    pub(crate) fn is_made_by_unit(&self) -> bool {
+        self.0 == Path::new("/var/lib/tidegate") && !self.0.exists()
+    }
+
     /// Says why this user could not keep anything in it; makes nothing.
     pub fn check(&self) -> io::Result<()> {
         // What is not there will be made in the nearest folder that is.

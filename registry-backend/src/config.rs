@@ -1,9 +1,9 @@
 //! The `[registry]` table of the config, and each `[[registry.instance]]` in it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use settings::Section;
+use settings::{Kind, Section};
 
 use crate::registry::STORED_SIZE_MAX;
 
@@ -114,8 +114,22 @@ impl Config {
 
     fn read_storage(&mut self, section: &mut Section) -> Option<()> {
         let mut storage = read_table(section, "storage", "is missing")?;
+        let others = OTHER_DRIVERS.iter().filter(|driver| storage.has(driver));
+        let others: Vec<&str> = others.copied().collect();
+        for driver in &others {
+            storage.refuse(driver, ONLY_FILES);
+        }
+        if !others.is_empty() && !storage.has("filesystem") {
+            return None;
+        }
+        if storage.kind("filesystem") == Some(Kind::String) {
+            let root: String = storage.optional("filesystem")?;
+            storage.problem("filesystem", format!("write it as {{ root = {root:?} }}"));
+            return None;
+        }
         let mut filesystem = read_table(&mut storage, "filesystem", FILESYSTEM_MISSING)?;
-        if !filesystem.has("root") {
+        filesystem.elsewhere(ROOT_ELSEWHERE, "root");
+        if !filesystem.has("root") && !filesystem.has(ROOT_ELSEWHERE) {
             filesystem.problem(
                 "root",
                 "is missing: the folder that holds docker/registry/v2",
@@ -246,8 +260,19 @@ fn read_listen(section: &mut Section) -> Option<PathBuf> {
         section.problem("listen", problem);
         return None;
     }
-    Some(path.into())
+    Some(path)
 }
+
+/// Where else `registry:2` can store.
+const OTHER_DRIVERS: [&str; 8] = [
+    "azure", "cos", "gcs", "inmemory", "oss", "s3", "s3aws", "swift",
+];
+
+const ONLY_FILES: &str =
+    "only the filesystem is supported so far: write filesystem = { root = \"/var/lib/registry\" }";
+
+/// What `registry:2` calls the root.
+const ROOT_ELSEWHERE: &str = "rootdirectory";
 
 const FILESYSTEM_MISSING: &str = "is missing: write it as { root = \"/var/lib/registry\" }";
 
@@ -260,6 +285,8 @@ fn read_table(section: &mut Section, key: &str, missing: &str) -> Option<Section
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use settings::Document;
 
     use super::*;
@@ -330,15 +357,15 @@ mod tests {
             ),
             (
                 "listen = 'unix:/r'\nstorage = 1",
-                "registry.storage: invalid type",
+                "registry.storage: must be a table",
             ),
             (
                 "listen = 'unix:/r'\nstorage.filesystem = 1",
-                "storage.filesystem: invalid type",
+                "storage.filesystem: must be a table",
             ),
             (
                 "listen = 'unix:/r'\nstorage.filesystem.root = 1",
-                "filesystem.root: invalid type",
+                "filesystem.root: must be text",
             ),
             (
                 "listen = 'unix:/r'\nstorage.filesystem = {}",
@@ -350,7 +377,20 @@ mod tests {
             ),
             (
                 "listen = 'unix:/r'\nstorage.s3 = {}",
-                "storage.filesystem: is missing",
+                "storage.s3: only the filesystem is supported so far",
+            ),
+            ("listen = 'unix:/r'\nstorage.s3 = {}", "storage."),
+            (
+                "listen = 'unix:/r'\nstorage.filesystem = '/data'",
+                "storage.filesystem: write it as { root = \"/data\" }",
+            ),
+            (
+                "listen = 'unix:/r'\nstorage.filesystem.rootdirectory = '/data'",
+                "filesystem.rootdirectory: unknown key, did you mean \"root\"?",
+            ),
+            (
+                "listen = 'unix:/r'\nstorage.filesystem.rootdirectory = '/data'",
+                "root",
             ),
         ] {
             let problems = read(&format!("[registry]\n{text}\n")).unwrap_err();

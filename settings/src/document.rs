@@ -7,6 +7,7 @@ use std::rc::Rc;
 use toml::de::DeTable;
 
 use crate::lines::Lines;
+use crate::permission::{self, Purpose};
 use crate::{Problem, Problems, Section};
 
 /// A parsed config file.
@@ -23,11 +24,15 @@ impl Document {
     /// One problem when the file cannot be read, or one for each syntax error.
     pub fn read(path: &Path) -> Result<Self, Problems> {
         let text = std::fs::read_to_string(path).map_err(|error| {
+            // The path is told before the message.
+            let denied = permission::denied(path, Purpose::Read);
+            let denied =
+                denied.map(|denied| denied.replacen(&format!("{}: ", path.display()), "", 1));
             Problems::from(Problem {
                 file: path.to_owned(),
                 line: None,
                 key: String::new(),
-                message: error.to_string(),
+                message: denied.unwrap_or_else(|| error.to_string()),
             })
         })?;
         Self::parse(path, &text)
@@ -106,12 +111,18 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn note(&self, key: String, message: String) {
-        self.problems.borrow_mut().push(Problem {
+        let problem = self.at(key, message);
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// Returns `message` with the place of `key`.
+    pub(crate) fn at(&self, key: String, message: String) -> Problem {
+        Problem {
             file: self.file.to_path_buf(),
             line: self.lines.line(&key),
             key,
             message,
-        });
+        }
     }
 
     /// Returns whether a problem was noted at `path` or below it.

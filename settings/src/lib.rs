@@ -9,9 +9,15 @@
 
 mod document;
 mod lines;
+mod permission;
 mod problem;
 mod section;
+mod value;
+mod words;
 
 pub use document::Document;
+pub use permission::{Purpose, current_user, denied};
 pub use problem::{Problem, Problems};
 pub use section::{Kind, Section};
+pub use value::{FromValue, Wrong};
+pub use words::{choices, nearest, suggestion};

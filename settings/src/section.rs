@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use serde::de::DeserializeOwned;
 use toml::Value;
 
 use crate::document::Report;
 use crate::lines::join;
+use crate::permission::{self, Purpose};
+use crate::value::FromValue;
+use crate::words::{choices, nearest, suggestion};
+use crate::{Problem, Wrong};
 
 /// A table of the config; when it is dropped, each key that nobody read becomes a problem.
 #[derive(Debug)]
@@ -19,6 +22,8 @@ pub struct Section {
     path: String,
     table: toml::Table,
     known: BTreeSet<String>,
+    /// What other programs call keys, and what they are called here.
+    elsewhere: Vec<(&'static str, &'static str)>,
     report: Report,
 }
 
@@ -47,6 +52,7 @@ impl Section {
             path,
             table,
             known: BTreeSet::new(),
+            elsewhere: Vec::new(),
             report,
         }
     }
@@ -71,6 +77,33 @@ impl Section {
         self.report.note(self.path.clone(), message.to_string());
     }
 
+    /// Returns `message` with the place of `key`, for what is worth a look and is not wrong.
+    pub fn at(&self, key: &str, message: impl Display) -> Problem {
+        self.report.at(join(&self.path, key), message.to_string())
+    }
+
+    /// Returns whether this process's user may do with the file or folder of `key` what it is there for;
+    /// that it may not is a problem. What is not there at all is for whoever opens it to tell.
+    pub fn permits(&self, key: &str, path: &Path, purpose: Purpose) -> bool {
+        let denied = permission::denied(path, purpose);
+        if let Some(denied) = &denied {
+            self.problem(key, denied);
+        }
+        denied.is_none()
+    }
+
+    /// Notes that `key` cannot be used, whatever its value is, and says why.
+    pub fn refuse(&mut self, key: &str, message: impl Display) {
+        if self.take(key).is_some() {
+            self.problem(key, message);
+        }
+    }
+
+    /// Suggests `key` to whoever writes `word`, which is what another program calls it.
+    pub fn elsewhere(&mut self, word: &'static str, key: &'static str) {
+        self.elsewhere.push((word, key));
+    }
+
     /// Returns whether `key` is written.
     pub fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)
@@ -90,19 +123,20 @@ impl Section {
     }
 
     /// Returns the value of `key`, if it is written and of the right type.
-    pub fn optional<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
-        let value = self.take(key)?;
-        match value.try_into() {
+    pub fn optional<T: FromValue>(&mut self, key: &str) -> Option<T> {
+        match T::from_value(self.take(key)?) {
             Ok(value) => Some(value),
-            Err(error) => {
-                self.problem(key, error.message().trim().replace('\n', "; "));
+            Err(all) => {
+                for Wrong { at, message } in all {
+                    self.problem(&format!("{key}{at}"), message);
+                }
                 None
             }
         }
     }
 
     /// Returns the value of `key`; that it is absent is a problem.
-    pub fn required<T: DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+    pub fn required<T: FromValue>(&mut self, key: &str) -> Option<T> {
         if !self.has(key) {
             self.known.insert(key.to_owned());
             self.problem(key, "is missing");
@@ -133,15 +167,45 @@ impl Section {
         Some(parsed)
     }
 
+    /// Returns what the word of `key` stands for, of those that are `known`.
+    pub fn word<T: Clone>(&mut self, key: &str, known: &[(&str, T)]) -> Option<T> {
+        let text: String = self.optional(key)?;
+        self.choose(key, &text, known)
+    }
+
+    /// Returns what a word stands for, of those that are `known`; any other is a problem of `key`.
+    pub fn choose<T: Clone>(&self, key: &str, text: &str, known: &[(&str, T)]) -> Option<T> {
+        let found = known.iter().find(|(word, _)| *word == text);
+        if found.is_none() {
+            let words: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+            self.problem(key, format!("{text:?}: {}", choices(text, &words)));
+        }
+        found.map(|(_, value)| value.clone())
+    }
+
     /// Returns the duration of `key`, written as `"30s"` or `"5m"`.
     pub fn duration(&mut self, key: &str) -> Option<Duration> {
-        let text: String = self.optional(key)?;
-        match humantime::parse_duration(&text) {
-            Ok(duration) => Some(duration),
-            Err(error) => {
-                let message =
-                    format!("{error} in {text:?} (write it as \"30s\", \"5m\" or \"1h\")");
-                self.problem(key, message);
+        const HINT: &str = "(write it as \"30s\", \"5m\" or \"1h\")";
+        match self.take(key)? {
+            Value::String(text) => {
+                let duration = humantime::parse_duration(&text).ok();
+                if duration.is_none() {
+                    let number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                    let wrong = if number {
+                        "needs a unit"
+                    } else {
+                        "is not a valid duration"
+                    };
+                    self.problem(key, format!("{text:?}: {wrong} {HINT}"));
+                }
+                duration
+            }
+            number @ (Value::Integer(_) | Value::Float(_)) => {
+                self.problem(key, format!("{number}: needs a unit {HINT}"));
+                None
+            }
+            _ => {
+                self.problem(key, format!("is not a valid duration {HINT}"));
                 None
             }
         }
@@ -149,15 +213,20 @@ impl Section {
 
     /// Returns the size of `key` in bytes, written as `"5GiB"` or as a whole number.
     pub fn size(&mut self, key: &str) -> Option<u64> {
-        let size = if self.kind(key) == Some(Kind::Integer) {
+        const HINT: &str = "(write it as \"64KiB\" or \"5GiB\")";
+        if self.kind(key) == Some(Kind::Integer) {
             return self.optional(key);
-        } else {
-            self.optional::<String>(key)?
-        };
-        match size.parse::<ByteSize>() {
-            Ok(size) => Some(size.as_u64()),
-            Err(error) => {
-                self.problem(key, format!("{error} (write it as \"64KiB\" or \"5GiB\")"));
+        }
+        match self.take(key)? {
+            Value::String(text) => {
+                let size = text.parse::<ByteSize>().ok();
+                if size.is_none() {
+                    self.problem(key, format!("{text:?}: is not a valid size {HINT}"));
+                }
+                size.map(|size| size.as_u64())
+            }
+            _ => {
+                self.problem(key, format!("is not a valid size {HINT}"));
                 None
             }
         }
@@ -231,27 +300,15 @@ impl Section {
             }
         }
     }
-
-    /// Returns the known key that `unknown` was most likely meant to be.
-    fn nearest(&self, unknown: &str) -> Option<&str> {
-        self.known
-            .iter()
-            .map(|known| (strsim::damerau_levenshtein(known, unknown), known))
-            .filter(|(distance, known)| *distance <= known.len() / 3 + 1)
-            .min()
-            .map(|(_, known)| known.as_str())
-    }
 }
 
 impl Drop for Section {
     fn drop(&mut self) {
         for unknown in self.table.keys() {
-            match self.nearest(unknown) {
-                Some(near) => {
-                    self.problem(unknown, format!("unknown key, did you mean {near:?}?"));
-                }
-                None => self.problem(unknown, "unknown key"),
-            }
+            let mut elsewhere = self.elsewhere.iter();
+            let ours = elsewhere.find_map(|(word, key)| (word == unknown).then_some(*key));
+            let near = ours.or_else(|| nearest(unknown, self.known.iter().map(String::as_str)));
+            self.problem(unknown, format!("unknown key{}", suggestion(near)));
         }
     }
 }
@@ -262,6 +319,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
+    use super::Section;
     use crate::Document;
 
     fn document(text: &str) -> Document {
@@ -285,16 +343,22 @@ mod tests {
         let lines: Vec<&str> = problems.lines().collect();
         assert_eq!(lines.len(), 5, "{problems}");
         assert!(
-            lines[0].starts_with("/etc/t/edge.toml:1: grace: expected number"),
+            lines[0].starts_with("/etc/t/edge.toml:1: grace: \"soon\": is not a valid duration"),
             "{problems}"
         );
-        assert!(lines[1].starts_with("/etc/t/edge.toml:3: site[0].hosts: invalid type"));
+        assert_eq!(
+            lines[1],
+            "/etc/t/edge.toml:3: site[0].hosts[1]: must be text: write it as \"5\""
+        );
         assert_eq!(
             lines[2],
             "/etc/t/edge.toml:4: site[0].upstrem: unknown key, did you mean \"upstream\"?"
         );
         assert_eq!(lines[3], "/etc/t/edge.toml:5: site[1].hosts: is missing");
-        assert!(lines[4].starts_with("/etc/t/edge.toml:6: site[1].port: invalid type"));
+        assert_eq!(
+            lines[4],
+            "/etc/t/edge.toml:6: site[1].port: must be a whole number, without quotes"
+        );
     }
 
     #[test]
@@ -346,5 +410,79 @@ mod tests {
             problems.starts_with("/etc/t/edge.toml:1: peers[1]: \"x\": "),
             "{problems}"
         );
+    }
+
+    /// What is said of a value that `read` reads as that of `key`.
+    fn told(text: &str, read: impl FnOnce(&mut Section)) -> String {
+        let mut document = document(text);
+        read(&mut document.root());
+        let problems = document.finish().unwrap_err().to_string();
+        problems.replace("/etc/t/edge.toml:1: key", "")
+    }
+
+    #[test]
+    fn a_duration_and_a_size_are_told_how_they_are_written() {
+        let duration: fn(&mut Section) = |section| {
+            section.duration("key");
+        };
+        let size: fn(&mut Section) = |section| {
+            section.size("key");
+        };
+        let durations = "(write it as \"30s\", \"5m\" or \"1h\")";
+        let sizes = "(write it as \"64KiB\" or \"5GiB\")";
+        for (value, read, wrong, hint) in [
+            ("60", duration, "60: needs a unit", durations),
+            ("'60'", duration, "\"60\": needs a unit", durations),
+            (
+                "'soon'",
+                duration,
+                "\"soon\": is not a valid duration",
+                durations,
+            ),
+            ("[]", duration, "is not a valid duration", durations),
+            (
+                "'32 kilobytes'",
+                size,
+                "\"32 kilobytes\": is not a valid size",
+                sizes,
+            ),
+            ("true", size, "is not a valid size", sizes),
+        ] {
+            let expected = format!(": {wrong} {hint}");
+            assert_eq!(told(&format!("key = {value}\n"), read), expected, "{value}");
+        }
+        assert_eq!(
+            told("key = -1\n", size),
+            ": must be a whole number, 0 at least"
+        );
+    }
+
+    #[test]
+    fn a_word_that_is_not_known_is_told_those_that_are_and_which_was_meant() {
+        let two = |section: &mut Section| {
+            assert_eq!(section.word("key", &[("all", 1), ("optional", 2)]), None);
+        };
+        assert_eq!(
+            told("key = 'optionl'\n", two),
+            ": \"optionl\": must be \"all\" or \"optional\", did you mean \"optional\"?"
+        );
+        let three = |section: &mut Section| {
+            section.word("key", &[("a.b", 1), ("c.d", 2), ("e.f", 3)]);
+        };
+        assert_eq!(
+            told("key = 'verbose'\n", three),
+            ": \"verbose\": must be one of \"a.b\", \"c.d\" or \"e.f\""
+        );
+    }
+
+    #[test]
+    fn what_another_program_calls_a_key_is_recognised() {
+        let read = |section: &mut Section| section.elsewhere("key", "root");
+        assert_eq!(
+            told("key = 1\n", read),
+            ": unknown key, did you mean \"root\"?"
+        );
+        let read = |section: &mut Section| section.refuse("key", "only files so far");
+        assert_eq!(told("key = 1\n", read), ": only files so far");
     }
 }

@@ -12,6 +12,7 @@ use std::path::Path;
 use rustix::fs::{Access, Mode, OFlags, access, open as open_at};
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use settings::Purpose;
 
 use crate::files;
 
@@ -75,6 +76,16 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
         Err(error) => return Err(error.into()),
     };
     Ok(writable.map_err(io::Error::from)?)
+}
+
+/// Says why this process's user may not write a log file, or make it where it is not there yet.
+pub(super) fn denied(path: &Path) -> Option<String> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            settings::denied(files::directory(path), Purpose::Write)
+        }
+        Ok(_) | Err(_) => settings::denied(path, Purpose::Write),
+    }
 }
 
 /// Says what is wrong with a file that `writer` wants to write to; `None` is somebody.

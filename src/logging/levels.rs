@@ -75,6 +75,12 @@ impl FromStr for Levels {
         for item in text.split(',').map(str::trim) {
             match item.split_once('=') {
                 Some((target, name)) => levels.targets.push((target.to_owned(), level(name)?)),
+                None if item == text => {
+                    levels.own = level(item).map_err(|unknown| UnknownLevel {
+                        alone: true,
+                        ..unknown
+                    })?;
+                }
                 None => levels.own = level(item)?,
             }
         }
@@ -83,28 +89,41 @@ impl FromStr for Levels {
 }
 
 fn level(name: &str) -> Result<LevelFilter, UnknownLevel> {
-    match name {
-        "debug" => Ok(LevelFilter::DEBUG),
-        "error" => Ok(LevelFilter::ERROR),
-        "info" => Ok(LevelFilter::INFO),
-        "off" => Ok(LevelFilter::OFF),
-        "trace" => Ok(LevelFilter::TRACE),
-        "warn" => Ok(LevelFilter::WARN),
-        _ => Err(UnknownLevel(name.to_owned())),
-    }
+    let mut known = LEVELS.iter().filter(|(word, _)| *word == name);
+    let unknown = || UnknownLevel {
+        name: name.to_owned(),
+        alone: false,
+    };
+    known.next().map(|(_, level)| *level).ok_or_else(unknown)
 }
+
+/// Every level, from the fewest lines to the most.
+const LEVELS: [(&str, LevelFilter); 6] = [
+    ("off", LevelFilter::OFF),
+    ("error", LevelFilter::ERROR),
+    ("warn", LevelFilter::WARN),
+    ("info", LevelFilter::INFO),
+    ("debug", LevelFilter::DEBUG),
+    ("trace", LevelFilter::TRACE),
+];
 
 /// A word that names no level.
 #[derive(Debug)]
-pub(super) struct UnknownLevel(String);
+pub(super) struct UnknownLevel {
+    name: String,
+    /// It is all of the text, which whoever tells of it has quoted already.
+    alone: bool,
+}
 
 impl fmt::Display for UnknownLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:?} is no level (off, error, warn, info, debug, trace)",
-            self.0
-        )
+        if !self.alone {
+            write!(f, "{:?} ", self.name)?;
+        }
+        f.write_str(&settings::choices(
+            &self.name,
+            &LEVELS.map(|(word, _)| word),
+        ))
     }
 }
 
@@ -120,6 +139,11 @@ mod tests {
         for bad in ["inof", "", "proxy=loud", "info,"] {
             assert!(bad.parse::<Levels>().is_err(), "{bad:?}");
         }
+        let told = |text: &str| text.parse::<Levels>().unwrap_err().to_string();
+        let list = "must be one of \"off\", \"error\", \"warn\", \"info\", \"debug\" or \"trace\"";
+        assert_eq!(told("verbose"), list);
+        assert_eq!(told("inof"), format!("{list}, did you mean \"info\"?"));
+        assert_eq!(told("proxy=loud"), format!("\"loud\" {list}"));
     }
 
     #[test]

@@ -15,7 +15,6 @@ mod limit;
 mod stream;
 
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -64,7 +63,7 @@ impl Log {
 
     fn read_common(section: &mut Section, writes: bool) -> Self {
         Self {
-            format: section.parsed("format"),
+            format: section.word("format", &LogFormat::NAMES),
             level: section.parsed("level"),
             file: log_file(section, "file", writes),
             access_file: None,
@@ -94,7 +93,7 @@ impl Log {
         match std::env::var(LEVEL_VARIABLE) {
             Ok(text) if !text.is_empty() => text
                 .parse()
-                .map_err(|error: UnknownLevel| anyhow!("{LEVEL_VARIABLE}: {error}")),
+                .map_err(|error: UnknownLevel| anyhow!("{LEVEL_VARIABLE}: {text:?}: {error}")),
             _ => Ok(self.level.clone().unwrap_or_default()),
         }
     }
@@ -108,7 +107,11 @@ fn log_file(section: &mut Section, key: &str, writes: bool) -> Option<PathBuf> {
         && Sink::device(&path).is_none()
         && let Err(error) = file::check(&path)
     {
-        section.problem(key, format!("{}: {error}", path.display()));
+        let message = file::denied(&path);
+        section.problem(
+            key,
+            message.unwrap_or_else(|| format!("{}: {error}", path.display())),
+        );
     }
     Some(path)
 }
@@ -120,16 +123,9 @@ enum LogFormat {
     Text,
 }
 
-impl FromStr for LogFormat {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "json" => Ok(Self::Json),
-            "text" => Ok(Self::Text),
-            _ => Err("is neither \"text\" nor \"json\""),
-        }
-    }
+impl LogFormat {
+    /// Every format, as the config writes it.
+    const NAMES: [(&'static str, Self); 2] = [("text", Self::Text), ("json", Self::Json)];
 }
 
 /// The running log; [`Logs::apply`] gives it other settings.

@@ -348,7 +348,7 @@ fn explain_says_what_the_edge_would_do_and_which_rule_says_so() {
         ),
         (
             "--user alice --action fly --repository a",
-            "\"fly\" is no action",
+            "\"fly\" is not a valid action",
             1,
         ),
         (

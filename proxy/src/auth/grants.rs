@@ -35,11 +35,16 @@ impl Actions {
 
     /// Reads the name of an action; `*` is all of them.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        if name == "*" {
-            return Some(Self::ALL);
-        }
-        let (_, action) = Self::NAMES.iter().find(|(known, _)| *known == name)?;
-        Some(Self::of(*action))
+        let known = Self::words();
+        let mut known = known.into_iter().filter(|(word, _)| *word == name);
+        known.next().map(|(_, actions)| actions)
+    }
+
+    /// Returns every word for actions, as configs write them, and what it stands for.
+    pub(crate) fn words() -> [(&'static str, Self); 5] {
+        let [pull, push, delete, catalog] =
+            Self::NAMES.map(|(name, action)| (name, Self::of(action)));
+        [pull, push, delete, catalog, ("*", Self::ALL)]
     }
 
     /// Returns the name of an action.

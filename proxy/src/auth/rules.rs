@@ -204,29 +204,17 @@ pub(crate) enum WhoError {
         "before a colon only \"cert\" is known; write a user as \"alice\", a group as \"@team\""
     )]
     Kind,
-    #[error("is no network such as \"10.0.0.0/8\"")]
+    #[error("is not a valid network, such as \"10.0.0.0/8\"")]
     Network,
     #[error("write \"anonymous\" for everyone, or \"authenticated\" for everyone with a name")]
     Star,
 }
 
-/// The names of effects, as the config writes them.
-impl FromStr for Effect {
-    type Err = EffectError;
-
-    fn from_str(text: &str) -> Result<Self, EffectError> {
-        match text {
-            "allow" => Ok(Self::Allow),
-            "deny" => Ok(Self::Deny),
-            _ => Err(EffectError),
-        }
-    }
+impl Effect {
+    /// Every effect, as the config writes it.
+    pub(crate) const NAMES: [(&'static str, Self); 2] =
+        [("allow", Self::Allow), ("deny", Self::Deny)];
 }
-
-/// Says that a text is no effect.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("must be \"allow\" or \"deny\"")]
-pub(crate) struct EffectError;
 
 #[cfg(test)]
 mod tests {

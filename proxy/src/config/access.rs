@@ -37,7 +37,7 @@ pub(super) fn read(site: &mut Section, around: Around) -> Access {
     if !rules.is_empty() && !around.registry {
         section.problem(
             "rule",
-            "rules are for repositories, and the upstream is no registry",
+            "rules are for repositories, and the upstream is not a registry",
         );
     }
     let rules = rules
@@ -57,21 +57,14 @@ pub(super) fn read(site: &mut Section, around: Around) -> Access {
 }
 
 fn satisfy(section: &mut Section, access: &Access) -> Satisfy {
-    let text: Option<String> = section.optional("satisfy");
-    match text.as_deref() {
-        None | Some("all") => Satisfy::All,
-        Some("any") => {
-            if access.addresses.allow.is_empty() || !access.authenticates {
-                let message = "\"any\" needs allow_from and a way to log in to choose between";
-                section.problem("satisfy", message);
-            }
-            Satisfy::Any
-        }
-        Some(_) => {
-            section.problem("satisfy", "must be \"all\" or \"any\"");
-            Satisfy::All
-        }
+    let known = [("all", Satisfy::All), ("any", Satisfy::Any)];
+    let satisfy = section.word("satisfy", &known).unwrap_or(Satisfy::All);
+    let nothing_to_choose = access.addresses.allow.is_empty() || !access.authenticates;
+    if satisfy == Satisfy::Any && nothing_to_choose {
+        let message = "\"any\" needs allow_from and a way to log in to choose between";
+        section.problem("satisfy", message);
     }
+    satisfy
 }
 
 fn read_rule(mut section: Section, authenticates: bool) -> Option<Rule> {
@@ -102,7 +95,7 @@ fn read_rule(mut section: Section, authenticates: bool) -> Option<Rule> {
         section.problem("actions", nothing);
     }
     let addresses = addresses::read(&mut section);
-    let effect = section.parsed("effect").unwrap_or_default();
+    let effect = section.word("effect", &Effect::NAMES).unwrap_or_default();
     (!section.failed()).then(|| Rule {
         key: section.name().into(),
         repositories: repositories.into(),
@@ -117,16 +110,8 @@ fn actions(section: &mut Section) -> Actions {
     let names: Vec<String> = section.optional("actions").unwrap_or_default();
     let mut actions = Actions::default();
     for (index, name) in names.iter().enumerate() {
-        match Actions::named(name) {
-            Some(named) => actions.insert(named),
-            None => {
-                let known = Actions::NAMES
-                    .map(|(name, _)| format!("{name:?}"))
-                    .join(", ");
-                let message = format!("{name:?}: must be one of {known} or \"*\"");
-                section.problem(&format!("actions[{index}]"), message);
-            }
-        }
+        let named = section.choose(&format!("actions[{index}]"), name, &Actions::words());
+        actions.insert(named.unwrap_or_default());
     }
     actions
 }

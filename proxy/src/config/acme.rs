@@ -1,11 +1,13 @@
 //! `[acme]`: who certifies the sites that ask for it, and how it is convinced.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fs, io};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use settings::{Kind, Section};
+use settings::{Kind, Purpose, Section};
 
 use super::Files;
 
@@ -195,11 +197,15 @@ impl Authority {
         }
         let email: Option<String> = section.optional("email");
         if email.as_ref().is_some_and(|email| !email.contains('@')) {
-            section.problem("email", "is no address");
+            section.problem(
+                "email",
+                "is not a valid address, such as \"ops@example.com\"",
+            );
         }
         let root_file = section.path("root_file");
         if let Some(path) = &root_file
             && files == Files::Read
+            && section.permits("root_file", path, Purpose::Read)
             && let Err(error) = crate::acme::check_roots(path)
         {
             section.problem("root_file", error);
@@ -229,10 +235,10 @@ impl ExternalAccount {
         }
         let path = section.path("key_file");
         let (id, path) = (id?, path?);
-        if files == Files::LeaveAlone {
+        if files == Files::LeaveAlone || !section.permits("key_file", &path, Purpose::Read) {
             return None;
         }
-        let key = match std::fs::read_to_string(&path) {
+        let key = match fs::read_to_string(&path) {
             Ok(text) => URL_SAFE_NO_PAD.decode(text.trim().trim_end_matches('=')),
             Err(error) => {
                 section.problem("key_file", format!("{}: {error}", path.display()));
@@ -241,9 +247,9 @@ impl ExternalAccount {
         };
         match key {
             Ok(key) => Some(Self { id, key }),
-            Err(error) => {
+            Err(_not_base64) => {
                 let path = path.display();
-                section.problem("key_file", format!("{path}: is no base64url: {error}"));
+                section.problem("key_file", format!("{path}: is not base64url"));
                 None
             }
         }
@@ -266,8 +272,21 @@ impl DnsHook {
         let timeout = wait("timeout", HOOK_TIMEOUT);
         let propagation = wait("propagation", PROPAGATION);
         let program = program?;
-        if files == Files::Read && !program.is_file() {
-            section.problem("program", format!("{}: is no file", program.display()));
+        if files == Files::Read {
+            let found = fs::metadata(&program);
+            match found.as_ref().map(|found| (found.is_file(), found.mode())) {
+                // One that nobody may run can be on its way there; one that others may run is closed to us.
+                Ok((true, mode)) if mode & 0o111 == 0 => {}
+                Ok((false, _)) => {
+                    let message = format!("{}: is not a file", program.display());
+                    section.problem("program", message);
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    let message = format!("{}: there is no such file", program.display());
+                    section.problem("program", message);
+                }
+                Ok(_) | Err(_) => drop(section.permits("program", &program, Purpose::Run)),
+            }
         }
         Some(Self {
             program,
@@ -286,7 +305,7 @@ pub(super) fn key_types(section: &mut Section) -> Vec<KeyType> {
     let texts: Vec<String> = section.optional("key_type").unwrap_or_default();
     let mut types: Vec<KeyType> = Vec::new();
     for text in &texts {
-        let Some(kind) = find(section, "key_type", text, &known) else {
+        let Some(kind) = section.choose("key_type", text, &known) else {
             continue;
         };
         let algorithm = kind.algorithm();
@@ -306,18 +325,7 @@ pub(super) fn key_types(section: &mut Section) -> Vec<KeyType> {
 }
 
 fn one_of<T: Copy + Default>(section: &mut Section, key: &str, known: &[(&str, T)]) -> T {
-    let text = section.optional::<String>(key);
-    let found = text.and_then(|text| find(section, key, &text, known));
-    found.unwrap_or_default()
-}
-
-fn find<T: Copy>(section: &Section, key: &str, text: &str, known: &[(&str, T)]) -> Option<T> {
-    let found = known.iter().find(|(name, _)| *name == text);
-    if found.is_none() {
-        let names: Vec<String> = known.iter().map(|(name, _)| format!("{name:?}")).collect();
-        section.problem(key, format!("must be one of {}", names.join(", ")));
-    }
-    found.map(|(_, value)| *value)
+    section.word(key, known).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -354,8 +362,8 @@ mod tests {
     #[test]
     fn another_ca_its_account_and_the_hook_are_read_from_files() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("key"), "aGVsbG8\n").unwrap();
-        std::fs::write(folder.path().join("hook"), "").unwrap();
+        fs::write(folder.path().join("key"), "aGVsbG8\n").unwrap();
+        fs::write(folder.path().join("hook"), "").unwrap();
         let text = r#"
             agree_to_terms = true
             directory = "https://ca.test/dir"
@@ -408,8 +416,8 @@ mod tests {
         for told in [
             "directory: must be a URL that begins with https://",
             "staging: is about Let's Encrypt",
-            "email: is no address",
-            "key_type: must be one of \"ecdsa-p256\", ",
+            "email: is not a valid address",
+            "key_type: \"dsa\": must be one of \"ecdsa-p256\", ",
             "key_type: there can be one of rsa only",
             "challenge: \"dns-01\" needs the program of [acme.dns]",
             "none.pem: No such file",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use settings::Section;
+use settings::{Purpose, Section};
 
 use super::tokens::Tokens;
 use super::{ClientCertificates, Files, HostPattern, client_certificates};
@@ -69,6 +69,7 @@ impl Written {
         }
         if let Some(file) = section.path("group_file")
             && files == Files::Read
+            && section.permits("group_file", &file, Purpose::Read)
         {
             match Groups::load(file) {
                 Ok(loaded) => *groups = loaded,
@@ -96,7 +97,7 @@ impl Written {
     pub(super) fn settle(self, site: &Section, registry: bool, admits_anonymous: bool) -> Auth {
         let (tokens, issuer) = self.tokens.settle(registry && admits_anonymous);
         if !registry && tokens.scheme != Scheme::Basic {
-            let message = "tokens are for clients of a registry, and the upstream is none";
+            let message = "tokens are for clients of a registry, and the upstream is not one";
             site.problem("auth.scheme", message);
         }
         Auth {
@@ -126,7 +127,7 @@ fn read_basic(
         section.problem("htpasswd_file", "is missing");
     }
     let file = section.path("htpasswd_file")?;
-    if files == Files::LeaveAlone {
+    if files == Files::LeaveAlone || !section.permits("htpasswd_file", &file, Purpose::Read) {
         return None;
     }
     match Basic::load(file.clone(), plain, remember_for.min(REMEMBER_FOR_MAX)) {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use settings::{Kind, Section};
+use settings::{Kind, Purpose, Section};
 
 use super::site::Surroundings;
 use super::{Files, HostPattern, KeyType};
@@ -99,6 +99,11 @@ fn from_files(
     let (cert, key) = (file("cert_file"), file("key_file"));
     let (cert, key) = (cert?, key?);
     if around.files == Files::LeaveAlone {
+        return None;
+    }
+    let readable = [("cert_file", &cert), ("key_file", &key)]
+        .map(|(name, file)| section.permits(name, file, Purpose::Read));
+    if readable != [true; 2] {
         return None;
     }
     match CertifiedKey::load(&cert, &key) {

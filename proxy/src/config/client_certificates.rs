@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use settings::Section;
+use settings::{Purpose, Section};
 
 use super::Files;
 use crate::auth::certificate::{NamedBy, Naming};
@@ -48,6 +48,13 @@ pub(super) fn read(
         section.problem(ALLOW, problem);
     }
     let ca_file = ca_file.filter(|_| files == Files::Read)?;
+    let may_read = |(index, file): (usize, &PathBuf)| {
+        section.permits(&format!("{CRL_FILES}[{index}]"), file, Purpose::Read)
+    };
+    let readable = section.permits(CA_FILE, &ca_file, Purpose::Read);
+    if !crl_files.iter().enumerate().all(may_read) || !readable {
+        return None;
+    }
     let authorities = load(section, required, ca_file, crl_files)?;
     warnings.extend(authorities.warnings());
     Some(ClientCertificates {
@@ -78,29 +85,12 @@ fn load(
 }
 
 fn required(section: &mut Section) -> bool {
-    match section.optional::<String>(MODE).as_deref() {
-        None | Some("required") => true,
-        Some("optional") => false,
-        Some(_) => {
-            section.problem(MODE, "must be \"required\" or \"optional\"");
-            true
-        }
-    }
+    let known = [("required", true), ("optional", false)];
+    section.word(MODE, &known).unwrap_or(true)
 }
 
 fn named_by(section: &mut Section) -> NamedBy {
-    let Some(text) = section.optional::<String>(PRINCIPAL) else {
-        return NamedBy::default();
-    };
-    let mut rules = NamedBy::NAMES.into_iter();
-    let rule = rules.find_map(|(name, rule)| (name == text).then_some(rule));
-    rule.unwrap_or_else(|| {
-        let names = NamedBy::NAMES
-            .map(|(name, _)| format!("\"{name}\""))
-            .join(", ");
-        section.problem(PRINCIPAL, format!("must be one of {names}"));
-        NamedBy::default()
-    })
+    section.word(PRINCIPAL, &NamedBy::NAMES).unwrap_or_default()
 }
 
 fn allow(section: &mut Section) -> Option<Box<[Box<str>]>> {
@@ -162,11 +152,11 @@ mod tests {
             ),
             (
                 "client_ca_file = \"ca.pem\"\nclient_certificate = \"maybe\"",
-                "client_certificate: must be \"required\" or \"optional\"",
+                "client_certificate: \"maybe\": must be \"required\" or \"optional\"",
             ),
             (
                 "client_ca_file = \"ca.pem\"\nclient_principal = \"ou\"",
-                "client_principal: must be one of \"cn\", \"san_email\"",
+                "client_principal: \"ou\": must be one of \"cn\", \"san_email\"",
             ),
             (
                 "client_ca_file = \"ca.pem\"\nclient_allow = []",

@@ -19,7 +19,7 @@ pub(crate) enum HostPattern {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub(crate) enum HostPatternError {
     /// A label with other letters, or too long, or none.
-    #[error("is no host name")]
+    #[error("is not a valid host name")]
     Name,
     /// `host:port`
     #[error("must be without a port: sites are found by name alone")]

@@ -1,10 +1,11 @@
 //! `[[listener]]` and `[tls]`: where connections come in.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use openssl::ssl::{SslContextBuilder, SslMethod};
-use settings::Section;
+use settings::{Purpose, Section};
 
 use super::{Files, addresses};
 use crate::filter::addresses::{Addresses, Network};
@@ -50,15 +51,8 @@ pub(crate) struct Tls {
 impl Tls {
     /// Reads `[tls]`.
     pub(super) fn read(mut section: Section, files: Files) -> Self {
-        let version: Option<String> = section.optional("min_version");
-        let min_version = match version.as_deref() {
-            None | Some("1.2") => TlsVersion::Tls12,
-            Some("1.3") => TlsVersion::Tls13,
-            Some(_) => {
-                section.problem("min_version", "must be \"1.2\" or \"1.3\"");
-                TlsVersion::default()
-            }
-        };
+        let versions = [("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)];
+        let min_version = section.word("min_version", &versions).unwrap_or_default();
         let ciphers: Option<String> = section.optional("ciphers");
         if let Some(ciphers) = &ciphers {
             let accepted = SslContextBuilder::new(SslMethod::tls())
@@ -78,6 +72,12 @@ impl Tls {
 fn ticket_keys(section: &mut Section, files: Files) -> Option<Arc<TicketKeys>> {
     let paths = section.paths("ticket_key_files")?;
     if files == Files::LeaveAlone || paths.is_empty() {
+        return None;
+    }
+    let may_read = |(index, path): (usize, &PathBuf)| {
+        section.permits(&format!("ticket_key_files[{index}]"), path, Purpose::Read)
+    };
+    if !paths.iter().enumerate().all(may_read) {
         return None;
     }
     let keys = TicketKeys::load(paths);
@@ -132,7 +132,7 @@ pub(super) fn address(section: &mut Section) -> Option<SocketAddr> {
         Ok(address) => Some(address),
         Err(_) => {
             let message = format!(
-                "{text:?}: is no address with a port, such as \"0.0.0.0:443\" or \"[::]:443\""
+                "{text:?}: is not a valid address with a port, such as \"0.0.0.0:443\" or \"[::]:443\""
             );
             section.problem("address", message);
             None

@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use settings::Section;
+use settings::{Purpose, Section};
 
 pub use acme::KeyType;
 pub(crate) use acme::{Acme, Authority, Challenge, DnsHook};
@@ -169,12 +169,8 @@ impl Config {
         let sites = site::read_all(root, surroundings, &mut warnings);
         warn_of_the_unused(&upstreams, &sites, &mut warnings);
         let keeps = |site: &Site| site.hands_out_tokens() || site.is_managed();
-        if files == Files::Read
-            && sites.iter().any(keeps)
-            && let Err(error) = state_dir.check()
-        {
-            let path = state_dir.path().display();
-            root.problem("state_dir", format!("{path}: {error}"));
+        if files == Files::Read && sites.iter().any(keeps) {
+            check_state_dir(root, &state_dir);
         }
         let one_per_core = || available_parallelism().unwrap_or(NonZero::<usize>::MIN);
         let config = Self {
@@ -244,6 +240,24 @@ impl Config {
         let metrics = self.metrics.iter().map(|metrics| metrics.address);
         let mut addresses = listeners.chain(metrics);
         addresses.any(|address| is_meant(bound, address))
+    }
+}
+
+/// Checks that this process's user can keep something in the folder.
+fn check_state_dir(root: &Section, state_dir: &StateDir) {
+    if state_dir.is_made_by_unit() {
+        return;
+    }
+    if let Err(error) = state_dir.check() {
+        let path = state_dir.path();
+        let message = settings::denied(path, Purpose::Write).unwrap_or_else(|| {
+            let user = settings::current_user();
+            format!(
+                "{}: user {user} cannot keep anything there: {error}",
+                path.display()
+            )
+        });
+        root.problem("state_dir", message);
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use settings::Section;
+use settings::{Section, nearest, suggestion};
 
 use super::certificate::Certificate;
 use super::upstream::REGISTRY;
@@ -203,7 +203,9 @@ fn upstream(section: &mut Section, upstreams: &[Arc<Upstream>]) -> Option<Arc<Up
         let message = if name == REGISTRY {
             "there is no [registry] whose address could be read".to_owned()
         } else {
-            format!("unknown upstream \"{name}\"")
+            let names = upstreams.iter().map(|upstream| upstream.name.as_str());
+            let near = nearest(&name, names);
+            format!("unknown upstream \"{name}\"{}", suggestion(near))
         };
         section.problem("upstream", message);
     }

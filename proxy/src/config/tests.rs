@@ -112,9 +112,9 @@ fn every_problem_is_told_at_once_with_its_key() {
     fs::write(folder.path().join("des"), "a:nC3WAwp5D6PMs\nb\n").unwrap();
     let problems = read_in(folder.path(), BAD).unwrap_err();
     let expected = [
-        "2: workers: invalid value: integer `0`, expected a nonzero usize",
-        "3: trusted_proxies[2]: \"here\": is no address and no network such as \"10.0.0.0/8\"",
-        "5: listener[0].address: \"443\": is no address with a port, such as \"0.0.0.0:443\" or \"[::]:443\"",
+        "2: workers: must be a whole number, 1 at least",
+        "3: trusted_proxies[2]: \"here\": is not a valid address or network, such as \"10.0.0.0/8\"",
+        "5: listener[0].address: \"443\": is not a valid address with a port, such as \"0.0.0.0:443\" or \"[::]:443\"",
         "9: listener[2].address: 127.0.0.1:1: another listener has it already",
         "11: upstream[0].name: is the name of the registry that [registry] describes",
         "13: upstream[1].name: is missing",
@@ -129,7 +129,7 @@ fn every_problem_is_told_at_once_with_its_key() {
         "26: site[1].auth.htpasswd_file: is missing",
         "30: site[2].certificate.key_file: is missing",
         "28: site[2].upstream: is missing",
-        "32: tls.min_version: must be \"1.2\" or \"1.3\"",
+        "32: tls.min_version: \"1.1\": must be \"1.2\" or \"1.3\"",
         "33: tls.ciphers: OpenSSL knows none of these ciphers",
         "35: limits.max_headers: must be between 1 and 256",
         "36: limits.max_uri_size: must be between 1 byte and 64 KiB",

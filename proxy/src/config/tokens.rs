@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::Uri;
-use settings::Section;
+use settings::{Purpose, Section};
 
 use super::{Files, HostPattern};
 use crate::auth::token::Scheme;
@@ -138,6 +138,13 @@ fn read_issuer(mut section: Section, files: Files) -> Option<Issuer> {
     if ca_file.is_some() && !section.has("jwks_url") {
         section.problem("jwks_ca_file", "is for jwks_url, which is missing");
     }
+    if let Some(path) = &ca_file
+        && files == Files::Read
+        && section.permits("jwks_ca_file", path, Purpose::Read)
+        && let Err(error) = crate::acme::check_roots(path)
+    {
+        section.problem("jwks_ca_file", error);
+    }
     let source = section
         .has("jwks_url")
         .then(|| url(&mut section, "jwks_url"));
@@ -169,6 +176,9 @@ fn read_file(
     path: &Path,
     add: impl FnOnce(Vec<u8>) -> Result<(), TrustError>,
 ) {
+    if !section.permits(key, path, Purpose::Read) {
+        return;
+    }
     let problem = match fs::read(path) {
         Ok(text) => add(text).err().map(|error| error.to_string()),
         Err(error) => Some(error.to_string()),
@@ -187,7 +197,8 @@ fn url(section: &mut Section, key: &str) -> Option<String> {
         matches!(scheme, "http" | "https") && uri.host().is_some()
     });
     if !absolute {
-        let message = format!("{text:?}: is no URL such as \"https://auth.example.com/token\"");
+        let message =
+            format!("{text:?}: is not a valid URL, such as \"https://auth.example.com/token\"");
         section.problem(key, message);
         return None;
     }

@@ -96,7 +96,7 @@ fn unmapped(network: IpNet) -> IpNet {
 
 /// Says that a text is no address and no network.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("is no address and no network such as \"10.0.0.0/8\"")]
+#[error("is not a valid address or network, such as \"10.0.0.0/8\"")]
 pub(crate) struct NetworkError;
 
 #[cfg(test)]

@@ -159,15 +159,25 @@ impl Pair {
             let path = path.to_owned();
             move |source| Error::Parse { path, source }
         };
-        let mut chain = X509::stack_from_pem(&read(cert)?)
+        let cert_pem = read(cert)?;
+        let mut chain = X509::stack_from_pem(&cert_pem)
             .map_err(parse(cert))?
             .into_iter();
-        let leaf = chain.next().ok_or_else(|| Error::Empty {
-            path: cert.to_owned(),
+        let leaf = chain.next().ok_or_else(|| {
+            let path = cert.to_owned();
+            if holds(&cert_pem, KEY_LABEL) {
+                Error::KeyInstead { path }
+            } else {
+                Error::Empty { path }
+            }
         })?;
+        let key_pem = read(key)?;
+        if !holds(&key_pem, KEY_LABEL) && holds(&key_pem, CERTIFICATE_LABEL) {
+            let path = key.to_owned();
+            return Err(Error::CertificateInstead { path });
+        }
         // An empty passphrase: without one OpenSSL would ask on the terminal.
-        let private =
-            PKey::private_key_from_pem_passphrase(&read(key)?, b"").map_err(parse(key))?;
+        let private = PKey::private_key_from_pem_passphrase(&key_pem, b"").map_err(parse(key))?;
         if !leaf.public_key()?.public_eq(&private) {
             return Err(Error::KeyMismatch {
                 cert: cert.to_owned(),
@@ -191,6 +201,16 @@ impl fmt::Debug for CertifiedKey {
             .field("subject", &self.current.load().leaf.subject_name())
             .finish_non_exhaustive()
     }
+}
+
+/// How the line ends that begins a private key of any kind (RFC 7468).
+const KEY_LABEL: &[u8] = b"PRIVATE KEY-----";
+
+/// How the line ends that begins a certificate.
+const CERTIFICATE_LABEL: &[u8] = b"CERTIFICATE-----";
+
+fn holds(pem: &[u8], label: &[u8]) -> bool {
+    pem.windows(label.len()).any(|window| window == label)
 }
 
 /// Reads a file, and names it when that fails.
@@ -274,6 +294,16 @@ mod tests {
             (&missing, &key, "missing.pem: No such file"),
             (&text, &key, "text.pem: holds no certificate"),
             (&cert, &text, "text.pem: "),
+            (
+                &key,
+                &cert,
+                "a.key: holds a private key and no certificate: are cert_file and key_file swapped?",
+            ),
+            (
+                &cert,
+                &cert,
+                "a.pem: holds a certificate and no private key",
+            ),
         ] {
             let message = CertifiedKey::load(cert, key).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");

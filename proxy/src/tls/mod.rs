@@ -37,6 +37,24 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file of the certificate holds a private key.
+    #[error(
+        "{}: holds a private key and no certificate: are cert_file and key_file swapped?",
+        path.display()
+    )]
+    KeyInstead {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file of the key holds a certificate.
+    #[error(
+        "{}: holds a certificate and no private key: are cert_file and key_file swapped?",
+        path.display()
+    )]
+    CertificateInstead {
+        /// The file.
+        path: PathBuf,
+    },
     /// The key is not the one the certificate was made for.
     #[error("{}: is not the key of the certificate {}", key.display(), cert.display())]
     KeyMismatch {
@@ -83,6 +101,8 @@ impl Error {
     pub(crate) fn path(&self) -> Option<&Path> {
         match self {
             Self::Empty { path }
+            | Self::KeyInstead { path }
+            | Self::CertificateInstead { path }
             | Self::NoList { path }
             | Self::NotText { path }
             | Self::Parse { path, .. }

@@ -56,7 +56,7 @@ fn take(handed: &mut Vec<UnixListener>, path: &Path) -> Option<UnixListener> {
 fn is_answered(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.file_type().is_socket() => {}
-        Ok(_) => return Err(io::Error::other("it exists and is no socket")),
+        Ok(_) => return Err(io::Error::other("it exists and is not a socket")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     }

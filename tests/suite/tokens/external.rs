@@ -255,9 +255,12 @@ fn an_issuer_that_cannot_be_trusted_is_told_by_check() {
             "jwks_url = \"http://a.test/x\"",
             "jwks_url: must begin with https://",
         ),
-        ("jwks_url = \"here\"", "jwks_url: \"here\": is no URL"),
+        (
+            "jwks_url = \"here\"",
+            "jwks_url: \"here\": is not a valid URL",
+        ),
         ("jwks_file = \"none\"", "jwks_file: "),
-        ("jwks_file = \"empty\"", "is no JSON Web Key Set"),
+        ("jwks_file = \"empty\"", "is not a valid JSON Web Key Set"),
         (
             "root_certificate_files = [\"empty\"]",
             "holds no certificate",

@@ -65,7 +65,7 @@ pub struct Robot {
 #[non_exhaustive]
 pub enum RobotError {
     /// There is no such action.
-    #[error("{0:?}: is no action (pull, push, delete, catalog or *)")]
+    #[error("{0:?}: is not a valid action (pull, push, delete, catalog or *)")]
     Action(String),
     /// There is one of the name.
     #[error("there is a robot {0:?} already: revoke it first")]
@@ -230,7 +230,7 @@ impl Robot {
                 .parse::<RepositoryPattern>()
                 .map_err(|error| wrong(error.to_string()))?;
             if repositories.names_user() {
-                return Err(wrong("a robot is no user, so write its name".to_owned()));
+                return Err(wrong("a robot is not a user, so write its name".to_owned()));
             }
             Ok(Grant {
                 repositories,

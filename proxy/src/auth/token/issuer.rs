@@ -110,7 +110,7 @@ pub(crate) enum TrustError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// It is no key set.
-    #[error("is no JSON Web Key Set: {0}")]
+    #[error("is not a valid JSON Web Key Set: {0}")]
     KeySet(#[from] serde_json::Error),
     /// No key of the set can verify anything here.
     #[error("holds no key that is accepted (RS256, RS384, RS512, ES256, ES384, EdDSA)")]

@@ -19,8 +19,6 @@ pub(crate) mod sessions;
 pub(crate) mod used;
 pub(crate) mod vault;
 
-use std::str::FromStr;
-
 /// How clients are asked to prove who they are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Scheme {
@@ -34,15 +32,11 @@ pub(crate) enum Scheme {
     Both,
 }
 
-impl FromStr for Scheme {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text {
-            "basic" => Ok(Self::Basic),
-            "bearer" => Ok(Self::Bearer),
-            "both" => Ok(Self::Both),
-            _ => Err("is no scheme (\"basic\", \"bearer\" or \"both\")"),
-        }
-    }
+impl Scheme {
+    /// Every scheme, as the config writes it.
+    pub(crate) const NAMES: [(&'static str, Self); 3] = [
+        ("basic", Self::Basic),
+        ("bearer", Self::Bearer),
+        ("both", Self::Both),
+    ];
 }

@@ -28,7 +28,7 @@ impl Handed {
     /// Opens a file of which `part` is a body.
     ///
     /// # Errors
-    /// When it is no plain file, to be read only, with all of `part`.
+    /// When it is not a plain file, to be read only, with all of `part`.
     pub(super) fn open(file: OwnedFd, part: ByteRange) -> io::Result<Self> {
         let checked = check(&file, part);
         let handed = Self::unchecked(file.into());
@@ -90,7 +90,7 @@ fn check(file: &OwnedFd, part: ByteRange) -> io::Result<OFlags> {
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let stat = statx(file, "", flags, StatxFlags::TYPE | StatxFlags::SIZE)?;
     if FileType::from_raw_mode(stat.stx_mode.into()) != FileType::RegularFile {
-        return Err(io::Error::other("it is no plain file"));
+        return Err(io::Error::other("it is not a plain file"));
     }
     let opened = fcntl_getfl(file)?;
     if opened & (OFlags::ACCMODE | OFlags::PATH) != OFlags::RDONLY {
