@@ -74,6 +74,17 @@ impl Basic {
         loaded.skipped.iter().map(sentence).collect()
     }
 
+    /// Returns the file.
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Returns the names of all users of the file.
+    pub(crate) fn names(&self) -> Vec<Box<str>> {
+        let loaded = self.loaded.load();
+        loaded.users.names().map(Into::into).collect()
+    }
+
     /// Returns whether the file names this user.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.loaded.load().users.has(name)

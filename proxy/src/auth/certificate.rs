@@ -130,15 +130,21 @@ impl Naming {
         if name.starts_with(ROBOT_PREFIX) {
             return Err(Objection::NotAllowed);
         }
-        if let Some(allow) = &self.allow
-            && !allow.iter().any(|pattern| matches(pattern, name))
-        {
+        if !self.admits(name) {
             return Err(Objection::NotAllowed);
         }
         Ok(Some(User {
             groups: certificate.organizational_units.clone(),
             ..User::new(name.clone(), Origin::Certificate)
         }))
+    }
+}
+
+impl Naming {
+    /// Returns whether a holder of this name is let in.
+    pub(crate) fn admits(&self, name: &str) -> bool {
+        let allow = self.allow.as_ref();
+        allow.is_none_or(|allow| allow.iter().any(|pattern| matches(pattern, name)))
     }
 }
 

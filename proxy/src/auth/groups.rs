@@ -60,6 +60,11 @@ impl Members {
         (Self(groups), skipped)
     }
 
+    /// Returns the names of the groups.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(|name| &**name)
+    }
+
     /// Returns whether `user` is in `group`.
     pub(crate) fn has(&self, group: &str, user: &User) -> bool {
         let Some(members) = self.0.get(group) else {
@@ -100,6 +105,11 @@ impl Groups {
             denies: false,
             watch,
         })
+    }
+
+    /// Returns the file, if there is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 
     /// Returns the members of this moment.

@@ -69,6 +69,11 @@ impl Users {
         self.by_name.is_empty()
     }
 
+    /// Returns the names of the users.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.by_name.keys().map(|name| &**name)
+    }
+
     /// Returns whether there is such a user.
     pub fn has(&self, name: &str) -> bool {
         self.by_name.contains_key(name)

@@ -75,6 +75,11 @@ impl Rules {
         Self(rules.into())
     }
 
+    /// Visits each rule.
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, Rule> {
+        self.0.iter()
+    }
+
     /// Returns whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -48,9 +48,9 @@ impl Auth {
 #[derive(Debug)]
 pub(super) struct Written {
     realm: Arc<str>,
-    basic: Option<Basic>,
-    tokens: Tokens,
-    certificates: Option<ClientCertificates>,
+    pub(super) basic: Option<Basic>,
+    pub(super) tokens: Tokens,
+    pub(super) certificates: Option<ClientCertificates>,
 }
 
 impl Written {

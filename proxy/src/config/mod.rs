@@ -18,6 +18,7 @@ mod parts;
 mod quotas;
 mod site;
 mod tokens;
+mod unmatched;
 mod upstream;
 
 #[cfg(test)]

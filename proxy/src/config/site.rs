@@ -132,6 +132,9 @@ fn read(
         groups,
     };
     let access = access::read(&mut section, access);
+    if let Some(auth) = &auth {
+        auth.warn_of_nobody(&section, &access, warnings);
+    }
     let auth = auth.map(|auth| {
         let registry = upstream.as_ref().is_none_or(|upstream| upstream.registry);
         auth.settle(&section, registry, access.rules.admit_anonymous())

@@ -32,9 +32,14 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
+    /// Returns whether another server hands them out.
+    pub(super) fn are_anothers(&self) -> bool {
+        self.issuer.is_some()
+    }
+
     /// Reads all of it.
     pub(super) fn read(auth: &mut Section, hosts: &[HostPattern], files: Files) -> Self {
-        let scheme = auth.parsed("scheme");
+        let scheme = auth.word("scheme", &Scheme::NAMES);
         if auth.has("issuer") && scheme.is_some_and(|scheme| scheme != Scheme::Bearer) {
             auth.problem("scheme", "must be \"bearer\" where there is an issuer");
         }
