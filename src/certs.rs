@@ -82,10 +82,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .iter()
             .try_for_each(|certificate| say(certificate.text(now)))?;
     }
+    for certificate in &certificates {
+        certificate.warn(now);
+    }
     let unreadable = count - certificates.len();
     ensure!(
         unreadable == 0,
         "{unreadable} of {count} certificates cannot be read"
+    );
+    let expired = certificates
+        .iter()
+        .filter(|certificate| certificate.expired(now));
+    let expired = expired.count();
+    ensure!(
+        expired == 0,
+        "{expired} of {count} certificates have expired"
     );
     Ok(())
 }
@@ -176,6 +187,23 @@ impl Certificate {
         }
     }
 
+    fn expired(&self, now: SystemTime) -> bool {
+        let description = self.description.as_ref();
+        description.is_some_and(|described| described.expired(now))
+    }
+
+    /// Warns of one whose time is over soon; those that are looked after are renewed in time.
+    fn warn(&self, now: SystemTime) {
+        let description = self.description.as_ref();
+        let description = description.filter(|_| self.named.managed.is_none());
+        if let Some(left) = description.and_then(|described| described.ends_soon(now)) {
+            let file = self.named.file.display();
+            note(format_args!(
+                "warning: {file}: expires {left}: replace it, clients will refuse it then"
+            ));
+        }
+    }
+
     fn text(&self, now: SystemTime) -> String {
         let mut lines = vec![
             self.named.file.display().to_string(),
@@ -239,6 +267,7 @@ impl Certificate {
                     "days_left",
                     json!(left.map_or(0, |left| left.as_secs() / DAY_SECS)),
                 ),
+                ("expired", json!(described.expired(now))),
                 ("issuer", json!(described.issuer)),
                 ("self_signed", json!(described.self_signed)),
             ]);

@@ -116,10 +116,7 @@ impl Edge {
             .enable_all()
             .build()
             .map_err(Error::Runtime)?;
-        for warning in config.warnings() {
-            tracing::warn!("{warning}");
-        }
-        skipped::report(&config.skipped_lines());
+        tell_concerns(&config);
         let (fixed, limits) = (Fixed::of(&config), config.limits);
         let vault = Arc::new(Vault::new(&config.state_dir));
         if config.hands_out_tokens() {
@@ -239,6 +236,17 @@ impl Edge {
     }
 }
 
+/// Tells the log what of a config that is taken on is not as it should be.
+fn tell_concerns(config: &Config) {
+    for expired in config.expired_certificates() {
+        tracing::error!("{expired}");
+    }
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+    skipped::report(&config.skipped_lines());
+}
+
 impl Handle {
     /// Puts `config` in the place of the one in force, for all that begins from now on; names the keys
     /// that have changed and stay as they are until a restart.
@@ -247,10 +255,7 @@ impl Handle {
     /// [`reload::Error`] when it cannot be; nothing has changed then.
     pub fn reload(&self, config: Config) -> Result<Vec<&'static str>, reload::Error> {
         let (fixed, wanted) = (&self.shared.fixed, Fixed::of(&config));
-        for warning in config.warnings() {
-            tracing::warn!("{warning}");
-        }
-        skipped::report(&config.skipped_lines());
+        tell_concerns(&config);
         let vault = &self.shared.vault;
         if config.hands_out_tokens() {
             vault.prepare()?;

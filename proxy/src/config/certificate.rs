@@ -183,8 +183,12 @@ fn blame(error: &tls::Error, key: &Path) -> &'static str {
 /// Says what clients will not like about a certificate that can be used all the same.
 fn warn(cert: &Path, certified: &CertifiedKey, hosts: &[HostPattern], warnings: &mut Vec<String>) {
     let cert = cert.display();
-    if certified.expired() {
-        warnings.push(format!("{cert}: expired on {}", certified.not_after()));
+    // That it has expired already is worse than a warning: see `Config::expired_certificates`.
+    if let Some(left) = certified.ends_soon() {
+        let end = certified.not_after();
+        warnings.push(format!(
+            "{cert}: expires {left}, on {end}: replace it, clients will refuse it then"
+        ));
     }
     for host in hosts {
         let asked = match host {

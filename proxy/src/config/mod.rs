@@ -219,6 +219,27 @@ impl Config {
             .collect()
     }
 
+    /// Returns the certificates whose time is over and which nobody renews here, each as a sentence. The
+    /// edge serves them all the same: a client may accept one, and none accepts a closed port.
+    pub fn expired_certificates(&self) -> Vec<String> {
+        let certificates = self.sites.iter().flat_map(|site| &site.certificates);
+        let own = certificates.filter(|certificate| certificate.upkeep.is_none());
+        let expired = own.filter(|certificate| certificate.key.expired());
+        let mut told: Vec<_> = expired
+            .map(|certificate| {
+                let (file, end) = (
+                    certificate.key.file().display(),
+                    certificate.key.not_after(),
+                );
+                format!("{file}: expired on {end}, so clients refuse it: replace it")
+            })
+            .collect();
+        // Sites may share a file.
+        told.sort_unstable();
+        told.dedup();
+        told
+    }
+
     /// Returns the lines of files of users and groups that cannot be used and are left out, each as a
     /// sentence.
     pub fn skipped_lines(&self) -> Vec<String> {
@@ -230,7 +251,7 @@ impl Config {
     }
 
     /// Returns what is allowed and yet worth an operator's look, such as a certificate whose time
-    /// is over.
+    /// is over soon.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

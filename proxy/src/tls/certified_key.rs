@@ -120,6 +120,12 @@ impl CertifiedKey {
         now.is_ok_and(|now| *self.current.load().leaf.not_after() <= *now)
     }
 
+    /// Returns in how many days the certificate's time is over, in words, if it is soon.
+    pub(crate) fn ends_soon(&self) -> Option<String> {
+        let end = description::system_time(self.current.load().leaf.not_after()).ok()?;
+        description::ends_soon(end, SystemTime::now())
+    }
+
     /// Returns when the certificate's time is over, in OpenSSL's words.
     pub(crate) fn not_after(&self) -> String {
         self.current.load().leaf.not_after().to_string()

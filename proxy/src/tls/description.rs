@@ -46,6 +46,16 @@ impl Description {
         Self::of(leaf).map_err(parse)
     }
 
+    /// Returns whether its time is over.
+    pub fn expired(&self, now: SystemTime) -> bool {
+        self.not_after <= now
+    }
+
+    /// Returns in how many days its time is over, in words, if that is within two weeks.
+    pub fn ends_soon(&self, now: SystemTime) -> Option<String> {
+        ends_soon(self.not_after, now)
+    }
+
     /// Describes a certificate.
     pub(super) fn of(leaf: &X509Ref) -> Result<Self, ErrorStack> {
         Ok(Self {
@@ -59,6 +69,23 @@ impl Description {
                 .unwrap_or_default(),
         })
     }
+}
+
+/// What is left of a certificate's time when its end is worth a warning: enough to order another one
+/// and have it signed by hand.
+const SOON: Duration = Duration::from_secs(14 * DAY_SECS);
+
+/// Returns in how many days `end` is, in words, if it is to come and soon.
+pub(super) fn ends_soon(end: SystemTime, now: SystemTime) -> Option<String> {
+    let left = end.duration_since(now).ok()?;
+    if left.is_zero() || left > SOON {
+        return None;
+    }
+    Some(match left.as_secs() / DAY_SECS {
+        0 => "within a day".to_owned(),
+        1 => "in 1 day".to_owned(),
+        days => format!("in {days} days"),
+    })
 }
 
 /// Says what the key of a certificate is, its algorithm first.
@@ -113,6 +140,18 @@ pub(super) fn system_time(time: &Asn1TimeRef) -> Result<SystemTime, ErrorStack> 
 mod tests {
     use super::*;
     use crate::tls::self_signed;
+
+    #[test]
+    fn the_end_is_soon_from_two_weeks_before_until_it_is_there() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let after = |secs| ends_soon(now + Duration::from_secs(secs), now);
+        assert_eq!(after(14 * DAY_SECS + 1), None);
+        assert_eq!(after(14 * DAY_SECS).as_deref(), Some("in 14 days"));
+        assert_eq!(after(DAY_SECS).as_deref(), Some("in 1 day"));
+        assert_eq!(after(1).as_deref(), Some("within a day"));
+        assert_eq!(after(0), None);
+        assert_eq!(ends_soon(now - Duration::from_secs(1), now), None);
+    }
 
     #[test]
     fn a_certificate_is_described_in_its_own_words() {
