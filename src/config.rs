@@ -127,7 +127,20 @@ impl Registry {
 /// # Errors
 /// Everything that is wrong with it.
 pub(crate) fn read(path: &Path, role: Option<Role>) -> Result<Config, Problems> {
-    read_with(path, role, proxy::Config::read)
+    read_with(path, role, proxy::Config::read, |_, _| {})
+}
+
+/// As [`read`]; `look` sees `[registry]`, if it is read for the role that uses it, and the section that
+/// problems of it are noted in, whatever else is wrong with the file.
+///
+/// # Errors
+/// Everything that is wrong with it, what `look` has noted included.
+pub(crate) fn read_and_look(
+    path: &Path,
+    role: Option<Role>,
+    look: impl FnOnce(&Section, &Registry),
+) -> Result<Config, Problems> {
+    read_with(path, role, proxy::Config::read, look)
 }
 
 /// As [`read`], for an edge that runs with this `state_dir` and these registries: what it keeps stays where
@@ -140,14 +153,25 @@ pub(crate) fn read_again(
     state_dir: &StateDir,
     running: &[RegistryPeer],
 ) -> Result<Config, Problems> {
-    read_with(path, Some(Role::Edge), |root, peers| {
+    let read_edge = |root: &mut Section, peers: &[RegistryPeer]| {
         let as_they_run = |peer: &RegistryPeer| {
             let running = running.iter().find(|running| running.name == peer.name);
             running.unwrap_or(peer).clone()
         };
         let peers: Vec<RegistryPeer> = peers.iter().map(as_they_run).collect();
         proxy::Config::read_again(root, &peers, state_dir)
-    })
+    };
+    read_with(path, Some(Role::Edge), read_edge, |_, _| {})
+}
+
+/// Returns `registry.allow_users` if there is a `[registry]`, whatever else is wrong with the file.
+///
+/// # Errors
+/// When it is not TOML.
+pub(crate) fn allowed_users(path: &Path) -> Result<Option<Vec<String>>, Problems> {
+    let mut document = Document::read(path)?;
+    let registry = document.root().table("registry");
+    Ok(registry.map(|mut table| table.optional("allow_users").unwrap_or_default()))
 }
 
 /// Returns where the roles are asked to reload, the registry's if the config has one, whatever else is
@@ -176,7 +200,8 @@ pub(crate) fn is_badly_written(path: &Path) -> bool {
     }
     let check = || -> Result<(), Problems> {
         let mut document = Document::read(path)?;
-        read_root(&mut document.root(), Files::LeaveAlone, proxy::Config::read);
+        let (files, look) = (Files::LeaveAlone, |_: &Section, _: &Registry| {});
+        read_root(&mut document.root(), files, proxy::Config::read, look);
         document.finish()
     };
     check().is_err()
@@ -200,6 +225,7 @@ fn read_with(
     path: &Path,
     role: Option<Role>,
     read_edge: impl FnOnce(&mut Section, &[RegistryPeer]) -> Option<proxy::Config>,
+    look: impl FnOnce(&Section, &Registry),
 ) -> Result<Config, Problems> {
     let mut document = Document::read(path)?;
     let config = {
@@ -207,7 +233,8 @@ fn read_with(
         if role == Some(Role::Registry) && !root.has("registry") {
             root.problem("registry", "is missing");
         }
-        read_root(&mut root, role.map_or(Files::OfBoth, Files::Of), read_edge)
+        let files = role.map_or(Files::OfBoth, Files::Of);
+        read_root(&mut root, files, read_edge, look)
         // What nobody has asked `root` for is noted when it is dropped.
     };
     document.finish()?;
@@ -219,6 +246,7 @@ fn read_root(
     root: &mut Section,
     files: Files,
     read_edge: impl FnOnce(&mut Section, &[RegistryPeer]) -> Option<proxy::Config>,
+    look: impl FnOnce(&Section, &Registry),
 ) -> Option<Config> {
     let [for_edge, for_registry] = [Role::Edge, Role::Registry].map(|role| files.are_of(role));
     let log = root
@@ -236,6 +264,9 @@ fn read_root(
             configs,
         }
     });
+    if let Some(registry) = registry.as_ref().filter(|_| for_registry) {
+        look(root, registry);
+    }
     let control_socket = control_socket(root, Role::Edge);
     let peers = registry.as_ref().map_or_else(Vec::new, Registry::peers);
     let edge = if for_edge {

@@ -16,6 +16,8 @@ mod config;
 mod control;
 mod descriptors;
 mod edge;
+mod examination;
+mod eyes;
 mod files;
 mod folder;
 mod gencert;

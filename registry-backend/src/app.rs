@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::registry::Registry;
 use crate::storage::{self, Claim, Filesystem};
+use crate::users;
 
 /// How long a process that still has the tree may take to end: one that was killed may have to wait for
 /// the disk first.
@@ -146,9 +147,9 @@ impl Settings {
     fn new(config: Config) -> Self {
         let mut allowed_uids = vec![0, rustix::process::geteuid().as_raw()];
         for user in &config.allow_users {
-            match user_id(user) {
+            match users::id(user) {
                 Some(uid) => allowed_uids.push(uid),
-                None => tracing::warn!(user, "no such user here: registry.allow_users skips it"),
+                None => tracing::error!(user, "no such user here: registry.allow_users skips it"),
             }
         }
         Self {
@@ -158,28 +159,9 @@ impl Settings {
     }
 }
 
-/// Returns the number of a local user, who is given by name or number.
-fn user_id(user: &str) -> Option<u32> {
-    if let Ok(uid) = user.parse() {
-        return Some(uid);
-    }
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next()? == user).then(|| fields.nth(1)?.parse().ok())?
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn users_are_found_by_name_and_number() {
-        assert_eq!(user_id("root"), Some(0));
-        assert_eq!(user_id("4711"), Some(4711));
-        assert_eq!(user_id("no-such-user"), None);
-    }
 
     #[test]
     fn a_tree_has_one_registry_at_a_time() {

@@ -42,14 +42,17 @@ mod config;
 mod http;
 mod instances;
 mod jobs;
+mod prospects;
 mod registry;
 mod storage;
 #[cfg(test)]
 mod tests;
+mod users;
 
 pub use app::Error;
 pub use config::Config;
 pub use http::blocking_threads;
 pub use instances::{Handed, Instances};
+pub use prospects::Unready;
 #[doc(hidden)]
 pub use storage::hash::digest_of;

@@ -56,6 +56,19 @@ impl Problems {
     }
 }
 
+impl FromIterator<Problem> for Problems {
+    /// Sorts the problems as those of one file are; what is there twice is told once.
+    fn from_iter<I: IntoIterator<Item = Problem>>(problems: I) -> Self {
+        let mut all = Vec::new();
+        for problem in problems {
+            if !all.contains(&problem) {
+                all.push(problem);
+            }
+        }
+        Self::new(all)
+    }
+}
+
 impl From<Problem> for Problems {
     fn from(problem: Problem) -> Self {
         Self(vec![problem])

@@ -58,6 +58,12 @@ impl fmt::Display for Key {
     }
 }
 
+/// The folders above all objects: who may write to these is expected to be let write to all below.
+pub(crate) fn trunk() -> [Key; 5] {
+    ["", "/blobs", "/blobs/sha256", "/repositories", "/_tidegate"]
+        .map(|folder| Key(format!("{TREE}{folder}")))
+}
+
 /// The content of a blob.
 pub(crate) fn blob(digest: &Digest) -> Key {
     let hex = digest.hex();
