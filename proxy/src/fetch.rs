@@ -20,6 +20,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use crate::auth::token::issuer::{Fetched, Source, TrustError};
+use crate::sentence::sentence;
 
 /// For all of it, name lookup included.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,7 +37,7 @@ enum FetchError {
     Io(#[from] io::Error),
     #[error("the name has no address")]
     NoAddress,
-    #[error("{0}")]
+    #[error("{}", sentence(.0, None))]
     Pingora(#[from] Box<pingora::Error>),
     #[error("no answer within {PATIENCE:?}")]
     Slow,
@@ -46,7 +47,7 @@ enum FetchError {
     TooLarge,
     #[error("the answer {0}")]
     Trust(#[from] TrustError),
-    #[error("is no URL")]
+    #[error("is not a valid URL")]
     Url,
 }
 

@@ -75,6 +75,7 @@ mod outage;
 pub mod reload;
 mod respond;
 mod self_signing;
+mod sentence;
 mod server;
 mod site;
 mod state;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, Peer as _};
 
 use crate::config::{self, PeerAddress};
 use crate::outage::Outage;
+use crate::sentence::sentence;
 
 /// How long a connection is kept for the next request. Shorter than any server's own patience, so
 /// that a request does not meet a connection in the moment it is closed.
@@ -47,7 +48,7 @@ pub(crate) struct Socket {
 
 /// Says that there can be nobody at an address.
 #[derive(Debug, thiserror::Error)]
-#[error("upstream {address}: {source}")]
+#[error("upstream {address}: {}", sentence(source, None))]
 pub struct UnusablePeer {
     address: String,
     source: Box<pingora::Error>,
@@ -98,6 +99,17 @@ impl Upstream {
         let peers = self.peers();
         let index = turn.wrapping_add(tries).checked_rem(peers.len())?;
         peers.get(index).cloned()
+    }
+
+    /// Returns where the last of so many tries went.
+    pub(crate) fn tried(&self, turn: usize, tries: usize) -> Option<String> {
+        match &self.place {
+            Place::Registry(socket) => Some(socket.path.display().to_string()),
+            Place::Other { .. } => {
+                let peer = self.peer(turn, tries.checked_sub(1)?)?;
+                Some(peer.address().to_string())
+            }
+        }
     }
 
     fn peers(&self) -> &[HttpPeer] {

@@ -134,6 +134,7 @@ fn only_the_rooms_that_carry_requests_know_pingora() {
         "proxy/src/edge/",
         "proxy/src/acme/client.rs",
         "proxy/src/fetch.rs",
+        "proxy/src/sentence.rs",
         "proxy/src/listener/",
         "proxy/src/upstream.rs",
         "proxy/src/tls/accept.rs",

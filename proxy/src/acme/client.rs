@@ -25,6 +25,7 @@ use tokio::net::lookup_host;
 use tokio::time::timeout;
 
 use super::chain::Chain;
+use crate::sentence::sentence;
 
 /// A CA that takes longer is as good as one that is down.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -65,8 +66,11 @@ enum Unanswered {
     Lookup { host: String, source: io::Error },
     #[error("{0} has no address")]
     NoAddress(String),
-    #[error("{0}")]
-    Pingora(#[from] Box<pingora::Error>),
+    #[error("{}", sentence(source, Some(peer)))]
+    Pingora {
+        peer: String,
+        source: Box<pingora::Error>,
+    },
     #[error("the reply is longer than {BODY_BYTES_MAX} bytes")]
     TooLarge,
     #[error("the URL is not of the form https://host/path")]
@@ -118,28 +122,36 @@ impl Client {
         if url.scheme_str() != Some("https") {
             return Err(Unanswered::Url);
         }
+        let failed = |source| Unanswered::Pingora {
+            peer: authority.to_owned(),
+            source,
+        };
         let mut peer = self.peer(host, url.port_u16().unwrap_or(HTTPS)).await?;
         peer.options.ca = self.roots.clone();
         let path = url.path_and_query().map_or("/", |path| path.as_str());
-        let mut head = RequestHeader::build(parts.method, path.as_bytes(), Some(5))?;
-        head.insert_header(HOST, authority)?;
+        let mut head =
+            RequestHeader::build(parts.method, path.as_bytes(), Some(5)).map_err(failed)?;
+        head.insert_header(HOST, authority).map_err(failed)?;
         for name in [USER_AGENT, CONTENT_TYPE] {
             if let Some(value) = parts.headers.get(&name) {
-                head.insert_header(name, value)?;
+                head.insert_header(name, value).map_err(failed)?;
             }
         }
         if !body.is_empty() {
-            head.insert_header(CONTENT_LENGTH, body.len())?;
+            head.insert_header(CONTENT_LENGTH, body.len())
+                .map_err(failed)?;
         }
-        let (mut session, _reused) = Connector::new(None).get_http_session(&peer).await?;
-        session.write_request_header(Box::new(head)).await?;
+        let connected = Connector::new(None).get_http_session(&peer).await;
+        let (mut session, _reused) = connected.map_err(failed)?;
+        let sent = session.write_request_header(Box::new(head)).await;
+        sent.map_err(failed)?;
         if !body.is_empty() {
-            session.write_body(&body).await?;
+            session.write_body(&body).await.map_err(failed)?;
         }
-        session.finish_body().await?;
-        session.read_response().await?;
+        session.finish_body().await.map_err(failed)?;
+        session.read_response().await.map_err(failed)?;
         let mut received = BytesMut::new();
-        while let Some(piece) = session.read_body_bytes().await? {
+        while let Some(piece) = session.read_body_bytes().await.map_err(failed)? {
             received.extend_from_slice(&piece);
             if received.len() > BODY_BYTES_MAX {
                 return Err(Unanswered::TooLarge);

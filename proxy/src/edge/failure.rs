@@ -2,8 +2,10 @@
 
 use pingora::{Error, ErrorSource, ErrorType};
 
+use crate::context::Context;
 use crate::outage::Loss;
 use crate::respond::Rejection;
+use crate::sentence::sentence;
 use crate::telemetry::access_log::Fault;
 
 /// Returns whose fault an error is.
@@ -30,14 +32,12 @@ pub(super) fn is_goodbye(error: &Error) -> bool {
     fault == Fault::Downstream && rejection(error, fault).is_none()
 }
 
-/// Says what went wrong in a few words; Pingora's own would quote what was received.
-pub(super) fn cause(error: &Error) -> String {
-    let root = error.root_cause();
-    if root.is::<Box<Error>>() || root.is::<Error>() {
-        error.etype().as_str().to_owned()
-    } else {
-        format!("{}: {root}", error.etype().as_str())
-    }
+/// Says what went wrong in a sentence, and where, if it went wrong upstream.
+pub(super) fn cause(error: &Error, ctx: &Context) -> String {
+    let upstream = ctx.site.as_ref().map(|site| &site.upstream);
+    let upstream = upstream.filter(|_| fault(error) == Fault::Upstream);
+    let peer = upstream.and_then(|upstream| upstream.tried(ctx.attempt.turn, ctx.attempt.tries));
+    sentence(error, peer.as_deref())
 }
 
 /// Returns what the client is told of an error, if it is still there to be told.
@@ -147,15 +147,5 @@ mod tests {
             assert_eq!(fault, expected_fault, "{error}");
             assert_eq!(rejection(&error, fault), expected, "{error}");
         }
-    }
-
-    #[test]
-    fn the_cause_is_short_and_quotes_nothing_received() {
-        let refused = error(ErrorType::ConnectRefused, ErrorSource::Upstream);
-        assert_eq!(cause(&refused), "ConnectRefused: connection refused");
-        let bare = Error::explain(ErrorType::InvalidHTTPHeader, "buf: Set-Cookie: secret");
-        assert_eq!(cause(&bare), "InvalidHTTPHeader");
-        let nested = Error::because(ErrorType::ReadError, "context", bare);
-        assert_eq!(cause(&nested), "ReadError");
     }
 }

@@ -319,7 +319,7 @@ impl ProxyHttp for EdgeProxy {
         let fault = failure::fault(error);
         ctx.fault = Some(fault);
         let answered = answered(session).is_some();
-        let cause = failure::cause(error);
+        let cause = failure::cause(error, ctx);
         tracing::debug!(request_id = ?ctx.request_id, error = %cause, "request failed");
         if let (false, Some(site), Some(loss)) = (answered, &ctx.site, failure::loss(error)) {
             site.upstream.outage.failed(loss, &cause);
@@ -335,7 +335,7 @@ impl ProxyHttp for EdgeProxy {
             error_code = reply.status.as_u16();
             session.set_keepalive(None);
             if let Err(error) = answer::send(session, ctx, reply).await {
-                let cause = failure::cause(&error);
+                let cause = failure::cause(&error, ctx);
                 tracing::debug!(error = %cause, "the client did not wait for the reply");
             }
         }
@@ -364,7 +364,7 @@ impl ProxyHttp for EdgeProxy {
         // A client that goes away needs no explanation.
         let cause = error
             .filter(|_| fault != Some(Fault::Downstream))
-            .map(failure::cause);
+            .map(|error| failure::cause(error, ctx));
         // What was refused is named, too.
         let admitted = ctx.admission.route.take();
         let refused = || Route::parse(head.uri.path()).ok().filter(|_| ctx.is_api());
