@@ -14,7 +14,7 @@ use proxy::htpasswd::Users;
 use crate::files::{self, Staged};
 use crate::kept_password::KeptPassword;
 use crate::look;
-use crate::output::say;
+use crate::output::{hint_at_root, say};
 use crate::password::Password;
 
 /// Each step doubles the time that one guess takes; ten is what bcrypt's users settled on.
@@ -69,6 +69,10 @@ pub(crate) struct Entry {
 
 /// Runs `tidegate htpasswd`.
 pub(crate) fn run(command: &Command) -> Result<()> {
+    hint_at_root(obey(command))
+}
+
+fn obey(command: &Command) -> Result<()> {
     match command {
         Command::Add {
             entry: Entry { file, user },
@@ -110,6 +114,10 @@ pub(crate) fn run(command: &Command) -> Result<()> {
         } => verify(file, user),
     }
 }
+
+/// What to add to a usage error, for those who know Apache's `htpasswd`.
+pub(crate) const USAGE: &str = "tip: the password is asked for on a terminal, else read from stdin: printf %s \"$PASSWORD\" | tidegate \
+     htpasswd add FILE USER; it is hashed with bcrypt, as by Apache's -B";
 
 /// Says why `user` could not be a user of an htpasswd file.
 pub(crate) fn check_user(user: &str) -> Result<()> {

@@ -4,6 +4,7 @@
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::config::Role;
@@ -101,7 +102,11 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    let done = match CommandLine::parse().verb {
+    let line = match CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(error) => return misused(&error),
+    };
+    let done = match line.verb {
         Verb::Up(args) => return up::run(&args).unwrap_or_else(|error| failed(&error)),
         Verb::Access(command) => {
             return access::run(command).unwrap_or_else(|error| failed(&error));
@@ -131,6 +136,17 @@ fn main() -> ExitCode {
 
 fn supervised(role: Role, args: &role::Args) -> ExitCode {
     supervise::run(role, args).unwrap_or_else(|error| failed(&error))
+}
+
+/// Prints what is wrong with the arguments, or what they have asked for, as `--help` does.
+fn misused(error: &clap::Error) -> ExitCode {
+    // Nobody may be listening.
+    error.print().ok();
+    let verb = std::env::args_os().nth(1);
+    if error.kind() == ErrorKind::UnknownArgument && verb.is_some_and(|verb| verb == "htpasswd") {
+        output::note(htpasswd::USAGE);
+    }
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
 fn failed(error: &anyhow::Error) -> ExitCode {

@@ -4,7 +4,8 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use rustix::process::geteuid;
 use settings::Problems;
 use tracing::Level;
 
@@ -50,6 +51,20 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
         }
     }
     line.replace('\n', "; ")
+}
+
+/// Hints at root where the system has refused what belongs to the edge's user.
+pub(crate) fn hint_at_root<T>(done: Result<T>) -> Result<T> {
+    done.map_err(|error| {
+        let mut causes = error
+            .chain()
+            .filter_map(|cause| cause.downcast_ref::<io::Error>());
+        let denied = causes.any(|cause| cause.kind() == io::ErrorKind::PermissionDenied);
+        if !denied || geteuid().is_root() {
+            return error;
+        }
+        anyhow!("{} (it is not yours: run this with sudo)", one_line(&error))
+    })
 }
 
 /// Writes a path as one word of a shell command.

@@ -32,10 +32,10 @@ pub(crate) struct Args {
     #[arg(long, env = "TIDEGATE_DIR", default_value = "tidegate-data")]
     dir: PathBuf,
     /// Address and port for HTTPS, such as 0.0.0.0:8443 [default: 127.0.0.1:8443].
-    #[arg(long, env = "TIDEGATE_HTTPS", value_name = "ADDRESS")]
+    #[arg(long, env = "TIDEGATE_HTTPS", value_name = "ADDRESS", value_parser = socket_address)]
     https: Option<SocketAddr>,
     /// Address and port for plain HTTP, which is redirected to HTTPS [default: 127.0.0.1:8080].
-    #[arg(long, env = "TIDEGATE_HTTP", value_name = "ADDRESS")]
+    #[arg(long, env = "TIDEGATE_HTTP", value_name = "ADDRESS", value_parser = socket_address)]
     http: Option<SocketAddr>,
     /// A host name that clients will use; may be repeated [default: localhost].
     #[arg(long = "name", env = "TIDEGATE_NAME", value_name = "HOST", value_delimiter = ',',
@@ -94,6 +94,18 @@ impl Args {
     }
 }
 
+/// Takes an address with a port, or says how one is written.
+fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_unparsed| {
+        let port = text.rsplit(':').next().and_then(|port| port.parse().ok());
+        let port: u16 = port.unwrap_or(8443);
+        format!(
+            "is not a valid address with a port, such as 127.0.0.1:{port} for this machine alone, or \
+             0.0.0.0:{port} for whoever reaches it"
+        )
+    })
+}
+
 /// Takes a DNS name, or says why it is none.
 pub(crate) fn host_name(text: &str) -> Result<String, String> {
     if text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
@@ -110,7 +122,9 @@ pub(crate) fn host_name(text: &str) -> Result<String, String> {
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     if bare.len() > 253 || !bare.split('.').all(label) {
-        return Err("is no host name (letters, digits, \"-\" and \".\"; no port)".to_owned());
+        return Err(
+            "is not a valid host name (letters, digits, \"-\" and \".\"; no port)".to_owned(),
+        );
     }
     Ok(text.to_ascii_lowercase())
 }
@@ -366,6 +380,20 @@ mod tests {
             "", "10.0.0.1", "[::1]", "::1", "a b", "a..b", "-a", "host:443", "a/b", "*",
         ] {
             assert!(host_name(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_host_or_a_port_is_told_how_it_is_written() {
+        assert_eq!(socket_address("[::]:1"), Ok("[::]:1".parse().unwrap()));
+        for (text, example) in [
+            (":9000", "127.0.0.1:9000"),
+            ("9000", "127.0.0.1:9000"),
+            ("localhost:9000", "0.0.0.0:9000"),
+            ("127.0.0.1", "127.0.0.1:8443"),
+        ] {
+            let told = socket_address(text).unwrap_err();
+            assert!(told.contains(example), "{text}: {told}");
         }
     }
 

@@ -17,7 +17,7 @@ use settings::Document;
 
 use crate::config::ConfigFile;
 use crate::look;
-use crate::output::{note, say};
+use crate::output::{hint_at_root, note, say};
 
 /// What to do with robots and sessions.
 #[derive(Subcommand)]
@@ -111,16 +111,18 @@ fn lifetime(text: &str) -> Result<Lifetime, String> {
         return Ok(Lifetime(None));
     }
     match humantime::parse_duration(text) {
-        Ok(time) if time.is_zero() => Err("is no time at all".to_owned()),
+        Ok(time) if time.is_zero() => Err("is not a valid time: it would end at once".to_owned()),
         Ok(time) => Ok(Lifetime(Some(time))),
-        Err(error) => Err(format!(
-            "{error} (write it as \"90d\", \"12h\" or \"never\")"
-        )),
+        Err(_) => Err("is not a valid time (write it as \"90d\", \"12h\" or \"never\")".to_owned()),
     }
 }
 
 /// Runs `tidegate token`.
 pub(crate) fn run(command: Command) -> Result<()> {
+    hint_at_root(obey(command))
+}
+
+fn obey(command: Command) -> Result<()> {
     match command {
         Command::Create(args) => create(args),
         Command::List(args) => list(&args),
@@ -163,7 +165,7 @@ fn create(args: Create) -> Result<()> {
     for site in &args.sites {
         ensure!(
             hosts.contains(site),
-            "{site:?}: is no host of a site of {}",
+            "{site:?}: is not a host of a site of {}",
             args.config.path.display()
         );
     }
@@ -193,7 +195,8 @@ fn create(args: Create) -> Result<()> {
 
 fn list(args: &List) -> Result<()> {
     let (state, _) = open(&args.config)?;
-    let used = LastUsed::read(&state).context("read when robots were last used")?;
+    let used = LastUsed::read(&state)
+        .with_context(in_folder("read when robots were last used", &state))?;
     let now = seconds(SystemTime::now());
     let (robots, damaged) = Robot::list(&state)?;
     for error in damaged {
@@ -240,8 +243,9 @@ fn list(args: &List) -> Result<()> {
 
 fn sessions(args: &List) -> Result<()> {
     let (state, _) = open(&args.config)?;
-    let used = LastUsed::read(&state).context("read when sessions were last used")?;
-    let sessions = Session::list(&state).context("read the sessions")?;
+    let used = LastUsed::read(&state)
+        .with_context(in_folder("read when sessions were last used", &state))?;
+    let sessions = Session::list(&state).with_context(in_folder("read the sessions", &state))?;
     let last_used = |id: &str| used.sessions.get(id).copied();
     if args.json {
         let object = |(id, session): &(String, Session)| {
@@ -283,16 +287,26 @@ fn end(args: &End) -> Result<()> {
     let (state, _) = open(&args.config)?;
     if let Some(user) = &args.user {
         let ended = Session::revoke(&state, |_, session| session.user == *user);
-        return say(format_args!("ended {}", ended.context("end the sessions")?));
+        return say(format_args!(
+            "ended {}",
+            ended.with_context(in_folder("end the sessions", &state))?
+        ));
     }
     let wanted = |id: &str, _: &Session| args.all || args.ids.iter().any(|wanted| wanted == id);
-    let ended = Session::revoke(&state, wanted).context("end the sessions")?;
+    let ended =
+        Session::revoke(&state, wanted).with_context(in_folder("end the sessions", &state))?;
     ensure!(
         args.all || ended == args.ids.len(),
         "ended {ended} of {}: there are no others of these ids",
         args.ids.len()
     );
     say(format_args!("ended {ended}"))
+}
+
+/// Says what cannot be done in which folder.
+fn in_folder(what: &str, state: &StateDir) -> impl FnOnce() -> String {
+    let text = format!("{what} in {}", state.path().display());
+    || text
 }
 
 fn seconds(time: SystemTime) -> u64 {
