@@ -192,7 +192,7 @@ fn write(args: &Args) -> Result<Report> {
     files.extend([(folder.certificate(), pair), (folder.key(), pair)]);
     files.extend(write_users(&folder, args, given)?);
     let listeners = [(http, false), (https, true)];
-    let text = config_text(listeners, &hosts(&names, &addresses), &run)?;
+    let text = config_text(listeners, &hosts(&names, &addresses), folder.path(), &run)?;
     files.push((folder.config(), write_config(&folder, &text)?));
     Ok(Report { folder, files })
 }
@@ -325,8 +325,15 @@ fn listener_text((address, tls): (SocketAddr, bool)) -> String {
     listeners.collect::<Vec<_>>().join("\n")
 }
 
-fn config_text(listeners: [(SocketAddr, bool); 2], hosts: &[String], run: &Path) -> Result<String> {
+fn config_text(
+    listeners: [(SocketAddr, bool); 2],
+    hosts: &[String],
+    folder: &Path,
+    run: &Path,
+) -> Result<String> {
     let listeners = listeners.map(listener_text).join("\n");
+    // In the folder itself it is named as all else there is, so that the folder can be moved.
+    let run = run.strip_prefix(folder).unwrap_or(run);
     let run = run
         .to_str()
         .with_context(|| format!("{}: not UTF-8", run.display()))?;

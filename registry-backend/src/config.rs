@@ -250,13 +250,17 @@ fn read_listen(section: &mut Section) -> Option<PathBuf> {
         section.problem("listen", "must be a Unix socket, written as \"unix:/path\"");
         return None;
     };
-    if !Path::new(path).is_absolute() {
-        section.problem("listen", "the path after \"unix:\" must be absolute");
+    if path.is_empty() {
+        section.problem("listen", "there is no path after \"unix:\"");
         return None;
     }
-    if path.len() > SOCKET_PATH_LEN_MAX {
-        let problem =
-            format!("the path of a Unix socket can have {SOCKET_PATH_LEN_MAX} bytes at most");
+    let path = section.beside(path);
+    let length = path.as_os_str().len();
+    if length > SOCKET_PATH_LEN_MAX {
+        let problem = format!(
+            "the path of a Unix socket can have {SOCKET_PATH_LEN_MAX} bytes at most, and {} has {length}",
+            path.display()
+        );
         section.problem("listen", problem);
         return None;
     }
@@ -345,6 +349,20 @@ mod tests {
     }
 
     #[test]
+    fn a_relative_socket_lies_beside_the_config() {
+        let config = read(
+            "[registry]\nlisten = 'unix:run/r.sock'\nstorage.filesystem = { root = 'data' }\n",
+        );
+        assert_eq!(config.unwrap().listen, Path::new("/etc/t/run/r.sock"));
+        let long = format!("[registry]\nlisten = 'unix:{}'\n", "x".repeat(100));
+        let problems = read(&long).unwrap_err();
+        assert!(
+            problems.contains("can have 107 bytes at most, and /etc/t/xxx"),
+            "{problems}"
+        );
+    }
+
+    #[test]
     fn a_problem_is_told_once() {
         for (text, expected) in [
             (
@@ -352,8 +370,8 @@ mod tests {
                 "registry.listen: is missing\nregistry.storage: is missing",
             ),
             (
-                "listen = 'unix:r'\nstorage = 1",
-                "the path after \"unix:\" must be absolute",
+                "listen = 'unix:'\nstorage = 1",
+                "there is no path after \"unix:\"",
             ),
             (
                 "listen = 'unix:/r'\nstorage = 1",
