@@ -21,7 +21,7 @@ pub(crate) fn edge(config: &Path) {
         return;
     };
     if control::ask(&socket, Request::Look).is_err() {
-        thread::sleep(BY_ITSELF);
+        thread::park_timeout(BY_ITSELF);
     }
 }
 
