@@ -47,6 +47,12 @@ impl<K: Eq + Hash> Keyed<K> {
         pool.or_insert_with(|| Pool::new(self.max)).clone()
     }
 
+    /// Returns how many wait, for all pools together.
+    pub fn waiting(&self) -> usize {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.by_key.values().map(Pool::waiting).sum()
+    }
+
     /// Waits for `count` permits of `key`'s pool, as [`Pool::acquire`] does.
     pub async fn acquire(&self, key: K, count: u32) -> Permit {
         self.pool(key).acquire(count).await

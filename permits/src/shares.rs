@@ -42,6 +42,11 @@ impl<K: Eq + Hash> Shares<K> {
         }
     }
 
+    /// Returns how many wait: for permits of their key's, or of the whole.
+    pub fn waiting(&self) -> usize {
+        self.of_one.waiting() + self.of_all.waiting()
+    }
+
     /// Returns how many permits are there to be taken, by all keys together.
     pub fn available(&self) -> usize {
         self.of_all.available()
@@ -81,6 +86,7 @@ mod tests {
         tokio::pin!(waiting);
         assert!(is_waiting(waiting.as_mut()), "all are taken");
         assert!(other.is_wanted());
+        assert_eq!(shares.waiting(), 2);
         drop(second);
         drop(waiting.await);
         drop(third.await);
