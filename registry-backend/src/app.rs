@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const CLAIM_PATIENCE: Duration = Duration::from_secs(if cfg!(test) { 0 } else { 
 pub(crate) struct App {
     pub(crate) registry: Arc<Registry>,
     settings: RwLock<Arc<Settings>>,
+    /// It finishes its requests and then ends.
+    draining: AtomicBool,
 }
 
 /// What a reload can change.
@@ -106,6 +109,7 @@ impl App {
         Arc::new(Self {
             registry: Arc::new(registry.named(config.instance.as_deref())),
             settings: RwLock::new(Arc::new(Settings::new(config))),
+            draining: AtomicBool::new(false),
         })
     }
 
@@ -136,6 +140,15 @@ impl App {
             .write()
             .unwrap_or_else(PoisonError::into_inner) = Arc::new(Settings::new(config));
         keys
+    }
+
+    /// Says that it finishes its requests and then ends.
+    pub(crate) fn begin_to_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
     }
 
     pub(crate) fn settings(&self) -> Arc<Settings> {

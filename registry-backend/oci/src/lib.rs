@@ -20,6 +20,7 @@ pub mod descriptor;
 pub mod digest;
 pub mod error;
 pub mod handover;
+pub mod inquiry;
 mod keys;
 pub mod manifest;
 pub mod media_type;

@@ -7,6 +7,7 @@
 use permits::{Permit, Pool, Shares};
 
 use super::few_threads::FewThreads;
+use super::permits::Work;
 use super::shelf::Shelf;
 use crate::registry::Principal;
 
@@ -78,6 +79,13 @@ impl Default for Bounds {
             referrers: Shares::new(REFERRERS_KIB, REFERRERS_OF_ONE_KIB),
             pieces: Pieces::new(),
         }
+    }
+}
+
+impl Bounds {
+    /// Returns how many lists wait, and how many are in progress.
+    pub(super) fn work(&self) -> Work {
+        Work::new("list", self.lists.waiting()).of(LISTS, self.lists.available())
     }
 }
 

@@ -15,6 +15,7 @@ mod bounds;
 mod catalog;
 mod client;
 mod conditions;
+mod disk;
 mod error;
 mod few_threads;
 mod gate;
@@ -22,9 +23,11 @@ mod half;
 mod handover;
 mod health;
 mod held;
+mod inquiries;
 mod lists;
 mod manifest_body;
 mod manifests;
+mod metrics;
 mod pages;
 mod parts;
 mod patience;
@@ -46,15 +49,16 @@ use std::convert::Infallible;
 use std::io;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use ::http::request::Parts;
-use ::http::{HeaderValue, Request, Response, header};
+use ::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use instruments::{Finished, Requests, RouteClass};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 
@@ -63,8 +67,11 @@ use crate::jobs::expire_uploads;
 use body::Body;
 use bounds::Bounds;
 use client::Client;
+use disk::Disk;
 use error::Error;
 use handover::Handover;
+use inquiries::Inquiries;
+use metrics::Sources;
 use payload::Payload;
 use permits::Permits;
 use stream::Stream;
@@ -113,6 +120,7 @@ pub(crate) async fn serve(
         }
     }
     drop(listener);
+    app.begin_to_drain();
     expiry.abort();
     let requests = serving.requests.load(Ordering::Relaxed);
     let registry = app.registry.name();
@@ -121,7 +129,6 @@ pub(crate) async fn serve(
         requests,
         "stopping: waiting for requests under way"
     );
-    serving.leaves.store(true, Ordering::Relaxed);
     drop(serving);
     let limit = app.settings().config.drain_timeout;
     let drained = async {
@@ -175,8 +182,9 @@ struct Serving {
     bounds: Arc<Bounds>,
     /// How many requests are under way.
     requests: Arc<AtomicUsize>,
-    /// Whether no connections are taken any more, and each reply is the last one on its own.
-    leaves: Arc<AtomicBool>,
+    /// Those that are over.
+    finished: Arc<Requests>,
+    inquiries: Arc<Inquiries>,
     /// Dropped with the last connection and request; nothing is ever sent.
     _alive: mpsc::Sender<Infallible>,
 }
@@ -184,12 +192,21 @@ struct Serving {
 impl Serving {
     fn new(app: Arc<App>) -> (Self, mpsc::Receiver<Infallible>) {
         let (alive, ended) = mpsc::channel(1);
-        let serving = Self {
-            app,
+        let sources = Sources {
             permits: Arc::new(Permits::new()),
             bounds: Arc::default(),
+            disk: Arc::new(Disk::new(&app.registry)),
             requests: Arc::default(),
-            leaves: Arc::default(),
+            under_way: Arc::default(),
+            app: Arc::clone(&app),
+        };
+        let serving = Self {
+            app,
+            permits: Arc::clone(&sources.permits),
+            bounds: Arc::clone(&sources.bounds),
+            requests: Arc::clone(&sources.under_way),
+            finished: Arc::clone(&sources.requests),
+            inquiries: Arc::new(Inquiries::new(sources)),
             _alive: alive,
         };
         (serving, ended)
@@ -198,18 +215,40 @@ impl Serving {
 
 /// Counts a request from its head to the last byte of the reply.
 #[derive(Debug)]
-struct UnderWay(Serving);
+struct UnderWay {
+    serving: Serving,
+    begun: Instant,
+    route: RouteClass,
+    method: Method,
+    /// What it is answered with; `None` for what is not counted.
+    status: Option<StatusCode>,
+}
 
 impl UnderWay {
-    fn new(serving: Serving) -> Self {
+    fn new(serving: Serving, request: &Request<Incoming>) -> Self {
         serving.requests.fetch_add(1, Ordering::Relaxed);
-        Self(serving)
+        Self {
+            serving,
+            begun: Instant::now(),
+            route: RouteClass::of(request.uri().path()),
+            method: request.method().clone(),
+            // What a panic is answered with.
+            status: Some(StatusCode::INTERNAL_SERVER_ERROR),
+        }
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.serving.requests.fetch_sub(1, Ordering::Relaxed);
+        if let Some(status) = self.status {
+            self.serving.finished.count(Finished {
+                route: self.route,
+                method: self.method.as_str(),
+                status: status.as_u16(),
+                duration: self.begun.elapsed(),
+            });
+        }
     }
 }
 
@@ -219,7 +258,7 @@ async fn connection(serving: Serving, stream: UnixStream, mut stopped: watch::Re
     let (inbox, outbox) = handover.boxes();
     let stream = Stream::new(stream, inbox, outbox);
     let service = service_fn(|request: Request<Incoming>| {
-        let under_way = UnderWay::new(serving.clone());
+        let under_way = UnderWay::new(serving.clone(), &request);
         let (parts, payload, wishes) = handover.open(request);
         // A task of its own: hyper drops what a client does not wait for, and half a push is worse
         // than a whole one that nobody awaits.
@@ -262,7 +301,7 @@ async fn is_true(value: &mut watch::Receiver<bool>) {
 }
 
 async fn answer(
-    under_way: UnderWay,
+    mut under_way: UnderWay,
     client: Client,
     parts: Parts,
     mut payload: Payload,
@@ -271,9 +310,13 @@ async fn answer(
         app,
         permits,
         bounds,
-        leaves,
+        inquiries,
         ..
-    } = &under_way.0;
+    } = &under_way.serving;
+    if let Some(response) = inquiries.answer(&parts).await {
+        under_way.status = None;
+        return response.map(|body| body.keeping(under_way));
+    }
     let rights = router::Rights { permits, bounds };
     let response = match router::route(app, rights, &client, &parts, &mut payload).await {
         Ok(response) => response,
@@ -282,7 +325,8 @@ async fn answer(
             error.reply()
         }
     };
-    let goes_on = payload.leaves_room() && !leaves.load(Ordering::Relaxed);
+    under_way.status = Some(response.status());
+    let goes_on = payload.leaves_room() && !app.is_draining();
     payload.discard(parts.headers.contains_key(header::EXPECT));
     let response = versioned(response).map(|body| body.keeping(under_way));
     if goes_on { response } else { last(response) }

@@ -75,6 +75,32 @@ pub(super) struct Permits {
     pub(super) hashes: Pool,
 }
 
+/// How much there is of one kind of work.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work {
+    pub(super) kind: &'static str,
+    pub(super) waiting: usize,
+    pub(super) in_progress: usize,
+}
+
+impl Work {
+    pub(super) fn new(kind: &'static str, waiting: usize) -> Self {
+        Self {
+            kind,
+            waiting,
+            in_progress: 0,
+        }
+    }
+
+    /// Says how many of `max` permits are there to be taken.
+    pub(super) fn of(self, max: u32, available: usize) -> Self {
+        Self {
+            in_progress: (max as usize).saturating_sub(available),
+            ..self
+        }
+    }
+}
+
 /// The right to use a thread to change a repository.
 #[derive(Debug)]
 pub(super) struct Turn {
@@ -134,6 +160,18 @@ impl Permits {
             _shared: self.changes.acquire(repository.clone(), 1).await,
         };
         Ok((lock, turn))
+    }
+
+    /// Returns how much of each kind of work waits, and how much is in progress.
+    pub(super) fn work(&self, registry: &Registry) -> [Work; 4] {
+        let in_queue = self.changes_of_principals.waiting() + registry.waiting_for_locks();
+        [
+            Work::new("change", in_queue + self.changes.waiting())
+                .of(CHANGES_MAX, self.changes.available()),
+            Work::new("hash", self.hashes.waiting()).of(HASHES_MAX, self.hashes.available()),
+            Work::new("read", self.reads.waiting()).of(READS_MAX, self.reads.available()),
+            Work::new("write", self.writes.waiting()).of(WRITES_MAX, self.writes.available()),
+        ]
     }
 
     /// Waits for the right to use a thread to read.

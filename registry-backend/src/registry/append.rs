@@ -167,6 +167,7 @@ impl Append {
                 });
             }
             file.publish(&layout::blob(digest))?;
+            upload.registry.tally.wrote_blob();
             let link = layout::layer(&upload.repository, digest);
             upload.registry.write_link(&link, digest)
         });

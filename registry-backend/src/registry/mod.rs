@@ -14,6 +14,7 @@
 mod append;
 mod blobs;
 mod catalog;
+mod condition;
 mod error;
 mod links;
 mod lock;
@@ -37,10 +38,11 @@ use permits::Keyed;
 
 use crate::storage::{Claim, Driver, Key};
 
-pub(crate) use crate::storage::{Piece, Wait};
+pub(crate) use crate::storage::{Piece, Space, Wait};
 
 pub(crate) use append::{Append, Hashing, Writing};
 pub(crate) use blobs::Blob;
+pub(crate) use condition::UploadCounts;
 pub(crate) use error::Error;
 pub(crate) use lock::RepositoryLock;
 pub(crate) use manifests::{CHECKED_AT_ONCE_MAX, ManifestContent, STORED_SIZE_MAX, StoredManifest};
@@ -52,6 +54,7 @@ pub(crate) use referrers::{PAGE_BYTES, Referrers, Wanted};
 pub(crate) use tags::TagRun;
 pub(crate) use uploads::NewUpload;
 
+use condition::Tally;
 use open_uploads::OpenUploads;
 
 /// The registry over one storage.
@@ -63,6 +66,7 @@ pub(crate) struct Registry {
     /// Uploads that this process has written to.
     sessions: uploads::Sessions,
     open_uploads: OpenUploads,
+    tally: Tally,
     /// One permit for each repository, for changes of its manifests and tags.
     locks: Keyed<RepositoryName>,
     /// Objects already reported as broken.
@@ -79,6 +83,7 @@ impl Registry {
             driver,
             sessions: uploads::Sessions::default(),
             open_uploads: OpenUploads::default(),
+            tally: Tally::default(),
             locks: Keyed::new(1),
             reported: Mutex::default(),
             claim: None,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use oci::{RepositoryName, UploadId};
 
-use super::{Error, Principal};
+use super::{Error, Principal, UploadCounts};
 
 /// An upload that has rested for so long makes room for another of the same principal's: builds that
 /// fail leave some behind, and nobody comes back for them.
@@ -130,6 +130,16 @@ impl OpenUploads {
         let mut resting: Vec<_> = uploads.filter(|(_, open)| rests(open)).collect();
         resting.sort_unstable_by_key(|(_, open)| open.used);
         resting.into_iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Counts the uploads, and those of them that have rested for long.
+    pub(super) fn counts(&self) -> UploadCounts {
+        let known = self.known();
+        let rests = |open: &&Open| open.used.elapsed() >= RESTS_FOR;
+        UploadCounts {
+            open: known.uploads.len(),
+            abandoned: known.uploads.values().filter(rests).count(),
+        }
     }
 
     /// Begins a look through the tree.
@@ -313,6 +323,11 @@ mod tests {
         let (repository, id) = name("a", 2);
         open.rested(&repository, &id);
         assert_eq!(open.resting(&ann), [name("a", 2)]);
+        let counts = UploadCounts {
+            open: 2,
+            abandoned: 1,
+        };
+        assert_eq!(open.counts(), counts);
         assert_eq!(open.resting(&user("bob")), []);
     }
 }

@@ -155,7 +155,9 @@ impl Registry {
             .iter()
             .map(|tag| to(layout::tag_current(repository, tag)))
             .collect();
-        Ok(self.driver.write_in_steps(&[&[content], &links, &names])?)
+        self.driver.write_in_steps(&[&[content], &links, &names])?;
+        self.tally.wrote_manifest();
+        Ok(())
     }
 
     /// Checks that a repository has the blobs that an image points at: its config, and its layers

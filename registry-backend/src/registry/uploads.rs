@@ -287,6 +287,7 @@ impl Registry {
         let is_abandoned = self.is_abandoned(repository, id, before)?;
         if is_abandoned {
             self.discard_upload(repository, id)?;
+            self.tally.expired_upload();
         }
         Ok(is_abandoned)
     }

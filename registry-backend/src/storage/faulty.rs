@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use super::{
-    Append, Driver, Durability, Entry, Error, Filesystem, Key, Lock, Read, Stat, Wait, Write,
+    Append, Driver, Durability, Entry, Error, Figures, Filesystem, Key, Lock, Read, Space, Stat,
+    Wait, Write,
 };
 
 /// What the driver did and is to do.
@@ -206,6 +207,14 @@ impl Driver for Faulty {
 
     fn epoch(&self) -> &str {
         self.inner.epoch()
+    }
+
+    fn figures(&self) -> &Figures {
+        self.inner.figures()
+    }
+
+    fn space(&self) -> Result<Space, Error> {
+        self.inner.space()
     }
 
     fn sweep(&self, before: SystemTime) -> Result<usize, Error> {

@@ -16,6 +16,7 @@
 //!     repositories/<name>/_referrers/<alg>/<hex>/<alg>/<hex>    subject → one that refers to it
 //!     repositories/<name>/_referrers/stamp                up to when that index is complete
 //!     staging/<uuid>                                      objects on their way in or out
+//!     probe                                               there for a moment, to see whether it can be
 //! ```
 //!
 //! A `link` holds a digest and nothing else, no newline either. Distribution takes each file named
@@ -181,6 +182,11 @@ pub(crate) fn referrer(repository: &RepositoryName, subject: &Digest, digest: &D
 /// The folder of objects on their way in or out.
 pub(crate) fn staging() -> Key {
     Key(format!("{TREE}/_tidegate/staging"))
+}
+
+/// What is written to see whether anything can be.
+pub(crate) fn probe() -> Key {
+    Key(format!("{TREE}/_tidegate/probe"))
 }
 
 fn digest_folder(folder: &Key, digest: &Digest) -> Key {

@@ -9,6 +9,7 @@
 
 pub(crate) mod claim;
 pub(crate) mod error;
+mod figures;
 pub(crate) mod filesystem;
 pub(crate) mod hash;
 pub(crate) mod layout;
@@ -28,6 +29,7 @@ use std::time::SystemTime;
 pub(crate) use claim::Claim;
 pub(crate) use error::Error;
 use error::if_found;
+pub(crate) use figures::{Figures, Space};
 pub(crate) use filesystem::Filesystem;
 pub(crate) use hash::Hasher;
 pub(crate) use layout::Key;
@@ -208,6 +210,15 @@ pub(crate) trait Driver: Debug + Send + Sync {
     /// Names the span in which no write of [`Durability::Process`] has been lost: another name means
     /// that some may be gone.
     fn epoch(&self) -> &str;
+
+    /// Returns what was measured since the start.
+    fn figures(&self) -> &Figures;
+
+    /// Returns how much room there is.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    fn space(&self) -> Result<Space, Error>;
 
     /// Removes what interrupted writes left behind and is older than `before`; returns how many.
     ///

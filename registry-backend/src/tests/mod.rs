@@ -7,6 +7,7 @@ mod failures;
 mod foreign;
 mod generations;
 mod handover;
+mod inquiries;
 mod lists;
 mod lists_in_pieces;
 mod manifests;
@@ -35,6 +36,7 @@ use crate::Config;
 use crate::app::App;
 use crate::http::{bind, serve};
 use crate::registry::Registry;
+use crate::storage::faulty::{Faults, Faulty};
 use crate::storage::{Driver, Filesystem, Hasher};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -417,6 +419,15 @@ fn push_foreign(tree: &Path, manifest: &str) {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
+}
+
+/// A registry over a storage that fails on demand.
+pub(crate) fn faulty_registry() -> (Arc<Registry>, Arc<Faults>, TempDir) {
+    let root = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let driver = Filesystem::open(root.path(), true).unwrap();
+    let driver = Faulty::new(driver, Arc::clone(&faults));
+    (Arc::new(Registry::new(Box::new(driver))), faults, root)
 }
 
 /// Waits until something is so.

@@ -144,7 +144,10 @@ impl Append for AppendFile {
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self.write_bytes(bytes) {
-            Ok(end) => self.size_bytes = end,
+            Ok(end) => {
+                self.size_bytes = end;
+                self.tree.figures().wrote(bytes.len());
+            }
             Err(error) => {
                 self.truncate(self.size_bytes)?;
                 return Err(Error::io(&self.path, error));
@@ -165,8 +168,9 @@ impl Append for AppendFile {
     }
 
     fn publish(self: Box<Self>, to: &Key) -> Result<(), Error> {
-        self.file
-            .sync_data()
+        let figures = self.tree.figures();
+        figures
+            .timed(|| self.file.sync_data())
             .map_err(|error| Error::io(&self.path, error))?;
         let to = to.below(self.tree.root());
         self.tree.publish(&self.path, &to, Durability::Power)

@@ -50,7 +50,8 @@ impl<'a> Batch<'a> {
 
     /// Makes all that was written durable.
     pub(super) fn sync(&self) -> Result<(), Error> {
-        let synced = syncfs(&self.staging).map_err(io::Error::from);
+        let figures = self.tree.figures();
+        let synced = figures.timed(|| syncfs(&self.staging).map_err(io::Error::from));
         synced.map_err(|error| Error::io(self.tree.staging(), error))
     }
 

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::direct::Direct;
 use crate::storage::error::if_found;
-use crate::storage::{Durability, Error};
+use crate::storage::{Durability, Error, Figures};
 
 /// How many folders are remembered as durable, at some 200 bytes each; forgetting one costs a sync.
 const DURABLE_FOLDERS_MAX: usize = 8192;
@@ -26,6 +26,7 @@ pub(super) struct Tree {
     root: PathBuf,
     staging: PathBuf,
     direct: Direct,
+    figures: Figures,
     /// Folders whose own entry this process has synced. One that merely exists may have been made
     /// by someone who was killed before syncing it.
     durable: Mutex<HashSet<PathBuf>>,
@@ -37,6 +38,7 @@ impl Tree {
             root,
             staging,
             direct,
+            figures: Figures::default(),
             durable: Mutex::default(),
         }
     }
@@ -52,6 +54,10 @@ impl Tree {
 
     pub(super) fn direct(&self) -> &Direct {
         &self.direct
+    }
+
+    pub(super) fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Makes an empty file outside of everyone's sight, to be filled and published.
@@ -78,7 +84,7 @@ impl Tree {
         self.in_folders(|| {
             let fresh = self.make_folders(folder)?;
             fs::rename(from, to).map_err(|error| Error::io(to, error))?;
-            sync_folder(folder)?;
+            self.sync_folder(folder)?;
             self.sync_entries(fresh)
         })
     }
@@ -115,7 +121,7 @@ impl Tree {
             None
         };
         if durability == Durability::Power {
-            sync_folder(parent(path))?;
+            self.sync_folder(parent(path))?;
         }
         match trash {
             Some(trash) => fs::remove_dir_all(&trash).map_err(|error| Error::io(&trash, error)),
@@ -128,7 +134,7 @@ impl Tree {
         for name in names {
             if_found(self.remove(&folder.join(name), Durability::Process))?;
         }
-        if_found(sync_folder(folder)).map(drop)
+        if_found(self.sync_folder(folder)).map(drop)
     }
 
     /// Removes what was staged before `before` and never published.
@@ -187,12 +193,18 @@ impl Tree {
         Ok(fresh)
     }
 
+    fn sync_folder(&self, folder: &Path) -> Result<(), Error> {
+        let sync = || File::open(folder).and_then(|folder| folder.sync_all());
+        let synced = self.figures.timed(sync);
+        synced.map_err(|error| Error::io(folder, error))
+    }
+
     fn sync_entries(&self, folders: Vec<&Path>) -> Result<(), Error> {
         if folders.is_empty() {
             return Ok(());
         }
         for folder in &folders {
-            sync_folder(parent(folder))?;
+            self.sync_folder(parent(folder))?;
         }
         self.remember(folders.into_iter().map(Path::to_owned).collect());
         Ok(())
@@ -282,10 +294,4 @@ pub(super) fn parent(path: &Path) -> &Path {
         Some(parent) => parent,
         None => path,
     }
-}
-
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| Error::io(folder, error))
 }

@@ -20,10 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat, statvfs};
 
 use super::layout::{self, Key};
-use super::{Append, Driver, Durability, Entry, Error, Lock, Read, Stat, Wait, Write, one_by_one};
+use super::{
+    Append, Driver, Durability, Entry, Error, Figures, Lock, Read, Space, Stat, Wait, Write,
+    one_by_one,
+};
 use append::AppendFile;
 use batch::Batch;
 use direct::Direct;
@@ -99,11 +102,12 @@ impl Filesystem {
             let mut file = OpenOptions::new().write(true).open(staged.path())?;
             file.write_all(content)?;
             if synced {
-                file.sync_data()?;
+                self.tree.figures().timed(|| file.sync_data())?;
             }
             Ok(())
         };
         write().map_err(|error: io::Error| Error::io(staged.path(), error))?;
+        self.tree.figures().wrote(content.len());
         Ok(staged)
     }
 
@@ -296,6 +300,20 @@ impl Driver for Filesystem {
 
     fn epoch(&self) -> &str {
         &self.epoch
+    }
+
+    fn figures(&self) -> &Figures {
+        self.tree.figures()
+    }
+
+    fn space(&self) -> Result<Space, Error> {
+        let root = self.tree.root();
+        let disk = statvfs(root).map_err(|error| Error::io(root, error))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Ok(Space {
+            free_bytes: bytes(disk.f_bavail),
+            used_bytes: bytes(disk.f_blocks.saturating_sub(disk.f_bfree)),
+        })
     }
 
     fn sweep(&self, before: SystemTime) -> Result<usize, Error> {
