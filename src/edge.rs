@@ -89,7 +89,7 @@ impl Watched {
     async fn obey(self, mut signals: Signals) {
         notify::ready("serving", self.handle.https_address());
         tracing::info!("ready");
-        self.handle.note_reload(true, 0);
+        instruments::note_reload(true, 0);
         loop {
             let asker = match signals.next().await {
                 Request::Reload(asker) => asker,
@@ -106,14 +106,6 @@ impl Watched {
             };
             let https = self.handle.https_address();
             let outcome = role::reload(Role::Edge, "serving", https, || self.reload());
-            match &outcome {
-                Outcome::InForce(reloaded) => {
-                    self.handle.note_reload(true, reloaded.waiting.len());
-                }
-                Outcome::Refused { .. } | Outcome::Upgraded { .. } => {
-                    self.handle.note_reload(false, 0);
-                }
-            }
             if let Some(asker) = asker {
                 asker.answer(&outcome);
             }

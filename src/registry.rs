@@ -70,6 +70,7 @@ async fn serve(args: &Args, registry: Registry, inherited: Descriptors) -> Resul
     }));
     notify::ready("serving", None);
     tracing::info!("ready");
+    instruments::note_reload(true, 0);
     loop {
         let request = tokio::select! {
             outcome = &mut server => {

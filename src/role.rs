@@ -160,6 +160,10 @@ pub(crate) fn reload(
         },
     };
     match &outcome {
+        Outcome::InForce(reloaded) => instruments::note_reload(true, reloaded.waiting.len()),
+        Outcome::Refused { .. } | Outcome::Upgraded { .. } => instruments::note_reload(false, 0),
+    }
+    match &outcome {
         Outcome::InForce(Reloaded { waiting, .. }) if waiting.is_empty() => {
             tracing::info!(%role, "{outcome}");
         }

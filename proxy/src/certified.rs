@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::auth::certificate::ClientCertificate;
 use crate::auth::{Principal, User};
 use crate::filter::Refused;
+use crate::refusals::{LoginRefusal, count_login};
 use crate::respond::Rejection;
 use crate::site::{Site, Sites};
 use crate::tls::Handshake;
@@ -81,6 +82,7 @@ impl Site {
                 user: user.map(Arc::new),
             })),
             Err(objection) => {
+                count_login(LoginRefusal::Certificate);
                 let because = format!("certificate: {objection}");
                 Err(Rejection::Certificate(objection).because(because))
             }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use instruments::RouteClass;
 
 use crate::auth::Principal;
 use crate::certified::Certified;
@@ -116,6 +117,16 @@ impl Context {
     /// Returns the client's address.
     pub(crate) fn client(&self) -> Option<IpAddr> {
         self.origin.map(|origin| origin.client())
+    }
+
+    /// Returns what a request for `path` is counted as.
+    pub(crate) fn route_class(&self, path: &str) -> RouteClass {
+        let site = self.site.as_ref();
+        if site.is_none_or(|site| site.upstream.is_registry()) {
+            RouteClass::of(path)
+        } else {
+            RouteClass::Other
+        }
     }
 
     /// Returns whether the reply is one of the registry's API.

@@ -16,6 +16,7 @@
 //!   who is asking; `token_page`: how it hands out tokens;
 //! - [`state_dir`]: what the edge keeps of its own;
 //! - `limits`: how many requests a site takes from whom, how long a body may be and how slow;
+//! - `refusals`: how often who was kept out, and why;
 //! - `respond`: the one place that turns a refusal into a reply;
 //! - `state`: everything a reload swaps, as one value; `in_flight`: what a drain waits for;
 //! - [`tls`]: certificates, which one a handshake gets, and whose it asks for; `certified`: what
@@ -72,6 +73,7 @@ mod limits;
 mod listener;
 mod login;
 mod outage;
+mod refusals;
 pub mod reload;
 mod respond;
 mod self_signing;

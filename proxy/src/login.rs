@@ -14,6 +14,7 @@ use crate::certified::Certified;
 use crate::filter::Refused;
 use crate::filter::forwarded::Origin;
 use crate::filter::host::Host;
+use crate::refusals::{LoginRefusal, count_login};
 use crate::respond::{Bearer, Challenge, Rejection};
 use crate::site::Site;
 
@@ -141,15 +142,25 @@ impl Site {
 
     pub(crate) fn refuse(&self, refusal: Refusal, asking: &Asking<'_>) -> Refused {
         match refusal {
-            Refusal::Busy => Rejection::Busy.because("password queue"),
+            Refusal::Busy => {
+                count_login(LoginRefusal::Busy);
+                Rejection::Busy.because("password queue")
+            }
             Refusal::Throttled {
                 retry_after,
                 culprit,
-            } => Rejection::TooManyFailures { retry_after }.because(match culprit {
-                Culprit::Address => "limits.logins.per_address",
-                Culprit::User => "limits.logins.per_user",
-            }),
+            } => {
+                let (reason, key) = match culprit {
+                    Culprit::Address => {
+                        (LoginRefusal::ThrottledAddress, "limits.logins.per_address")
+                    }
+                    Culprit::User => (LoginRefusal::ThrottledUser, "limits.logins.per_user"),
+                };
+                count_login(reason);
+                Rejection::TooManyFailures { retry_after }.because(key)
+            }
             Refusal::Unauthorized(why) => {
+                count_login(counted(why));
                 let error = asking.brings_token().then_some("invalid_token");
                 self.challenge(asking, error).because(why.name())
             }
@@ -230,5 +241,16 @@ fn which(of_user: Failure, of_robot: Option<Failure>) -> Failure {
         (_, Some(robot @ (Failure::ExpiredRobot | Failure::RobotElsewhere))) => robot,
         (Failure::UnknownUser, Some(robot)) => robot,
         (user, _) => user,
+    }
+}
+
+/// Returns what a failure is counted as.
+pub(crate) fn counted(failure: Failure) -> LoginRefusal {
+    match failure {
+        Failure::RefreshCredentials
+        | Failure::RefreshToken
+        | Failure::Token(_)
+        | Failure::TokenAsLogin => LoginRefusal::Token,
+        _ => LoginRefusal::WrongCredentials,
     }
 }

@@ -22,6 +22,7 @@ use crate::acme::{self, Answers};
 use crate::auth::token::vault::Vault;
 use crate::auth::{Hashing, skipped};
 use crate::config::{Config, Limits};
+use crate::edge::health::Health;
 use crate::edge::{EdgeProxy, Wires};
 use crate::error::Error;
 use crate::fetch;
@@ -31,7 +32,7 @@ use crate::listener::{self, Bound, Connections, SETTLE};
 use crate::reload::{self, Fixed};
 use crate::state::{Current, State};
 use crate::state_dir::StateDir;
-use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::metrics::{Metrics, Sources};
 use crate::telemetry::refused;
 use crate::tls::TicketKeys;
 
@@ -148,6 +149,7 @@ impl Edge {
             attempts: Arc::default(),
             ledger: Arc::default(),
             requests: Arc::clone(&shared.requests),
+            health: shared.health(),
             wires: Wires::default(),
             transfers: Arc::clone(&transfers),
             https_port: shared.https.map_or(443, |address| address.port()),
@@ -276,12 +278,6 @@ impl Handle {
         look(&self.shared.current.take(), &self.shared.vault);
     }
 
-    /// Takes down how a reload ended, for the metrics: whether its config is in force, and how many keys
-    /// of it wait for a restart.
-    pub fn note_reload(&self, in_force: bool, waiting: usize) {
-        metrics::note_reload(in_force, waiting);
-    }
-
     /// Returns where what the edge makes itself is kept until it ends, whatever the config says by now.
     pub fn state_dir(&self) -> &StateDir {
         self.shared.fixed.state_dir()
@@ -310,6 +306,13 @@ impl Handle {
 }
 
 impl Shared {
+    fn health(&self) -> Health {
+        Health {
+            current: Arc::clone(&self.current),
+            stop: self.stop.subscribe(),
+        }
+    }
+
     async fn drain(&self) -> Drained {
         let limit = self.current.load().drain_timeout;
         let under_way = self.requests.count();
@@ -358,18 +361,22 @@ fn keep_certificates(shared: &Arc<Shared>) -> Result<(), Error> {
         .map_err(Error::Runtime)
 }
 
-/// Answers who asks for metrics, to the end of the drain and with it.
+/// Answers who asks for metrics and health, to the end of the drain and with it.
 fn tell_metrics(socket: TcpListener, shared: &Shared) {
-    let metrics = Metrics::new(
-        Arc::clone(&shared.current),
-        Arc::clone(&shared.requests),
-        Arc::clone(&shared.connections),
-    );
-    let current = Arc::clone(&shared.current);
+    let metrics = Metrics::new(Sources {
+        current: Arc::clone(&shared.current),
+        requests: Arc::clone(&shared.requests),
+        connections: Arc::clone(&shared.connections),
+        stop: shared.stop.subscribe(),
+    });
+    let known = listener::metrics::Known {
+        current: Arc::clone(&shared.current),
+        health: shared.health(),
+        metrics: Arc::new(metrics),
+    };
     match tokio::net::TcpListener::from_std(socket) {
         Ok(socket) => {
-            let telling = listener::metrics::tell(socket, current, Arc::new(metrics));
-            drop(tokio::spawn(telling));
+            drop(tokio::spawn(listener::metrics::tell(socket, known)));
         }
         Err(error) => tracing::error!(%error, "no metrics can be told"),
     }

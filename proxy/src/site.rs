@@ -104,6 +104,8 @@ pub(crate) struct Site {
     /// How long browsers are told to come back with TLS alone.
     pub(crate) hsts: Option<Duration>,
     pub(crate) max_body_size: Option<u64>,
+    /// Whether it tells everyone how it is.
+    pub(crate) health: bool,
     /// The methods that it passes on beyond those that every site does.
     pub(crate) methods: Box<[Method]>,
     pub(crate) quotas: config::Quotas,
@@ -143,6 +145,7 @@ impl Site {
             upstream,
             hsts: config.hsts,
             max_body_size: config.max_body_size,
+            health: config.health,
             methods: config.methods.into(),
             quotas: config.quotas,
             auth: config.auth,
@@ -271,6 +274,7 @@ mod tests {
             hsts: None,
             upstream: Arc::clone(&upstream),
             max_body_size: None,
+            health: false,
             methods: Vec::new(),
             quotas: config::Quotas::default(),
             auth: None,

@@ -1,7 +1,5 @@
 //! What the edge serves by at this moment, swapped as a whole.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,11 +10,11 @@ use crate::acme::{Answers, Managed, Plan, Record, Storage};
 use crate::auth::token::vault::Vault;
 use crate::config::{Config, Limits};
 use crate::filter::addresses::{Addresses, Network};
-use crate::outage::Outage;
+use crate::refusals::know_rule;
 use crate::site::{Site, Sites};
 use crate::tls::accept::Acceptor;
 use crate::tls::{self, CertStore, CertifiedKey, Presented, TicketKeys};
-use crate::upstream::{UnusablePeer, Upstream};
+use crate::upstream::{UnusablePeer, Upstreams};
 
 /// Everything that a reload replaces. A request keeps the one that it began with.
 #[derive(Debug)]
@@ -40,6 +38,8 @@ pub(crate) struct State {
     pub(crate) metrics: Addresses,
     pub(crate) sites: Sites,
     pub(crate) trusted_proxies: Box<[Network]>,
+    /// What stands behind the edge.
+    pub(crate) upstreams: Upstreams,
 }
 
 impl State {
@@ -53,7 +53,7 @@ impl State {
     ) -> Result<Self, Unusable> {
         let tickets = config.tls.ticket_keys.as_ref().unwrap_or(tickets);
         let tickets = Arc::clone(tickets);
-        let mut upstreams: HashMap<String, Arc<Upstream>> = HashMap::new();
+        let upstreams = Upstreams::new(&config.upstreams, in_force.map(|state| &state.upstreams))?;
         let mut certificates = CertStore::default();
         let mut sites = Sites::default();
         let mut keys = Vec::new();
@@ -80,15 +80,12 @@ impl State {
                     key_type: upkeep.key_type,
                 }));
             }
-            let upstream = match upstreams.entry(site.upstream.name.clone()) {
-                Entry::Occupied(entry) => Arc::clone(entry.get()),
-                Entry::Vacant(entry) => {
-                    let outage = in_force.and_then(|before| before.outage(entry.key()));
-                    let upstream = Upstream::new(&site.upstream, outage)?;
-                    Arc::clone(entry.insert(Arc::new(upstream)))
-                }
-            };
-            sites.add(&hosts, Site::new(site, upstream, vault));
+            site.access.denial_keys().for_each(|key| know_rule(&key));
+            // There is one: sites are read with the same list.
+            if let Some(upstream) = upstreams.named(&site.upstream.name) {
+                let upstream = Arc::clone(upstream);
+                sites.add(&hosts, Site::new(site, upstream, vault));
+            }
         }
         Ok(Self {
             acceptor: Acceptor::new(&config.tls, &tickets, &asking)?,
@@ -118,14 +115,8 @@ impl State {
                 .unwrap_or_default(),
             sites,
             trusted_proxies: config.trusted_proxies,
+            upstreams,
         })
-    }
-
-    /// Returns what is known of an upstream's outages.
-    fn outage(&self, upstream: &str) -> Option<Arc<Outage>> {
-        let mut upstreams = self.sites.iter().map(|site| &site.upstream);
-        let known = upstreams.find(|known| *known.name == *upstream)?;
-        Some(Arc::clone(&known.outage))
     }
 
     /// Picks up certificates, and keys of session tickets, that changed on disk.

@@ -17,7 +17,8 @@ use crate::auth::token::desk::Page;
 use crate::auth::token::request::{Proof, TokenRequest};
 use crate::auth::{Actions, Failed, Failure, Presented, Principal, Refusal, Scrutiny};
 use crate::filter::Refused;
-use crate::login::Asking;
+use crate::login::{Asking, counted};
+use crate::refusals::{count_denial, count_login};
 use crate::respond::{Rejection, Reply};
 use crate::site::Site;
 
@@ -41,6 +42,8 @@ struct Denied {
 
 impl Denied {
     fn add(&mut self, action: Action, repository: Option<&RepositoryName>, denial: Denial) {
+        let because = denial.because();
+        count_denial(&because);
         self.count += 1;
         if self.count > DENIED_SHOWN_MAX {
             return;
@@ -54,7 +57,7 @@ impl Denied {
             self.text += repository.as_str();
         }
         self.text += " by ";
-        self.text += &denial.because();
+        self.text += &because;
     }
 
     fn into_text(self) -> Option<String> {
@@ -158,29 +161,34 @@ impl Site {
                     || Err(Failure::RefreshToken.into()),
                     |desk| desk.resume(token, basic),
                 );
-                return resumed.map_err(|Failed { failure, login }| {
-                    self.send_to_log_in(failure.name()).login(login)
-                });
+                return resumed
+                    .map_err(|Failed { failure, login }| self.failed(failure).login(login));
             }
             Proof::Head => match Presented::of(&asking.parts.headers) {
                 Presented::Login(login) => login,
                 Presented::Nothing => return Ok(asking.by_certificate()),
                 Presented::Bearer(_) => {
-                    return Err(self.send_to_log_in(Failure::TokenAsLogin.name()));
+                    return Err(self.failed(Failure::TokenAsLogin));
                 }
                 Presented::Unreadable => {
-                    return Err(self.send_to_log_in(Failure::Unreadable.name()));
+                    return Err(self.failed(Failure::Unreadable));
                 }
             },
         };
         let found = self.log_in(&login, asking.client, scrutiny).await;
         found.map_err(|refusal| {
             let refused = match refusal {
-                Refusal::Unauthorized(why) => self.send_to_log_in(why.name()),
+                Refusal::Unauthorized(why) => self.failed(why),
                 other => self.refuse(other, asking),
             };
             refused.login(Some(login.name))
         })
+    }
+
+    /// Refuses a login that failed, and counts it.
+    fn failed(&self, failure: Failure) -> Refused {
+        count_login(counted(failure));
+        self.send_to_log_in(failure.name())
     }
 
     /// Refuses at the desk itself, where a password is what helps.

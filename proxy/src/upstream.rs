@@ -3,9 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora::upstreams::peer::{HttpPeer, Peer as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::config::{self, PeerAddress};
 use crate::outage::Outage;
@@ -15,11 +19,12 @@ use crate::sentence::sentence;
 /// that a request does not meet a connection in the moment it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long it may take to learn whether a service takes connections.
+const TRIAL_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A service behind the edge.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    /// What the config calls it.
-    pub(crate) name: Box<str>,
     /// Whether it answers; it outlives a reload.
     pub(crate) outage: Arc<Outage>,
     place: Place,
@@ -34,6 +39,7 @@ enum Place {
     Other {
         /// Made once: each request gets a copy.
         peers: Vec<HttpPeer>,
+        addresses: Vec<PeerAddress>,
         next: AtomicUsize,
     },
 }
@@ -44,6 +50,49 @@ pub(crate) struct Socket {
     pub(crate) path: PathBuf,
     pub(crate) connect_timeout: Duration,
     pub(crate) read_timeout: Duration,
+    /// What it last said of itself; locked while it is asked.
+    pub(crate) readiness: Arc<Mutex<Option<Readiness>>>,
+}
+
+/// What a registry has said of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Readiness {
+    /// When.
+    pub(crate) at: Instant,
+    /// Why it is not ready, a line for each reason.
+    pub(crate) problems: Arc<[String]>,
+}
+
+/// Everything that stands behind the edge, by name, in the order of the config.
+#[derive(Debug)]
+pub(crate) struct Upstreams(Vec<(Box<str>, Arc<Upstream>)>);
+
+impl Upstreams {
+    /// Makes those that `configs` describe.
+    ///
+    /// Whether one is lost is known from those `in_force`.
+    pub(crate) fn new(
+        configs: &[Arc<config::Upstream>],
+        in_force: Option<&Self>,
+    ) -> Result<Self, UnusablePeer> {
+        let made = configs.iter().map(|config| {
+            let before = in_force.and_then(|before| before.named(&config.name));
+            let outage = before.map(|upstream| Arc::clone(&upstream.outage));
+            let upstream = Arc::new(Upstream::new(config, outage)?);
+            Ok((config.name.as_str().into(), upstream))
+        });
+        Ok(Self(made.collect::<Result<_, _>>()?))
+    }
+
+    /// Returns the one of this name.
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.iter().find(|(known, _)| *known == name).map(|it| it.1)
+    }
+
+    /// Visits each with its name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Upstream>)> {
+        self.0.iter().map(|(name, upstream)| (&**name, upstream))
+    }
 }
 
 /// Says that there can be nobody at an address.
@@ -62,7 +111,6 @@ impl Upstream {
         outage: Option<Arc<Outage>>,
     ) -> Result<Self, UnusablePeer> {
         Ok(Self {
-            name: config.name.as_str().into(),
             outage: outage.unwrap_or_else(|| Arc::new(Outage::new(&config.name))),
             place: Place::of(config)?,
         })
@@ -112,6 +160,32 @@ impl Upstream {
         }
     }
 
+    /// Tries whether somebody takes connections at one address at least, at all of them at once.
+    pub(crate) async fn takes_connections(&self) -> bool {
+        let addresses = match &self.place {
+            Place::Registry(_) => &[],
+            Place::Other { addresses, .. } => addresses.as_slice(),
+        };
+        let mut trials = JoinSet::new();
+        for address in addresses.iter().cloned() {
+            trials.spawn(async move {
+                let connected = timeout(TRIAL_PATIENCE, async {
+                    match address {
+                        PeerAddress::Tcp(address) => TcpStream::connect(address).await.map(drop),
+                        PeerAddress::Unix(path) => UnixStream::connect(path).await.map(drop),
+                    }
+                });
+                matches!(connected.await, Ok(Ok(())))
+            });
+        }
+        while let Some(connected) = trials.join_next().await {
+            if connected.unwrap_or_default() {
+                return true;
+            }
+        }
+        false
+    }
+
     fn peers(&self) -> &[HttpPeer] {
         match &self.place {
             Place::Registry(_) => &[],
@@ -130,10 +204,14 @@ impl Place {
                 path: path.clone(),
                 connect_timeout: config.connect_timeout,
                 read_timeout: config.read_timeout,
+                readiness: Arc::default(),
             }));
         }
-        let next = AtomicUsize::new(0);
-        Ok(Self::Other { peers, next })
+        Ok(Self::Other {
+            peers,
+            addresses: config.peers.clone(),
+            next: AtomicUsize::new(0),
+        })
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use instruments::{Log, count_suppressed};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
@@ -120,6 +121,7 @@ impl Limit {
             return true;
         }
         kind.left_out.fetch_add(1, Ordering::Relaxed);
+        count_suppressed(Log::Main);
         if !self.owes.load(Ordering::Relaxed) && !self.owes.swap(true, Ordering::AcqRel) {
             // A full channel is one whose reader is awake.
             self.wake.try_send(()).ok();

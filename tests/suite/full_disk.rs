@@ -3,36 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use tempfile::TempDir;
-
 use crate::harness::{
-    Client, INDEX, Setup, digest, eventually, image, noise, push_image, run, skip, with_query,
+    Client, INDEX, Setup, SmallDisk, digest, eventually, image, noise, push_image, run, skip,
+    with_query,
 };
-
-/// A file system of its own, of a few megabytes; unmounted when dropped.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    fn mount(megabytes: u32) -> Option<Self> {
-        let folder = TempDir::with_prefix("disk").unwrap();
-        if !rustix::process::getuid().is_root() {
-            return None;
-        }
-        let size = format!("size={megabytes}m,mode=0755");
-        run(Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &size, "tidegate"])
-            .arg(folder.path()));
-        Some(Self(folder))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(crate::harness::try_run(
-            Command::new("umount").arg("--lazy").arg(self.0.path()),
-        ));
-    }
-}
 
 #[test]
 fn a_full_disk_is_a_clear_error_reads_go_on_and_room_brings_writes_back() {
@@ -47,7 +21,7 @@ fn fill_a_disk(buffered: bool) {
         return;
     };
     let rig = Setup {
-        root: Some(disk.0.path().join("registry")),
+        root: Some(disk.path().join("registry")),
         buffered,
         ..Setup::default()
     }
@@ -55,7 +29,7 @@ fn fill_a_disk(buffered: bool) {
     let client = rig.client();
     let kept = image(81, &[1_000_000]);
     push_image(&client, "full", "kept", &kept);
-    let ballast = disk.0.path().join("ballast");
+    let ballast = disk.path().join("ballast");
     run(Command::new("fallocate").args(["-l", "12M"]).arg(&ballast));
 
     let large = noise(82, 20_000_000);

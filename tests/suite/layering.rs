@@ -115,6 +115,20 @@ fn the_settings_reader_knows_none_of_ours() {
 }
 
 #[test]
+fn instruments_know_nothing_of_what_they_measure() {
+    let forbidden = [
+        "oci",
+        "proxy",
+        "registry_backend",
+        "settings",
+        "tokio",
+        "hyper",
+        "pingora",
+    ];
+    assert_none(&offenders("instruments/src", &[], &forbidden));
+}
+
+#[test]
 fn the_two_roles_never_meet() {
     assert_none(&offenders(
         "proxy/src",
@@ -185,6 +199,7 @@ fn only_the_command_line_prints_or_ends_the_process() {
         "proxy/src",
         "registry-backend/src",
         "registry-backend/oci/src",
+        "instruments/src",
         "settings/src",
     ] {
         for file in sources(room) {
@@ -208,7 +223,14 @@ fn only_the_command_line_prints_or_ends_the_process() {
 
 #[test]
 fn files_stay_short_enough_to_read() {
-    for room in ["proxy", "registry-backend", "settings", "src", "tests"] {
+    for room in [
+        "instruments",
+        "proxy",
+        "registry-backend",
+        "settings",
+        "src",
+        "tests",
+    ] {
         for file in sources(room) {
             if file.components().any(|part| part.as_os_str() == "target") {
                 continue;

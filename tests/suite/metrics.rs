@@ -7,7 +7,8 @@ use openssl::x509::X509;
 use serde_json::json;
 
 use crate::harness::{
-    Client, Pebble, Rig, Setup, eventually, free_port, need, noise, push_blob, tidegate, try_run,
+    Client, Pebble, Rig, Setup, eventually, free_port, memory_bytes, need, noise, push_blob,
+    tidegate, try_run,
 };
 
 /// Where figures are asked for, and the table that says so.
@@ -27,11 +28,20 @@ pub(crate) fn text(door: &Client) -> String {
 
 /// The figure with this name and these labels.
 #[track_caller]
-fn figure(text: &str, name: &str) -> f64 {
+pub(crate) fn figure(text: &str, name: &str) -> f64 {
     let mut lines = text.lines();
     let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     let line = line.unwrap_or_else(|| panic!("{name} is not in\n{text}"));
     line.parse().unwrap()
+}
+
+/// The sum of the figures of this name whose labels hold all of `labels`.
+pub(crate) fn sum(text: &str, name: &str, labels: &[&str]) -> f64 {
+    let named = text.lines().filter(|line| line.starts_with(name));
+    let meant = named.filter(|line| labels.iter().all(|label| line.contains(label)));
+    meant
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+        .sum()
 }
 
 fn since_1970(time: SystemTime) -> f64 {
@@ -50,9 +60,9 @@ fn requests_bytes_and_certificates_are_counted_and_told_to_who_may_ask() {
     let version = concat!(
         "edge_build_info{version=\"",
         env!("CARGO_PKG_VERSION"),
-        "\"}"
+        "\",commit="
     );
-    assert_eq!(figure(&before, version), 1.0);
+    assert_eq!(sum(&before, version, &[]), 1.0);
     assert!(before.ends_with("# EOF\n"), "{before}");
 
     let content = noise(1, 100_000);
@@ -64,16 +74,25 @@ fn requests_bytes_and_certificates_are_counted_and_told_to_who_may_ask() {
     rig.anonymous().get("/v2/").expect(401);
 
     // A line is written, and counted, a moment after the reply.
-    let grown = |name: &str, by: f64| {
+    let grown = |name: &str, labels: &[&str], by: f64| {
         eventually(name, || {
             let now = text(&door);
-            (figure(&now, name) >= figure(&before, name) + by).then_some(())
+            (sum(&now, name, labels) >= sum(&before, name, labels) + by).then_some(())
         });
     };
-    grown("edge_requests_total{status=\"2xx\"}", 2.0);
-    grown("edge_requests_total{status=\"4xx\"}", 2.0);
-    grown("edge_request_body_bytes_total", 100_000.0);
-    grown("edge_response_body_bytes_total", 100_000.0);
+    let requests = "edge_requests_total";
+    grown(
+        requests,
+        &["route=\"blob\"", "method=\"GET\"", "status=\"200\""],
+        1.0,
+    );
+    grown(requests, &["route=\"upload\"", "status=\"20"], 2.0);
+    grown(requests, &["route=\"manifest\"", "status=\"404\""], 1.0);
+    grown(requests, &["route=\"base\"", "status=\"401\""], 1.0);
+    let blobs = ["route=\"blob\"", "method=\"GET\""];
+    grown("edge_request_duration_seconds_count", &blobs, 1.0);
+    grown("edge_request_body_bytes_total", &[], 100_000.0);
+    grown("edge_response_body_bytes_total", &[], 100_000.0);
     let now = text(&door);
     // Nothing that clients choose is a label.
     for word in ["app", "sha256", "docker", "/v2/"] {
@@ -220,4 +239,100 @@ fn an_order_that_fails_shows_and_so_does_the_one_that_is_fulfilled() {
     let left = f64::from(left.days) * 86_400.0 + f64::from(left.secs);
     let told = figure(&issued, expiry) - since_1970(SystemTime::now());
     assert!((told - left).abs() < 60.0, "{told} {left}");
+}
+
+#[test]
+fn what_is_refused_is_counted_by_reason_and_by_rule() {
+    let (door, table) = door("");
+    let rig = Setup {
+        tables: table,
+        auth: r#"
+[site.access]
+[[site.access.rule]]
+repositories = ["secret/**"]
+who = ["authenticated"]
+actions = ["*"]
+effect = "deny"
+[[site.access.rule]]
+repositories = ["team/**"]
+who = ["authenticated"]
+actions = ["pull"]
+"#
+        .to_owned(),
+        ..Setup::default()
+    }
+    .start();
+    let denied = |rule: &str| format!("edge_rule_denials_total{{rule=\"site[0].access{rule}\"}}");
+    let wrong = "edge_logins_refused_total{reason=\"wrong_credentials\"}";
+    let before = text(&door);
+    assert_eq!(
+        figure(&before, &denied(".rule[0]")),
+        0.0,
+        "a rule counts from zero on"
+    );
+    assert!(!before.contains(&denied(".rule[1]")), "it denies nothing");
+
+    let client = rig.client();
+    client.get("/v2/secret/x/manifests/v1").expect(403);
+    client.get("/v2/secret/x/tags/list").expect(403);
+    client.get("/v2/other/manifests/v1").expect(403);
+    client.get("/v2/team/manifests/v1").expect(403);
+    client.get("/v2/team/x/manifests/v1").expect(404);
+    rig.anonymous()
+        .as_user("docker", "guess")
+        .get("/v2/")
+        .expect(401);
+    rig.anonymous().get("/v2/").expect(401);
+
+    let now = text(&door);
+    assert_eq!(figure(&now, &denied(".rule[0]")), 2.0);
+    assert_eq!(figure(&now, &denied(": no rule")), 2.0);
+    assert_eq!(
+        figure(&now, wrong),
+        1.0,
+        "to bring nothing is no failed login"
+    );
+}
+
+#[test]
+fn lines_that_the_log_leaves_out_are_counted() {
+    let (door, table) = door("");
+    let rig = Setup {
+        tables: table,
+        ..Setup::default()
+    }
+    .start();
+    let left_out = "edge_log_lines_suppressed_total{log=\"access\"}";
+    let anonymous = rig.anonymous();
+    eventually("a flood to be too much for the log", || {
+        let mut connection = anonymous.connect().unwrap();
+        for _ in 0..500 {
+            let asked = connection.ask(anonymous.request("GET", "/v2/"));
+            asked.unwrap().expect(401);
+        }
+        (figure(&text(&door), left_out) > 0.0).then_some(())
+    });
+}
+
+#[test]
+fn what_the_process_takes_is_told_by_the_usual_names() {
+    let (door, table) = door("");
+    let mut rig = Setup {
+        tables: table,
+        ..Setup::default()
+    }
+    .start();
+    let now = text(&door);
+    let started = since_1970(SystemTime::now()) - figure(&now, "process_start_time_seconds");
+    assert!((0.0..120.0).contains(&started), "{started}");
+    assert!(figure(&now, "process_cpu_seconds_total") > 0.0);
+    let resident = figure(&now, "process_resident_memory_bytes");
+    let known = memory_bytes(rig.edge().pid()) as f64;
+    assert!(
+        (known / 2.0..known * 2.0).contains(&resident),
+        "{resident} {known}"
+    );
+    assert!(figure(&now, "process_open_fds") >= 5.0);
+    assert!(figure(&now, "process_max_fds") > figure(&now, "process_open_fds"));
+    assert_eq!(figure(&now, "edge_draining"), 0.0);
 }

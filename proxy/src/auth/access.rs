@@ -101,8 +101,27 @@ impl Access {
         match self.rules.decide(&asker, action, repository) {
             Decided::By(rule) if rule.effect == Effect::Allow => Ok(Some(&rule.key)),
             Decided::By(rule) => Err(self.no(user, rule.key.to_string())),
-            Decided::ByNone => Err(self.no(user, format!("{}.access: no rule", self.site))),
+            Decided::ByNone => Err(self.no(user, self.no_rule())),
         }
+    }
+
+    /// Returns what the log calls each rule and list that may deny something.
+    pub(crate) fn denial_keys(&self) -> impl Iterator<Item = String> {
+        let lists = [
+            (&self.addresses.allow, "allow_from"),
+            (&self.addresses.deny, "deny_from"),
+        ];
+        let lists = lists
+            .into_iter()
+            .filter(|(list, _)| !list.is_empty())
+            .map(|(_, key)| format!("{}.access.{key}", self.site));
+        let rules = self.rules.denying_keys().map(str::to_owned);
+        let none = (!self.rules.is_empty()).then(|| self.no_rule());
+        lists.chain(rules).chain(none)
+    }
+
+    fn no_rule(&self) -> String {
+        format!("{}.access: no rule", self.site)
     }
 
     /// Returns whether somebody without a name may come in at all.

@@ -85,6 +85,13 @@ impl Rules {
         self.0.is_empty()
     }
 
+    /// Returns what the config calls each rule that denies.
+    pub(crate) fn denying_keys(&self) -> impl Iterator<Item = &str> {
+        let rules = self.0.iter();
+        let denying = rules.filter(|rule| rule.effect == Effect::Deny);
+        denying.map(|rule| &*rule.key)
+    }
+
     /// Returns whether somebody without a name may do anything at all.
     pub(crate) fn admit_anonymous(&self) -> bool {
         self.0.iter().any(|rule| {

@@ -91,6 +91,8 @@ pub struct Config {
     pub(crate) state_dir_written: StateDir,
     pub(crate) tls: Tls,
     pub(crate) trusted_proxies: Box<[Network]>,
+    /// Every one, whether a site names it or not.
+    pub(crate) upstreams: Vec<Arc<Upstream>>,
     pub(crate) workers: NonZero<usize>,
     warnings: Vec<String>,
 }
@@ -186,6 +188,7 @@ impl Config {
             state_dir_written,
             tls,
             trusted_proxies,
+            upstreams,
             workers: workers.unwrap_or_else(one_per_core),
             warnings,
         };

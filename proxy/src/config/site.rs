@@ -29,6 +29,8 @@ pub(crate) struct Site {
     pub(crate) upstream: Arc<Upstream>,
     /// The longest body that is let through; without one, any.
     pub(crate) max_body_size: Option<u64>,
+    /// Whether it tells everyone how it is.
+    pub(crate) health: bool,
     /// The methods that are passed on beyond those that every site passes on.
     pub(crate) methods: Vec<Method>,
     /// How many requests are taken.
@@ -119,6 +121,7 @@ fn read(
     let upstream = upstream(&mut section, around.upstreams);
     let quotas = section.table("limits").map(Quotas::read);
     let max_body_size = section.size("max_body_size").filter(|size| *size > 0);
+    let health = section.optional("health").unwrap_or_default();
     let methods = methods(&mut section, upstream.as_deref());
     let authenticates = section.has("auth");
     let mut groups = Groups::default();
@@ -152,6 +155,7 @@ fn read(
         hsts,
         upstream,
         max_body_size,
+        health,
         methods,
         quotas: quotas.unwrap_or_default(),
         auth,

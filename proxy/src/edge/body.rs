@@ -72,7 +72,7 @@ fn farewell(session: &Session, ctx: &Context) -> impl FnOnce(usize) + Send + 'st
     let (host, user_agent) = (ctx.host.clone(), head.headers.get(USER_AGENT).cloned());
     let (client, site) = (ctx.client(), ctx.site.clone());
     let (principal, started) = (ctx.principal.clone(), ctx.started);
-    let request_id = ctx.request_id.clone();
+    let (class, request_id) = (ctx.route_class(&path), ctx.request_id.clone());
     let is_api = ctx.is_api();
     move |bytes_in| {
         Entry {
@@ -88,6 +88,7 @@ fn farewell(session: &Session, ctx: &Context) -> impl FnOnce(usize) + Send + 'st
             principal: principal.name(),
             login: None,
             admitted: true,
+            class,
             status: 408,
             route: Route::parse(&path).ok().filter(|_| is_api).as_ref(),
             digest: None,

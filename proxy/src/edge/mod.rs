@@ -9,10 +9,11 @@ mod answer;
 mod body;
 mod desk;
 mod failure;
+pub(crate) mod health;
 mod policy;
 mod relay;
 
-pub(crate) use relay::Wires;
+pub(crate) use relay::{Wires, ask};
 
 use std::any::Any;
 use std::net::Ipv4Addr;
@@ -32,6 +33,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
+use self::health::Health;
 use self::policy::Way;
 use self::relay::DIGEST;
 use crate::auth::{Attempts, Hashing, identity};
@@ -45,6 +47,8 @@ use crate::limits::quota::Ledger;
 use crate::limits::resets;
 use crate::limits::transfers::Transfers;
 use crate::listener::{HeadRead, Kept};
+use crate::refusals::count_denial;
+use crate::respond::Rejection;
 use crate::state::Current;
 use crate::telemetry::access_log::{Asked, Entry, Fault};
 
@@ -58,6 +62,7 @@ pub(crate) struct EdgeProxy {
     pub(crate) attempts: Arc<Attempts>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) requests: Arc<InFlight>,
+    pub(crate) health: Health,
     /// The short way to the registry.
     pub(crate) wires: Wires,
     /// What the streams of HTTP/2 connections hold.
@@ -135,7 +140,7 @@ impl ProxyHttp for EdgeProxy {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         // In memory of its own: a reply may take hours, and there can be thousands of them.
         let way = Box::pin(self.admit(session, ctx)).await;
-        ctx.admitted = way.is_ok();
+        ctx.admitted = matches!(way, Ok(Way::Desk(_) | Way::Upstream));
         let decided = match way {
             Ok(Way::Upstream) => {
                 let site = ctx.site.clone();
@@ -147,6 +152,10 @@ impl ProxyHttp for EdgeProxy {
             Ok(Way::Desk(page)) => Box::pin(self.serve(page, session, ctx))
                 .await
                 .map(Decision::Answer),
+            Ok(Way::Health(probe)) => match ctx.site.clone() {
+                Some(site) => Ok(Decision::Answer(self.health.answer(probe, &site).await)),
+                None => Err(Rejection::NotFound.into()),
+            },
             Err(decision) => Err(decision),
         };
         let reply = match decided.unwrap_or_else(|decision| decision) {
@@ -156,6 +165,9 @@ impl ProxyHttp for EdgeProxy {
                 because,
                 login,
             }) => {
+                if rejection == Rejection::Denied {
+                    count_denial(because.as_deref().unwrap_or_default());
+                }
                 ctx.because = because;
                 ctx.login = login.filter(|_| ctx.state.logs_login_names);
                 rejection.reply(ctx.audience)
@@ -377,6 +389,7 @@ impl ProxyHttp for EdgeProxy {
             principal: ctx.principal.name(),
             login: ctx.login.as_deref(),
             admitted: ctx.admitted,
+            class: ctx.route_class(head.uri.path()),
             status,
             route: route.as_ref(),
             digest: digest.and_then(|digest| digest.to_str().ok()),

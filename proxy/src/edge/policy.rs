@@ -5,6 +5,7 @@
 //! 2. The host, and the site that it names. Without TLS there is nothing but the answer to an ACME
 //!    challenge and the way to TLS.
 //! 3. The connection: it must be one for that site, by its certificate and the client's.
+//!    Where a site tells everyone how it is, that is answered here.
 //! 4. The address: whether it is let in here, then how much it and everyone may ask for. The method.
 //! 5. The pages for tokens, which are the edge's own; then, of the registry, its API alone.
 //! 6. Who is asking, and how much that one may ask for.
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use pingora::proxy::Session;
 
+use super::health::Probe;
 use super::{EdgeProxy, content_length, over_tls};
 use crate::auth::Scrutiny;
 use crate::auth::token::desk::Page;
@@ -36,6 +38,8 @@ use crate::tls::Handshake;
 pub(super) enum Way {
     /// To the page of this edge that hands out tokens, or to their keys.
     Desk(Page),
+    /// To this edge's knowledge of how it is.
+    Health(Probe),
     Upstream,
 }
 
@@ -79,6 +83,11 @@ impl EdgeProxy {
         let site = ctx.site.insert(Arc::clone(site));
         let handshake = handshake(session).ok_or(Rejection::Misdirected)?;
         state.sites.check_connection(handshake, site)?;
+        if site.health
+            && let Some(probe) = Probe::of(parts)
+        {
+            return Ok(Way::Health(probe));
+        }
         ctx.certified = site.certified(handshake)?;
         site.admit_address(client)?;
         // Whoever asks for too much takes nothing of what is everyone's.

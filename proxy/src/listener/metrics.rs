@@ -1,4 +1,5 @@
-//! The door of those who count: `GET /metrics` in plain HTTP, on an address of its own.
+//! The door of those who watch: `GET /metrics`, `/healthz` and `/readyz` in plain HTTP, on an address of
+//! its own.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -6,45 +7,56 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
+use http::request::Parts;
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::accept::EXHAUSTED;
 use super::buffered::Buffers;
+use super::figures;
 use super::socket::Socket;
+use crate::edge::health::{Health, Probe};
 use crate::state::Current;
-use crate::telemetry::metrics::{MEDIA_TYPE, Metrics};
+use crate::telemetry::exposition::Format;
+use crate::telemetry::metrics::Metrics;
 
 /// For a connection as a whole: it carries one request.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// More than count at once on any machine.
+/// More than watch at once on any machine.
 static PLACES: Semaphore = Semaphore::const_new(16);
 
-/// The text is a few kilobytes.
+/// The text is some ten kilobytes.
 const BUFFERS: Buffers = Buffers {
     read: 4 << 10,
     write: 16 << 10,
 };
 
+/// What can be told.
+#[derive(Clone)]
+pub(crate) struct Known {
+    pub(crate) current: Arc<Current>,
+    pub(crate) health: Health,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
 /// Answers whoever may ask, for ever.
-pub(crate) async fn tell(socket: TcpListener, current: Arc<Current>, metrics: Arc<Metrics>) {
+pub(crate) async fn tell(socket: TcpListener, known: Known) {
     loop {
         match socket.accept().await {
             Ok((stream, peer)) => {
                 if let Ok(place) = PLACES.try_acquire()
-                    && may_ask(&current, peer.ip())
+                    && may_ask(&known.current, peer.ip())
                 {
-                    let metrics = Arc::clone(&metrics);
+                    let known = known.clone();
                     tokio::spawn(async move {
                         let _place = place;
                         // Who does not wait for the answer does not need it.
-                        drop(timeout(PATIENCE, answer(stream, peer, metrics)).await);
+                        drop(timeout(PATIENCE, answer(stream, peer, known)).await);
                     });
                 }
             }
@@ -66,7 +78,7 @@ fn may_ask(current: &Current, peer: IpAddr) -> bool {
     admitted.is_ok()
 }
 
-async fn answer(stream: TcpStream, peer: SocketAddr, metrics: Arc<Metrics>) -> pingora::Result<()> {
+async fn answer(stream: TcpStream, peer: SocketAddr, known: Known) -> pingora::Result<()> {
     let mut socket = Socket::new(stream, BUFFERS);
     socket.set_client(peer);
     let mut session = ServerSession::new_http1(Box::new(socket));
@@ -74,27 +86,32 @@ async fn answer(stream: TcpStream, peer: SocketAddr, metrics: Arc<Metrics>) -> p
         return Ok(());
     }
     session.set_keepalive(None);
-    let head = session.req_header();
-    let asked = head.method == Method::GET && head.uri.path() == "/metrics";
-    let text = if asked {
-        let text = spawn_blocking(move || metrics.text()).await;
-        text.ok().and_then(Result::ok)
-    } else {
-        None
-    };
-    let status = match (asked, &text) {
-        (false, _) => StatusCode::NOT_FOUND,
-        (true, None) => StatusCode::INTERNAL_SERVER_ERROR,
-        (true, Some(_)) => StatusCode::OK,
-    };
-    let text = text.unwrap_or_default();
+    let (status, media_type, text) = page(session.req_header(), &known).await;
     let mut header = ResponseHeader::build(status, Some(3))?;
     header.set_content_length(text.len())?;
-    if asked {
-        header.insert_header(CONTENT_TYPE, MEDIA_TYPE)?;
-    }
+    header.insert_header(CONTENT_TYPE, media_type)?;
+    let has_body = session.req_header().method != Method::HEAD;
     session.write_response_header(Box::new(header)).await?;
-    session.write_response_body(Bytes::from(text), true).await?;
+    if has_body {
+        session.write_response_body(Bytes::from(text), true).await?;
+    }
     session.finish().await?;
     Ok(())
+}
+
+async fn page(head: &Parts, known: &Known) -> (StatusCode, &'static str, String) {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    if let Some(probe) = Probe::of(head) {
+        let (status, text) = known.health.explain(probe).await;
+        return (status, TEXT, text);
+    }
+    if head.method != Method::GET || head.uri.path() != "/metrics" {
+        return (StatusCode::NOT_FOUND, TEXT, String::new());
+    }
+    let format = Format::of(&head.headers);
+    let state = known.current.take();
+    match figures::text(&state, &known.metrics, format).await {
+        Some(text) => (StatusCode::OK, format.media_type(), text),
+        None => (StatusCode::INTERNAL_SERVER_ERROR, TEXT, String::new()),
+    }
 }

@@ -13,6 +13,7 @@ mod accept;
 mod both;
 mod buffered;
 mod challenge;
+mod figures;
 mod heads;
 pub(crate) mod metrics;
 mod places;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use http::Method;
 use http::request::Parts;
+use instruments::RouteClass;
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 
@@ -33,6 +34,7 @@ pub(super) async fn send(
         principal: None,
         login: None,
         admitted: false,
+        class: RouteClass::Other,
         status: if sent { status } else { 499 },
         route: None,
         digest: None,

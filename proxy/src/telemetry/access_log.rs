@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use http::header::USER_AGENT;
 use http::request::Parts;
+use instruments::{Finished, RouteClass};
 use oci::Route;
 
 use super::{metrics, refused, shown};
@@ -55,6 +56,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) login: Option<&'a str>,
     /// Whether it was let in, to whatever answers it.
     pub(crate) admitted: bool,
+    /// What it is counted as.
+    pub(crate) class: RouteClass,
     pub(crate) status: u16,
     /// What the path names, where it is a registry's.
     pub(crate) route: Option<&'a Route>,
@@ -105,7 +108,13 @@ impl<'a> Asked<'a> {
 impl Entry<'_> {
     /// Writes the line, if it has one, and counts the request.
     pub(crate) fn emit(&self) {
-        metrics::count_request(self.status, self.bytes_in, self.bytes_out);
+        let finished = Finished {
+            route: self.class,
+            method: self.asked.method,
+            status: self.status,
+            duration: self.duration,
+        };
+        metrics::count_request(finished, self.bytes_in, self.bytes_out);
         // Wrong credentials may also be what the page for tokens was let in with, or another service.
         let is_refused = !self.admitted || self.status == UNAUTHORIZED;
         if is_refused && self.principal.is_none() && !refused::has_line(self.client) {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use instruments::{Log, count_suppressed};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
 
@@ -40,8 +41,11 @@ static REFUSED: LazyLock<Refused> = LazyLock::new(Refused::new);
 /// Returns whether a refused request has a line of its own; if not, it is counted.
 pub(super) fn has_line(client: Option<IpAddr>) -> bool {
     let has_line = REFUSED.has_line_at(client, Instant::now());
-    if !has_line && !REFUSED.owes.swap(true, Ordering::AcqRel) {
-        report_in_time();
+    if !has_line {
+        count_suppressed(Log::Access);
+        if !REFUSED.owes.swap(true, Ordering::AcqRel) {
+            report_in_time();
+        }
     }
     has_line
 }

@@ -6,6 +6,7 @@
 mod authority;
 mod booted;
 pub(crate) mod descriptors;
+mod disk;
 mod dockerd;
 pub(crate) mod h2;
 mod http;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use authority::Authority;
 pub(crate) use booted::Booted;
+pub(crate) use disk::SmallDisk;
 pub(crate) use dockerd::Dockerd;
 pub(crate) use http::{Client, Exchange, Response};
 pub(crate) use images::{blobs_of, layout_with_layers, tar_of};

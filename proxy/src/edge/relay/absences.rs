@@ -96,6 +96,7 @@ mod tests {
             path,
             connect_timeout: patience,
             read_timeout: patience,
+            readiness: std::sync::Arc::default(),
         }
     }
 

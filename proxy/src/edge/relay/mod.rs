@@ -9,6 +9,7 @@
 //! on both ways.
 
 mod absences;
+mod ask;
 mod direct;
 mod disk;
 mod download;
@@ -43,6 +44,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::time::timeout;
 
 use self::absences::Absences;
+pub(crate) use self::ask::ask;
 use self::gathered::{Framing, Gathered};
 use self::handed::Handed;
 use self::in_slots::InSlots;
