@@ -24,7 +24,7 @@ run: build ## build Tidegate and run it from ./tidegate-data (ARGS="--https 0.0.
 
 build: ## build the release binary, installing Debian's build tools where they are missing
 	@packaging/build-tools
-	@cargo build --release --locked
+	@TIDEGATE_COMMIT=$$(git rev-parse --short=12 HEAD 2>/dev/null) cargo build --release --locked
 
 test: ## run all checks and tests (installs the real clients they use)
 	@tests/run
@@ -46,8 +46,11 @@ install: ## install binary, units, config and users (PREFIX, DESTDIR, SYSCONFDIR
 	@sed 's|/etc/tidegate|$(SYSCONFDIR)/tidegate|' packaging/tmpfiles.conf \
 	    | $(INSTALL) -m 644 /dev/stdin $(DESTDIR)$(SYSTEMD_DIR)/tmpfiles.d/tidegate.conf
 	@$(INSTALL) -m 644 conf/edge.toml $(DESTDIR)$(DOC_DIR)/edge.toml
-	@for page in access certificates operating; do \
+	@for page in access certificates monitoring operating; do \
 	    $(INSTALL) -m 644 docs/$$page.md $(DESTDIR)$(DOC_DIR)/$$page.md || exit; \
+	done
+	@for file in dashboard.json prometheus.yml rules.yml rules_test.yml; do \
+	    $(INSTALL) -m 644 docs/monitoring/$$file $(DESTDIR)$(DOC_DIR)/monitoring/$$file || exit; \
 	done
 	@if [ -e $(DESTDIR)$(SYSCONFDIR)/tidegate/edge.toml ]; then \
 	    echo "kept $(DESTDIR)$(SYSCONFDIR)/tidegate/edge.toml"; \

@@ -58,6 +58,7 @@ mod manifests_refused;
 mod memory;
 mod metrics;
 mod metrics_of_registries;
+mod monitoring;
 mod outages;
 mod overload;
 mod overload_http2;
