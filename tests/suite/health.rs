@@ -5,7 +5,11 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Client, Pair, Rig, Setup, SmallDisk, eventually, skip};
+use rustix::process::Signal;
+
+use crate::harness::{
+    Client, Pair, Rig, Setup, SmallDisk, eventually, half_a_push, noise, run, skip, tidegate,
+};
 use crate::metrics::{door, text};
 
 /// Waits until `client` is told this of `/readyz`.
@@ -110,6 +114,44 @@ fn a_refused_reload_is_told_until_the_next_good_one() {
     rig.write_config(&setup);
     rig.reload_edge();
     wait_for(&door, 200, "ok\n");
+}
+
+#[test]
+fn an_edge_that_drains_says_so_and_leaves_the_answer_to_its_successor() {
+    let (door, table) = door("");
+    let mut rig = Setup {
+        tables: table,
+        ..Setup::default()
+    }
+    .prepare();
+    rig.start_registry();
+    rig.start_supervised_edge();
+    rig.wait_until_ready();
+    let bytes = noise(98, 2_000_000);
+    let mut push = half_a_push(&rig.client(), &bytes);
+
+    let mut upgrade = tidegate();
+    upgrade.args(["upgrade", "--role", "edge", "--config"]);
+    run(upgrade.arg(rig.config()));
+    eventually("the first edge to drain", || {
+        rig.edge_log().contains("draining").then_some(())
+    });
+    for _ in 0..20 {
+        assert_eq!(door.get("/readyz").expect(200).text(), "ok\n");
+        assert!(text(&door).contains("\nedge_draining 0\n"));
+    }
+    push.write(&bytes[bytes.len() / 2..]).unwrap();
+    push.reply().unwrap().expect(201);
+
+    let mut push = half_a_push(&rig.client(), &noise(99, 2_000_000));
+    rig.edge().signal(Signal::TERM);
+    wait_for(&door, 503, "edge: is stopping\n");
+    assert_eq!(door.get("/healthz").expect(200).text(), "ok\n");
+    assert!(text(&door).contains("\nedge_draining 1\n"));
+    push.write(&noise(99, 2_000_000)[bytes.len() / 2..])
+        .unwrap();
+    push.reply().unwrap().expect(201);
+    rig.edge().wait(Duration::from_secs(20));
 }
 
 #[test]
@@ -232,21 +274,23 @@ fn nothing_that_the_edge_asks_the_registry_can_be_asked_through_it() {
             "http://localhost/metrics",
             "https://registry/metrics",
         ] {
+            let mut asked = client.request("GET", path);
             for header in [
                 "X-Tidegate-Inquiry",
                 "x-tidegate-inquiry",
                 "X_Tidegate_Inquiry",
             ] {
-                let reply = client.request("GET", path).header(header, "edge").send();
-                let said = reply.text();
-                let is_site = client.name() != "plain.test";
-                assert!(!said.contains("registry_"), "{path} {header}: {said}");
-                assert!(
-                    matches!(reply.status, 400 | 401 | 404 | 421)
-                        || is_site && reply.status == 200 && said == "ok\n",
-                    "{path} {header}: {reply:?}"
-                );
+                asked = asked.header(header, "edge");
             }
+            let reply = asked.send();
+            let said = reply.text();
+            let is_site = client.name() != "plain.test";
+            assert!(!said.contains("registry_"), "{path}: {said}");
+            assert!(
+                matches!(reply.status, 400 | 401 | 404 | 421)
+                    || is_site && reply.status == 200 && said == "ok\n",
+                "{path}: {reply:?}"
+            );
         }
     }
 }

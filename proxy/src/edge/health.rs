@@ -106,9 +106,13 @@ impl Health {
         problems
     }
 
+    /// Returns whether the edge finishes its requests and then ends.
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     fn own_problems(&self) -> Vec<String> {
-        let stops = *self.stop.borrow();
-        let stops = stops.then_some("edge: is stopping");
+        let stops = self.is_stopping().then_some("edge: is stopping");
         let refused = !instruments::is_config_in_force();
         let refused = refused.then_some("edge: the last reload was refused");
         let problems = stops.into_iter().chain(refused);

@@ -1,6 +1,7 @@
 //! The door of those who watch: `GET /metrics`, `/healthz` and `/readyz` in plain HTTP, on an address of
 //! its own.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use http::request::Parts;
 use http::{Method, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use super::accept::EXHAUSTED;
@@ -44,10 +46,18 @@ pub(crate) struct Known {
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// How long an edge that is stopping leaves a connection to its successor.
+const AFTER_OTHERS: Duration = Duration::from_millis(100);
+
 /// Answers whoever may ask, for ever.
 pub(crate) async fn tell(socket: TcpListener, known: Known) {
+    let mut stop = known.health.stop.clone();
     loop {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            () = is_true(&mut stop) => accept_after_others(&socket).await,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, peer)) => {
                 if let Ok(place) = PLACES.try_acquire()
                     && may_ask(&known.current, peer.ip())
@@ -64,6 +74,27 @@ pub(crate) async fn tell(socket: TcpListener, known: Known) {
                 tracing::debug!(%error, "nobody can ask for metrics");
                 sleep(EXHAUSTED).await;
             }
+        }
+    }
+}
+
+async fn is_true(stop: &mut watch::Receiver<bool>) {
+    // An error says that nobody is left to stop it, which is to stop it.
+    drop(stop.wait_for(|stop| *stop).await);
+}
+
+/// Accepts a connection that nobody else has taken for a while: a successor may have the same socket, and
+/// its answer is the one that counts.
+async fn accept_after_others(socket: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        sleep(AFTER_OTHERS).await;
+        let now = Timespec::default();
+        if poll(&mut [PollFd::new(socket, PollFlags::IN)], Some(&now))? == 0 {
+            continue;
+        }
+        sleep(AFTER_OTHERS).await;
+        if let Ok(accepted) = timeout(Duration::ZERO, socket.accept()).await {
+            return accepted;
         }
     }
 }

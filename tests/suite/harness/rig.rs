@@ -174,6 +174,14 @@ impl Rig {
         self.edge = Some(self.start_role("edge", &log));
     }
 
+    /// Starts an edge that can be upgraded.
+    pub(crate) fn start_supervised_edge(&mut self) {
+        let mut command = tidegate();
+        command.args(["edge", "--supervise", "--config"]);
+        let log = self.path("edge.log");
+        self.edge = Some(Process::start(command.arg(self.config()), &log));
+    }
+
     pub(crate) fn start_registry(&mut self) {
         let log = self.path("registry.log");
         self.registry = Some(self.start_role("registry", &log));
