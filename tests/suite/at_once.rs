@@ -1,5 +1,6 @@
 //! What a command has changed counts when it returns.
 
+use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -71,6 +72,8 @@ fn robots_come_in_and_are_out_when_the_command_returns() {
 #[test]
 fn without_an_edge_that_runs_nobody_is_waited_for_and_nothing_is_said() {
     let rig = Setup::default().prepare();
+    // Of a new one there is something to be said to root.
+    fs::create_dir(rig.path("state")).unwrap();
     let begin = Instant::now();
     let bounds = ["--repository", "**", "--action", "*"];
     let made = token(&rig, &[&["create", "ci"], &bounds[..]].concat());
