@@ -78,8 +78,15 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
     Ok(writable.map_err(io::Error::from)?)
 }
 
-/// Says why this process's user may not write a log file, or make it where it is not there yet.
-pub(super) fn denied(path: &Path) -> Option<String> {
+/// Says what to do about a log file that this process's user may not write or make, if that is what
+/// `error` says.
+pub(super) fn denied(path: &Path, error: &Error) -> Option<String> {
+    let Error::System(error) = error else {
+        return None;
+    };
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             settings::denied(files::directory(path), Purpose::Write)

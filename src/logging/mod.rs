@@ -107,7 +107,7 @@ fn log_file(section: &mut Section, key: &str, writes: bool) -> Option<PathBuf> {
         && Sink::device(&path).is_none()
         && let Err(error) = file::check(&path)
     {
-        let message = file::denied(&path);
+        let message = file::denied(&path, &error);
         section.problem(
             key,
             message.unwrap_or_else(|| format!("{}: {error}", path.display())),
