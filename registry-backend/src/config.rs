@@ -354,7 +354,7 @@ mod tests {
             "[registry]\nlisten = 'unix:run/r.sock'\nstorage.filesystem = { root = 'data' }\n",
         );
         assert_eq!(config.unwrap().listen, Path::new("/etc/t/run/r.sock"));
-        let long = format!("[registry]\nlisten = 'unix:{}'\n", "x".repeat(100));
+        let long = format!("[registry]\nlisten = 'unix:{}'\n", "x".repeat(101));
         let problems = read(&long).unwrap_err();
         assert!(
             problems.contains("can have 107 bytes at most, and /etc/t/xxx"),

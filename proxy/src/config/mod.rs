@@ -24,6 +24,7 @@ mod upstream;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
@@ -171,6 +172,9 @@ impl Config {
         };
         let sites = site::read_all(root, surroundings, &mut warnings);
         warn_of_the_unused(&upstreams, &sites, &mut warnings);
+        // Sites may have a file in common.
+        let mut told = HashSet::new();
+        warnings.retain(|warning| told.insert(warning.clone()));
         let keeps = |site: &Site| site.hands_out_tokens() || site.is_managed();
         if files == Files::Read && sites.iter().any(keeps) {
             check_state_dir(root, &state_dir);

@@ -44,7 +44,7 @@ impl Pair {
             .args([
                 "-nodes",
                 "-days",
-                "2",
+                "30",
                 "-subj",
                 "/CN=tidegate-test",
                 "-addext",

@@ -1,5 +1,7 @@
 //! The promises of [`Driver`], each as a check that every driver must pass.
 
+mod appends;
+
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
@@ -19,10 +21,10 @@ pub(crate) fn check(driver: &dyn Driver) {
     many_are_read_and_listed_as_one_is(driver);
     a_folder_is_deleted_whole_and_can_be_made_again(driver);
     some_of_a_folder_are_deleted_and_the_rest_is_not(driver);
-    an_append_goes_on_where_the_last_one_ended(driver);
-    an_append_is_cut_back(driver);
-    an_append_takes_parts_of_any_size(driver);
-    an_append_outruns_the_disk_no_further_than_it_may(driver);
+    appends::an_append_goes_on_where_the_last_one_ended(driver);
+    appends::an_append_is_cut_back(driver);
+    appends::an_append_takes_parts_of_any_size(driver);
+    appends::an_append_outruns_the_disk_no_further_than_it_may(driver);
     a_published_object_has_left_its_old_place(driver);
     a_published_object_replaces_another(driver);
     writers_of_one_key_end_with_the_whole_content_of_one(driver);
@@ -325,80 +327,6 @@ fn some_of_a_folder_are_deleted_and_the_rest_is_not(driver: &dyn Driver) {
         .unwrap();
     let left = driver.list(&folder).unwrap().into_iter();
     assert_eq!(left.map(|it| it.name).collect::<Vec<_>>(), ["c", "d"]);
-}
-
-fn an_append_goes_on_where_the_last_one_ended(driver: &dyn Driver) {
-    let key = folder("appended").child("data");
-    for (part, size_before) in [("one ", 0), ("two ", 4), ("", 8), ("three", 8)] {
-        let mut append = driver.append(&key).unwrap();
-        assert_eq!(append.size_bytes(), size_before);
-        append.write(part.as_bytes()).unwrap();
-        assert_eq!(append.size_bytes(), size_before + part.len() as u64);
-    }
-    assert_eq!(read(driver, &key, 100).unwrap(), b"one two three");
-}
-
-fn an_append_is_cut_back(driver: &dyn Driver) {
-    let key = folder("truncated").child("data");
-    let mut append = driver.append(&key).unwrap();
-    append.write(b"keep, drop").unwrap();
-    append.truncate(4).unwrap();
-    assert_eq!(append.size_bytes(), 4);
-    append.write(b"!").unwrap();
-    assert_eq!(read(driver, &key, 100).unwrap(), b"keep!");
-}
-
-/// Small parts and large ones, laid out as in the file and not, so that each of the ways to the disk
-/// is taken beside each other.
-fn an_append_takes_parts_of_any_size(driver: &dyn Driver) {
-    let key = folder("parts").child("data");
-    let bytes: Vec<u8> = (0..=250).cycle().take(9 << 20).collect();
-    let mut append = driver.append(&key).unwrap();
-    let mut rest = bytes.as_slice();
-    for part in [
-        0, 1, 4095, 10_000, 2_000_000, 700_000, 12_288, 3_000_000, 5, 1_500_000,
-    ] {
-        let (mut part, after) = rest.split_at(part);
-        append.write(part.get(..part.len() / 2).unwrap()).unwrap();
-        part = part.get(part.len() / 2..).unwrap();
-        while !part.is_empty() {
-            let mut piece = Piece::at(append.size_bytes());
-            part = piece.fill(part);
-            append.write(&piece).unwrap();
-        }
-        rest = after;
-        if rest.len().is_multiple_of(2) {
-            append = driver.append(&key).unwrap();
-        }
-    }
-    let wanted = &bytes[..bytes.len() - rest.len()];
-    assert_eq!(append.size_bytes(), wanted.len() as u64);
-    assert!(read(driver, &key, 16 << 20).unwrap() == wanted);
-
-    append.truncate(1_234_567).unwrap();
-    let mut piece = Piece::at(1_234_567);
-    let rest = piece.fill(&wanted[1_234_567..]);
-    append.write(&piece).unwrap();
-    append.write(rest).unwrap();
-    assert!(read(driver, &key, 16 << 20).unwrap() == wanted);
-}
-
-fn an_append_outruns_the_disk_no_further_than_it_may(driver: &dyn Driver) {
-    let key = folder("large").child("data");
-    let mut append = driver.append(&key).unwrap();
-    append.write(b"unaligned").unwrap();
-    let large = vec![7; 1 << 20];
-    for _ in 0..80 {
-        append.write(&large).unwrap();
-    }
-    assert_eq!(append.size_bytes(), 9 + (80 << 20));
-    let mut end = [0; 2];
-    driver
-        .open(&key, Wait::AsNeeded)
-        .unwrap()
-        .read_at(7 + (80 << 20), &mut end)
-        .unwrap();
-    assert_eq!(end, [7; 2]);
 }
 
 fn a_published_object_has_left_its_old_place(driver: &dyn Driver) {
