@@ -102,8 +102,8 @@ fn crowd(
 
 fn assert_bounded(cost: &Cost) {
     assert!(cost.descriptors < 1500, "{} descriptors", cost.descriptors);
-    // Of a release build 128 MiB; this one is larger before it has done anything.
-    assert!(cost.edge_bytes < 144 * MIB, "edge: {}", cost.edge_bytes);
+    // Of a release build less; this one is larger before it has done anything.
+    assert!(cost.edge_bytes < 152 * MIB, "edge: {}", cost.edge_bytes);
     let registry = cost.registry_bytes;
     assert!(registry < 128 * MIB, "registry: {registry}");
     // Far more than it takes, and far less than where others had to wait for their turn.

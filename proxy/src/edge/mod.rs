@@ -153,7 +153,10 @@ impl ProxyHttp for EdgeProxy {
                 .await
                 .map(Decision::Answer),
             Ok(Way::Health(probe)) => match ctx.site.clone() {
-                Some(site) => Ok(Decision::Answer(self.health.answer(probe, &site).await)),
+                Some(site) => {
+                    let answer = Box::pin(self.health.answer(probe, &site)).await;
+                    Ok(Decision::Answer(answer))
+                }
                 None => Err(Rejection::NotFound.into()),
             },
             Err(decision) => Err(decision),
