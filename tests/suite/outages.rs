@@ -22,7 +22,7 @@ fn a_registry_that_is_gone_is_one_warning_and_its_return_one_line() {
     assert_eq!(lost.len(), 1, "{lost:#?}");
     assert!(lost[0].contains(" WARN "), "{lost:#?}");
     assert!(
-        lost[0].contains("upstream=\"registry\" error=\"Connect"),
+        lost[0].contains("upstream=\"registry\" error=\"connect to "),
         "{lost:#?}"
     );
     // What is known of it outlives a reload.
