@@ -7,8 +7,8 @@ use openssl::x509::X509;
 use serde_json::json;
 
 use crate::harness::{
-    Client, Pebble, Rig, Setup, eventually, free_port, memory_bytes, need, noise, push_blob,
-    tidegate, try_run,
+    Client, Pebble, Rig, Setup, eventually, eventually_within, free_port, memory_bytes, need,
+    noise, push_blob, tidegate, try_run,
 };
 
 /// Where figures are asked for, and the table that says so.
@@ -210,7 +210,7 @@ fn an_order_that_fails_shows_and_so_does_the_one_that_is_fulfilled() {
     let orders = |outcome| {
         format!("edge_certificate_orders_total{{site=\"a.acme.test\",outcome=\"{outcome}\"}}")
     };
-    let failed = eventually("the failure", || {
+    let failed = eventually_within(Duration::from_secs(120), "the failure", || {
         let reply = door.request("GET", "/metrics").try_send().ok()?;
         let now = String::from_utf8(reply.body).unwrap();
         // The one is counted a moment before the other is published.
